@@ -1,0 +1,57 @@
+# The project's habits. They install what they need; CI calls only these.
+
+# Another interpreter: make … PYTHON=/path/to/python3.12
+PYTHON ?=
+BIN := .venv/bin
+INSTALLED := .venv/.installed$(subst /,-,$(PYTHON))
+STAGE ?= dev
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Compiled files stay out of the folders that are packed and hashed for the build.
+export PYTHONPYCACHEPREFIX := $(CURDIR)/.local/pycache
+# The SAM CLI keeps its state with the checkout and reports nothing to anyone.
+export SAM_CLI_TELEMETRY := 0
+export __SAM_CLI_APP_DIR := $(CURDIR)/.local/sam
+
+.DEFAULT_GOAL := help
+.PHONY: help venv lock run up down test test-unit check format build deploy clean
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; \
+	do printf '  make %-10s %s\n' "$$name" "$$what"; done
+
+# -- the tools ----------------------------------------------------------------------------------
+
+venv: $(INSTALLED) ## install the tools into .venv (every other target does so by itself)
+
+# A candidate is tried by running it: a pyenv shim is on PATH even where its Python is not. pip
+# fetches only uv, and uv the rest, because it takes seconds where pip takes a minute; pip does it
+# all where uv reaches no index (an index or a proxy known to pip's configuration alone).
+$(INSTALLED): requirements/uv.txt requirements/dev.txt
+	@for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3); do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+		then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo 'No Python 3.11 or newer here$(if $(PYTHON), at $(PYTHON)). Install one,' \
+			'or name it: make PYTHON=/path/to/python3' >&2; exit 1; \
+	fi; \
+	if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
+		echo "$$found cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; \
+		exit 1; \
+	fi; \
+	echo "Installing the tools into .venv, with $$("$$found" -V) …"; \
+	"$$found" -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt \
+		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch .venv/.installed $@
+
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes \
+	--no-annotate --custom-compile-command 'make lock'
+
+lock: $(INSTALLED) ## choose the newest versions that pyproject.toml allows
+	$(COMPILE) pyproject.toml --group dev -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --constraint requirements/dev.txt -o layers/relay/requirements.txt
+	$(COMPILE) --group uv -o requirements/uv.txt
+	@$(MAKE) venv
