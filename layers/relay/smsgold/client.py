@@ -1,0 +1,172 @@
+"""The provider's three operations."""
+
+import ipaddress
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import quote, urlencode, urlsplit
+
+import urllib3
+
+from smsgold import __version__, responses
+from smsgold.credentials import Credentials
+from smsgold.errors import BaseUrlError, TransportError
+from smsgold.redaction import MASK, MIN_LENGTH, Redactor
+from smsgold.responses import Response, Verdict, classify
+from smsgold.transport import exchange, hide_queries, pool_manager
+
+DEFAULT_BASE_URL = "https://webapi.smsgold.ru/v1/telegram/bot"
+USER_AGENT = f"smsgold-relay/{__version__}"
+
+MAX_ANSWER = 256 * 1024
+"""Bytes read of the answer to a message: some hundred are expected."""
+
+MAX_LIST = 16 * 1024 * 1024
+"""Bytes read of a list: some hundred thousand subscribers, within a small function's memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingMessage:
+    """A message as the provider takes it: for a subscriber, or for a number through a bot."""
+
+    text: str = field(repr=False)
+    subscriber_id: str | None = None
+    bot_id: str | None = None
+    number: str | None = field(default=None, repr=False)
+    buttons: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Pairs of the text on the button and the URL behind it."""
+
+    def __post_init__(self) -> None:
+        by_subscriber = bool(self.subscriber_id) and not self.bot_id and not self.number
+        by_number = bool(self.bot_id) and bool(self.number) and not self.subscriber_id
+        if not by_subscriber and not by_number:
+            raise ValueError("a message needs subscriber_id, or bot_id with number, and not both")
+
+    def body(self, credentials: Credentials) -> bytes:
+        """Return the JSON that the provider's page prints."""
+        address = (
+            {"subscriberId": self.subscriber_id}
+            if self.subscriber_id
+            else {"botId": self.bot_id, "number": self.number}
+        )
+        buttons = [{"text": text, "url": url} for text, url in self.buttons]
+        content = {
+            **address,
+            "text": self.text,
+            **({"buttons": buttons} if buttons else {}),
+            "auth": {"user": credentials.user, "pass": credentials.password},
+        }
+        return json.dumps(content, ensure_ascii=False).encode()
+
+
+class Client:
+    """The provider at one address; one for all threads, since they share its connections.
+
+    `deadline` is in seconds, over connecting, sending and reading together. An own `http` comes
+    from `transport.pool_manager`: another one keeps deadlines only for each socket call.
+    """
+
+    def __init__(
+        self,
+        base_url: str = DEFAULT_BASE_URL,
+        *,
+        http: urllib3.PoolManager | None = None,
+        deadline: float = 12.0,
+        connections: int = 32,
+        user_agent: str = USER_AGENT,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._base_url = checked_base_url(base_url)
+        self._http = http or pool_manager(connections)
+        self._deadline = deadline
+        self._clock = clock
+        self._headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": user_agent,
+        }
+        hide_queries()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._base_url!r})"
+
+    def bots(self, credentials: Credentials) -> list[dict[str, object]]:
+        """Return the account's bots, each with its `id`; raise ProviderError."""
+        result = self._get("/bots/", credentials, {})
+        return responses.bots(result, self._clock(), Redactor(credentials.password))
+
+    def subscribers(self, credentials: Credentials, bot_id: str) -> list[dict[str, object]]:
+        """Return a bot's subscribers, each with its `id`; raise ProviderError."""
+        result = self._get("/subscribers/", credentials, {"botId": bot_id})
+        return responses.subscribers(result, self._clock(), Redactor(credentials.password))
+
+    def send(self, credentials: Credentials, message: OutgoingMessage) -> Verdict:
+        """Make one POST, at most, and tell what came of it, whatever the provider or network do."""
+        result = exchange(
+            self._http,
+            "POST",
+            f"{self._base_url}/sendMessage/",
+            headers={**self._headers, "Content-Type": "application/json"},
+            body=message.body(credentials),
+            deadline=self._deadline,
+            max_body=MAX_ANSWER,
+        )
+        return classify(result, self._clock(), _echo_remover(credentials, message))
+
+    def _get(
+        self, path: str, credentials: Credentials, parameters: Mapping[str, str]
+    ) -> Response | TransportError:
+        query = {"user": credentials.user, "pass": credentials.password, **parameters}
+        return exchange(
+            self._http,
+            "GET",
+            f"{self._base_url}{path}?{urlencode(query, quote_via=quote, safe='')}",
+            headers=self._headers,
+            deadline=self._deadline,
+            max_body=MAX_LIST,
+        )
+
+
+def checked_base_url(url: str) -> str:
+    """Return the address without its last slash; raise BaseUrlError if it must not be used."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise BaseUrlError("the provider's address is not a URL") from None
+    if parts.scheme not in {"https", "http"} or not host:
+        raise BaseUrlError(f"the provider's address must be a URL such as {DEFAULT_BASE_URL}")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise BaseUrlError(
+            f"the provider's address must start with https:// (it is at {host}): plain http is "
+            "for 127.0.0.0/8, ::1 and localhost alone, since the password travels to it"
+        )
+    if parts.username is not None or parts.query or parts.fragment:
+        raise BaseUrlError("the provider's address must have no user, query or fragment in it")
+    return url.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _echo_remover(credentials: Credentials, message: OutgoingMessage) -> Callable[[str], str]:
+    """Hide what a provider may echo of the request: the password, the number, the text.
+
+    Its answers are kept with the message's record, and records hold none of these.
+    """
+    redact = Redactor(credentials.password)
+    echoes = {message.number or "", message.text, json.dumps(message.text)[1:-1]}
+    longest_first = sorted((e for e in echoes if len(e) >= MIN_LENGTH), key=len, reverse=True)
+
+    def remove(text: str) -> str:
+        text = redact(text)
+        for echo in longest_first:
+            text = text.replace(echo, MASK)
+        return text
+
+    return remove

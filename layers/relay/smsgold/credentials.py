@@ -1,0 +1,146 @@
+"""The account's user and password, and where they come from."""
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from smsgold.errors import CredentialsError
+
+if TYPE_CHECKING:
+    from mypy_boto3_secretsmanager.client import SecretsManagerClient
+
+COLD_RETRY = 2.0
+"""Seconds before a failed first fetch is repeated: a batch's messages share one failure."""
+
+EXPECTED = '{"user": "XXXXX", "pass": "…"}'
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """An account's user (`XXXXX` or `XXXXX.X`, digits) and password; shows only the user."""
+
+    user: str
+    password: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", self.user):
+            raise CredentialsError(
+                '"user" must be of the form XXXXX or XXXXX.X: digits, optionally a dot and the '
+                "sub-user's digits, without spaces"
+            )
+        if not self.password:
+            raise CredentialsError('"pass" must not be empty')
+        try:
+            self.password.encode()
+        except UnicodeEncodeError:
+            raise CredentialsError('"pass" holds half of a surrogate pair') from None
+
+    @classmethod
+    def parse(cls, secret: str) -> "Credentials":
+        """Read `{"user": …, "pass": …}`; raise CredentialsError, which never shows the secret."""
+        try:
+            found = json.loads(secret)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise CredentialsError(f"the secret must be a JSON object: {EXPECTED}")
+        for name in ("user", "pass"):
+            if not isinstance(found.get(name), str):
+                raise CredentialsError(f'the secret needs "{name}" as a string: {EXPECTED}')
+        return cls(found["user"], found["pass"])
+
+
+class CredentialsSource:
+    """Credentials fetched when needed and kept for `max_age` seconds; for use by many threads.
+
+    A failed refresh keeps the last good value; `on_stale` is told why. `on_change` gets every new
+    value before anyone else does.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[], str],
+        *,
+        max_age: float = 300.0,
+        min_refresh: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+        on_change: Callable[[Credentials], None] = lambda _: None,
+        on_stale: Callable[[CredentialsError], None] = lambda _: None,
+    ) -> None:
+        self._fetch = fetch
+        self._max_age = max_age
+        self._min_refresh = min_refresh
+        self._clock = clock
+        self._on_change = on_change
+        self._on_stale = on_stale
+        self._lock = threading.Lock()
+        self._held: Credentials | None = None
+        self._failure: CredentialsError | None = None
+        self._next_fetch = float("-inf")
+        self._next_renewal = float("-inf")
+
+    def get(self) -> Credentials:
+        """Return the credentials; raise CredentialsError if there are none yet."""
+        if (held := self._held) and self._clock() < self._next_fetch:
+            return held
+        with self._lock:
+            if self._clock() >= self._next_fetch:
+                self._refresh()
+            if self._held:
+                return self._held
+            raise CredentialsError(*(self._failure.args if self._failure else ()))
+
+    def renew(self, refused: Credentials) -> Credentials | None:
+        """Return what to try in place of credentials that the provider refused, or None.
+
+        Fetches at most once in `min_refresh` seconds, whoever asks; what was fetched in between
+        serves everyone who was refused with an older value.
+        """
+        with self._lock:
+            if self._held and self._held != refused:
+                return self._held
+            if self._clock() < self._next_renewal:
+                return None
+            self._next_renewal = self._clock() + self._min_refresh
+            return self._held if self._refresh() else None
+
+    def _refresh(self) -> bool:
+        """Fetch once and set when to fetch next; tell whether it went well. Needs the lock."""
+        try:
+            fetched = Credentials.parse(self._fetch())
+        except CredentialsError as error:
+            self._failure = error
+            wait = self._min_refresh if self._held else COLD_RETRY
+            self._next_fetch = self._clock() + wait
+            if self._held:
+                self._on_stale(error)
+            return False
+        self._next_fetch = self._clock() + self._max_age
+        if fetched != self._held:
+            self._on_change(fetched)
+            self._held = fetched
+        return True
+
+
+def from_secrets_manager(client: "SecretsManagerClient", secret_id: str) -> Callable[[], str]:
+    """Return a fetch of one Secrets Manager secret's current text."""
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - only here needed
+
+    def fetch() -> str:
+        try:
+            answer: Mapping[str, object] = client.get_secret_value(SecretId=secret_id)
+        except ClientError as error:
+            reason = str(error.response.get("Error", {}).get("Code", "ClientError"))
+        except BotoCoreError as error:
+            reason = type(error).__name__
+        else:
+            if isinstance(text := answer.get("SecretString"), str):
+                return text
+            reason = "it is binary; store it as text"
+        raise CredentialsError(f"the secret {secret_id} cannot be read: {reason}")
+
+    return fetch

@@ -1,0 +1,153 @@
+"""The errors of this package, grouped by what the caller does next.
+
+SmsGoldError
+├── ProviderError                 the provider did not give what was asked for
+│   ├── ProviderUnavailableError  ask again later
+│   ├── ProviderRefusedError      change the request
+│   └── CredentialsRefusedError   fetch the credentials anew, or put right ones into the secret
+├── CredentialsError              mend the secret, or the right to read it
+├── BaseUrlError                  mend the provider's address in the settings
+└── TransportError                internal: an exchange that brought no response; see `classify`
+
+No text, attribute or chained exception of these holds a credential or a URL: foreign exceptions
+can (urllib3's do), so they are described by `transport_error` and dropped, never chained.
+"""
+
+import errno
+import os
+import socket
+import ssl
+from http.client import HTTPException
+
+from urllib3 import exceptions as urllib3_errors
+
+
+class SmsGoldError(Exception):
+    """Base of every error of this package."""
+
+
+class ProviderError(SmsGoldError):
+    """The provider did not give what was asked for."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+class ProviderUnavailableError(ProviderError):
+    """The provider cannot be reached, is busy, or answers what cannot be understood."""
+
+    def __init__(
+        self,
+        reason: str,
+        detail: str = "",
+        *,
+        timeout: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(reason, detail)
+        self.timeout = timeout
+        self.retry_after = retry_after
+
+
+class ProviderRefusedError(ProviderError):
+    """The provider understood the request and said no."""
+
+
+class CredentialsRefusedError(ProviderError):
+    """The provider does not accept the account's user and password."""
+
+
+class CredentialsError(SmsGoldError):
+    """The credentials cannot be read, or are not of the form the provider asks for."""
+
+
+class BaseUrlError(SmsGoldError, ValueError):
+    """The provider's address must not be used as it stands."""
+
+
+class TransportError(SmsGoldError):
+    """An exchange ended without a response; `maybe_sent` is false only where that is proven."""
+
+    def __init__(self, reason: str, detail: str = "", *, maybe_sent: bool) -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+        self.maybe_sent = maybe_sent
+
+
+_BEFORE_SENDING: tuple[tuple[str, tuple[type[BaseException], ...]], ...] = (
+    ("proxy", (urllib3_errors.ProxyError,)),
+    ("dns", (urllib3_errors.NameResolutionError, socket.gaierror)),
+    ("connect_refused", (ConnectionRefusedError,)),
+    ("connect_failed", (urllib3_errors.NewConnectionError,)),
+    ("connect_timeout", (urllib3_errors.ConnectTimeoutError,)),
+    ("tls", (ssl.SSLCertVerificationError,)),
+    (
+        "connect_failed",
+        (
+            urllib3_errors.LocationValueError,
+            urllib3_errors.EmptyPoolError,
+            urllib3_errors.ClosedPoolError,
+            urllib3_errors.HostChangedError,
+        ),
+    ),
+)
+"""Exceptions that only arise before a request leaves; the first row that fits counts."""
+
+_TIMEOUTS = (urllib3_errors.TimeoutError, TimeoutError)
+_TLS = (urllib3_errors.SSLError, ssl.SSLError)
+_BROKEN = (urllib3_errors.HTTPError, HTTPException, OSError)
+
+
+def transport_error(error: BaseException, *, body_began: bool) -> TransportError:
+    """Describe any exception of an exchange, without a word that could hold a URL.
+
+    `body_began` tells whether the request's body had begun to leave: before that the provider
+    cannot have acted on it, whatever the exception.
+    """
+    if isinstance(error, TransportError):
+        return error
+    causes = _causes(error)
+
+    def among(kinds: tuple[type[BaseException], ...]) -> bool:
+        return any(isinstance(cause, kinds) for cause in causes)
+
+    never = next((reason for reason, kinds in _BEFORE_SENDING if among(kinds)), None)
+    if never:
+        reason = never
+    elif among(_TIMEOUTS):
+        reason = "read_timeout" if body_began else "connect_timeout"
+    elif among(_TLS) and not body_began:
+        reason = "tls"
+    else:
+        reason = "connection_lost" if among(_BROKEN) else "unexpected_error"
+    return TransportError(reason, _detail(causes[-1]), maybe_sent=body_began and not never)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """Unroll what an exception wraps, outermost first."""
+    found: list[BaseException] = []
+    waiting: list[object] = [error]
+    while waiting and len(found) < 20:
+        cause = waiting.pop(0)
+        if not isinstance(cause, BaseException) or any(cause is seen for seen in found):
+            continue
+        found.append(cause)
+        # urllib3 keeps the wrapped error as an attribute, an argument or the cause.
+        waiting += [getattr(cause, "reason", None), *cause.args, cause.__cause__]
+    return found
+
+
+def _detail(cause: BaseException) -> str:
+    """Name an exception by its type and what the system or the TLS library says of it."""
+    said: str | None = None
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        said = cause.verify_message
+    elif isinstance(cause, ssl.SSLError):
+        said = cause.reason
+    elif isinstance(cause, OSError) and cause.errno and cause.errno in errno.errorcode:
+        said = os.strerror(cause.errno)
+    name = type(cause).__name__
+    return f"{name}: {said}" if said else name

@@ -1,0 +1,101 @@
+"""Hide secrets in text, in whatever encoding they stand there."""
+
+import base64
+import html
+import json
+import re
+from functools import lru_cache
+from urllib.parse import quote, quote_plus
+
+MASK = "***"
+
+MIN_LENGTH = 4
+"""Shorter secrets are not looked for: they stand by chance in every other line."""
+
+
+class Redactor:
+    """Replace every registered secret in a text by a mask; safe to share between threads."""
+
+    def __init__(self, *secrets: str) -> None:
+        self._patterns: tuple[re.Pattern[str], ...] = ()
+        for secret in secrets:
+            self.register(secret)
+
+    def register(self, secret: str) -> None:
+        """Hide this secret from now on, if it is at least `MIN_LENGTH` characters long."""
+        if len(secret) >= MIN_LENGTH and (found := pattern(secret)) not in self._patterns:
+            self._patterns = (*self._patterns, found)
+
+    def __call__(self, text: str) -> str:
+        """Return the text without the secrets."""
+        for secret in self._patterns:
+            text = secret.sub(MASK, text)
+        return text
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self._patterns)} secrets)"
+
+
+@lru_cache(maxsize=16)
+def pattern(secret: str) -> re.Pattern[str]:
+    """Match a secret in plain text, URLs, JSON, Python literals, HTML and base64, mixed or nested.
+
+    Each character may stand in any of its spellings, since encoders differ in which characters
+    they escape: PHP's JSON escapes a slash, and a URL may or may not.
+    """
+    spelled = "".join(f"(?:{'|'.join(_spellings(char))})" for char in secret)
+    return re.compile("|".join([spelled, *_base64(secret)]))
+
+
+def _spellings(char: str) -> list[str]:
+    """List the patterns of one character's spellings; repeated escaping only adds to the front."""
+    utf8 = char.encode()
+    utf16 = char.encode("utf-16-be")
+    units = [utf16[i : i + 2] for i in range(0, len(utf16), 2)]
+    number = ord(char)
+    found = [
+        re.escape(char),
+        "".join(f"%(?:25)*{_hex(byte)}" for byte in utf8),
+        "".join(rf"\\\\*x{_hex(byte)}" for byte in utf8),
+        "".join(rf"\\\\*u{_hex(*unit)}" for unit in units),
+        rf"\\\\*U{_hex(*number.to_bytes(4, 'big'))}",
+        f"&(?:amp;)*#(?:0*{number}|[xX]0*{_digits(f'{number:x}')});",
+    ]
+    if number < 256:
+        found.append(rf"\\\\*x{_hex(number)}")
+    if char == " ":
+        found.append(r"\+")
+    if char in "\"'/\\":
+        found.append(rf"\\\\*{re.escape(char)}")
+    if len(short := json.dumps(char)[1:-1]) == 2:  # such as \n
+        found.append(rf"\\\\*{re.escape(short[1])}")
+    if (named := html.escape(char)) != char:
+        found.append(f"&(?:amp;)*{named[1:]}")
+    return found
+
+
+def _hex(*numbers: int) -> str:
+    return "".join(_digits(f"{number:02x}") for number in numbers)
+
+
+def _digits(text: str) -> str:
+    return "".join(f"[{digit}{digit.upper()}]" if digit.isalpha() else digit for digit in text)
+
+
+def _base64(secret: str) -> set[str]:
+    """List the parts of base64 that a secret alone decides, at each of its three alignments."""
+    plain = {
+        secret,
+        quote(secret, safe=""),
+        quote_plus(secret),
+        json.dumps(secret)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+    }
+    found = set()
+    for text in plain:
+        for shift in range(3):
+            raw = bytes(shift) + text.encode()
+            first, last = -(-shift * 8 // 6), len(raw) * 8 // 6
+            part = base64.b64encode(raw).decode()[first:last]
+            found.add(part.replace("+", r"(?:\+|-|%2[bB])").replace("/", r"(?:\\*/|_|%2[fF])"))
+    return found

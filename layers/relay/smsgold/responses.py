@@ -1,0 +1,298 @@
+"""Decide what a response of the provider means; every guess about it lives here, and only here.
+
+The provider documents its requests alone. Status codes decide first, then a JSON body may still
+say no. `classify` is the whole of it; tests/unit/test_smsgold_responses.py is its table of cases.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import Any
+
+from smsgold.errors import (
+    CredentialsRefusedError,
+    ProviderError,
+    ProviderRefusedError,
+    ProviderUnavailableError,
+    transport_error,
+)
+
+DETAIL_BYTES = 512
+"""Cap of the provider's words that are kept as the reason of a failure."""
+
+BODY_BYTES = 1024
+"""Cap of the provider's body that is kept with an accepted message."""
+
+ID_BYTES = 256
+"""Cap of the provider's id of a message."""
+
+ERROR_KEYS = ("errorMessage", "error", "errors", "errorCode", "error_code")
+"""A truthy value under one of these means no; the first that says something is the reason."""
+
+TEXT_KEYS = ("message", "description", "detail", "reason")
+"""Where a body that says no by `ok`, `success` or `status` may say why."""
+
+ID_KEYS = ("id", "messageId", "message_id")
+NESTING_KEYS = ("result", "data")
+LIST_KEYS = ("items", *NESTING_KEYS)
+TIMEOUTS = frozenset({"connect_timeout", "read_timeout"})
+
+Entry = dict[str, object]
+Redact = Callable[[str], str]
+
+
+class Outcome(StrEnum):
+    """What became of a message, by what the relay does next."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    NOT_SENT = "not_sent"
+    CREDENTIALS = "credentials"
+    MISDIRECTED = "misdirected"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A response whose status and headers have arrived; `cut` says why its body is not whole."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    cut: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one exchange came to, without anything secret: it may be logged, stored and shown."""
+
+    outcome: Outcome
+    reason: str
+    """A short stable code, such as http_400, provider_said_no or read_timeout."""
+    detail: str = ""
+    """The provider's own words or the system's, at most `DETAIL_BYTES`."""
+    provider_id: str | None = None
+    body: str | None = None
+    """The body of an acceptance, at most `BODY_BYTES`."""
+    retry_after: float | None = None
+    """Seconds from now, as the provider asks; not capped."""
+    status: int | None = None
+
+
+def classify(
+    result: Response | BaseException, now: float, redact: Redact = lambda text: text
+) -> Verdict:
+    """Decide what became of a message: total over all statuses, headers, bytes and exceptions.
+
+    `now` is Unix time in seconds. `redact` hides what the provider must not give back to us; it
+    sees every text before that is cut to size.
+    """
+    if isinstance(result, BaseException):
+        error = transport_error(result, body_began=True)
+        outcome = Outcome.UNKNOWN if error.maybe_sent else Outcome.NOT_SENT
+        return Verdict(outcome, error.reason, error.detail)
+    if 200 <= result.status <= 299:
+        return _success(result, redact)
+    outcome, reason = _failure(result.status)
+    return Verdict(
+        outcome,
+        reason,
+        _body_says(result.body, redact),
+        retry_after=retry_after(_header(result.headers, "retry-after"), now),
+        status=result.status,
+    )
+
+
+def provider_error(verdict: Verdict) -> ProviderError:
+    """Return the error for a caller that asked for a list and got this instead."""
+    match verdict.outcome:
+        case Outcome.REFUSED:
+            return ProviderRefusedError(verdict.reason, verdict.detail)
+        case Outcome.CREDENTIALS:
+            return CredentialsRefusedError(verdict.reason, verdict.detail)
+        case _:
+            return ProviderUnavailableError(
+                verdict.reason,
+                verdict.detail,
+                timeout=verdict.reason in TIMEOUTS,
+                retry_after=verdict.retry_after,
+            )
+
+
+def bots(
+    result: Response | BaseException, now: float, redact: Redact = lambda text: text
+) -> list[Entry]:
+    """Return the bots that a response lists, each `id` as a string; else raise ProviderError."""
+    return _entries(result, now, redact, ("bots", *LIST_KEYS, "subscribers"))
+
+
+def subscribers(
+    result: Response | BaseException, now: float, redact: Redact = lambda text: text
+) -> list[Entry]:
+    """Return the subscribers that a response lists, as `bots` does."""
+    return _entries(result, now, redact, ("subscribers", *LIST_KEYS, "bots"))
+
+
+def retry_after(value: str | None, now: float) -> float | None:
+    """Return the seconds that a Retry-After header asks for, or None if it says nothing usable."""
+    text = (value or "").strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text), 1e9)  # a number of any length stays finite
+    try:
+        date = parsedate_to_datetime(text)
+        # A date without a zone is UTC: HTTP knows no other.
+        moment = date if date.tzinfo else date.replace(tzinfo=UTC)
+        return max(0.0, moment.timestamp() - now)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+# ------------------------------------------------------------------------------------- statuses
+
+
+def _failure(status: int) -> tuple[Outcome, str]:
+    reason = f"http_{status}"
+    match status:
+        case 401 | 403:
+            return Outcome.CREDENTIALS, reason
+        case 408 | 425 | 429 | 503:
+            return Outcome.NOT_SENT, reason
+        case _ if 300 <= status <= 399:
+            return Outcome.MISDIRECTED, "redirect"
+        case _ if 400 <= status <= 499:
+            return Outcome.REFUSED, reason
+        case _:
+            return Outcome.UNKNOWN, reason
+
+
+def _success(response: Response, redact: Redact) -> Verdict:
+    """Decide a 2xx: only a whole JSON object that does not say no is an acceptance."""
+    if response.cut:
+        return Verdict(Outcome.UNKNOWN, response.cut, status=response.status)
+    found = _json(response.body)
+    if not isinstance(found, dict):
+        return Verdict(
+            Outcome.UNKNOWN,
+            "not_json" if found is _NOT_JSON else "not_an_object",
+            _body_says(response.body, redact),
+            status=response.status,
+        )
+    if _says_no(found):
+        return Verdict(
+            Outcome.REFUSED,
+            "provider_said_no",
+            _body_says(response.body, redact),
+            status=response.status,
+        )
+    return Verdict(
+        Outcome.ACCEPTED,
+        "accepted",
+        provider_id=_provider_id(found, redact),
+        body=_capped(redact(_decoded(response.body)), BODY_BYTES),
+        status=response.status,
+    )
+
+
+# --------------------------------------------------------------------------------------- bodies
+
+_NOT_JSON = object()
+
+
+def _json(body: bytes) -> Any:  # noqa: ANN401 - whatever JSON can hold
+    try:
+        return json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return _NOT_JSON
+
+
+def _refuse_constant(name: str) -> None:
+    """Refuse NaN and Infinity, which Python reads and JSON does not know."""
+    raise ValueError(name)
+
+
+def _says_no(found: Mapping[str, Any]) -> bool:
+    status = found.get("status")
+    return (
+        any(found.get(key) for key in ERROR_KEYS)
+        or found.get("success") is False
+        or found.get("ok") is False
+        or (isinstance(status, str) and status.lower() in {"error", "fail", "failed"})
+    )
+
+
+def _body_says(body: bytes, redact: Redact) -> str:
+    """Return the provider's own words: the error text of a JSON object, else the body as it is."""
+    found = _json(body)
+    text = _decoded(body)
+    if isinstance(found, dict):
+        said = [found[key] for key in (*ERROR_KEYS, *TEXT_KEYS) if found.get(key)]
+        # {"error": true, "message": "…"}: a flag or a number says less than a text.
+        best = next((value for value in said if isinstance(value, str | dict | list)), None)
+        if isinstance(best, str):
+            text = best
+        elif best:
+            text = json.dumps(best, ensure_ascii=False)
+    return _words(text, DETAIL_BYTES, redact)
+
+
+def _provider_id(found: Mapping[str, Any], redact: Redact) -> str | None:
+    nested = (found.get(key) for key in NESTING_KEYS)
+    for level in (found, *nested):
+        if isinstance(level, dict):
+            for key in ID_KEYS:
+                if text := _id(level.get(key)):
+                    return _words(text, ID_BYTES, redact) or None
+    return None
+
+
+def _id(value: object) -> str:
+    """Return an id as the opaque string it is, or an empty one if there is none."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return ""
+    return str(value)
+
+
+def _decoded(body: bytes) -> str:
+    return body.decode("utf-8", errors="replace")
+
+
+def _words(text: str, cap: int, redact: Redact) -> str:
+    """Make text fit for one line anywhere (an SQS attribute takes no control characters)."""
+    line = " ".join(redact(text).split())
+    return _capped("".join(char for char in line if char.isprintable()), cap)
+
+
+def _capped(text: str, cap: int) -> str:
+    return text.encode("utf-8", errors="replace")[:cap].decode("utf-8", errors="ignore")
+
+
+def _header(headers: Mapping[str, str], name: str) -> str | None:
+    return next((value for key, value in headers.items() if key.lower() == name), None)
+
+
+# ---------------------------------------------------------------------------------------- lists
+
+
+def _entries(
+    result: Response | BaseException, now: float, redact: Redact, keys: Iterable[str]
+) -> list[Entry]:
+    verdict = classify(result, now, redact)
+    # A bare array is a list, though no answer to a message.
+    if isinstance(result, BaseException) or verdict.reason not in {"accepted", "not_an_object"}:
+        raise provider_error(verdict)
+    found = _json(result.body)
+    if isinstance(found, dict):
+        found = next((found[key] for key in keys if isinstance(found.get(key), list)), None)
+    if not isinstance(found, list):
+        raise ProviderUnavailableError("not_a_list")
+    return [_entry(item) for item in found]
+
+
+def _entry(item: object) -> Entry:
+    # An entry that cannot be addressed is an error, not a subscriber less: nobody would notice.
+    if not isinstance(item, dict) or not (found := _id(item.get("id"))):
+        raise ProviderUnavailableError("entry_without_id")
+    return {**item, "id": found}

@@ -1,0 +1,248 @@
+"""Make one HTTP exchange: no redirect, no retry, one deadline over all of it, a capped body.
+
+urllib3 applies a timeout to each socket call, so that a peer which drips a byte now and then
+holds a thread for hours. The connections here turn it into one deadline for connecting, sending
+and reading together. Only the resolver cannot be stopped; what it costs is taken off the rest.
+"""
+
+import http.client
+import io
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.util.connection import create_connection
+
+from smsgold.errors import TransportError, transport_error
+from smsgold.responses import Response
+
+MAX_IDLE = 4.0
+"""Seconds after which an unused connection is not used again: servers close theirs after 5 s or
+more, and a request sent into that moment ends in doubt. A frozen Lambda environment also wakes up
+with connections that the network has long forgotten."""
+
+READ_BYTES = 64 * 1024
+SEND_BYTES = 16 * 1024
+"""One TLS record: the deadline is looked at between two of them."""
+
+
+def pool_manager(
+    connections: int = 32, ssl_context: ssl.SSLContext | None = None
+) -> urllib3.PoolManager:
+    """Return a pool whose connections keep deadlines and share one verifying SSLContext.
+
+    A context for each connection, urllib3's way, would load the CA bundle each time: five times
+    slower for the first batch. More threads than `connections` do not wait for one another; the
+    connections above that number are closed after use.
+    """
+    pool = urllib3.PoolManager(
+        maxsize=connections, ssl_context=ssl_context or ssl.create_default_context()
+    )
+    pool.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+    return pool
+
+
+def exchange(
+    pool: urllib3.PoolManager,
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    body: bytes | None = None,
+    deadline: float,
+    max_body: int,
+) -> Response | TransportError:
+    """Make one request and return the response, or the error that took its place.
+
+    `deadline` is in seconds from now. The error is returned, not raised: raised, it would carry
+    the exception it came from, and with it the URL.
+    """
+    outgoing = _Body(body) if body is not None else None
+    length = {"Content-Length": str(len(body))} if body is not None else {}
+    try:
+        response = pool.urlopen(
+            method,
+            url,
+            body=outgoing,
+            headers={**headers, **length},
+            timeout=urllib3.Timeout(total=deadline),
+            redirect=False,
+            retries=False,
+            preload_content=False,
+            decode_content=False,
+        )
+    except Exception as error:  # noqa: BLE001 - past this line nothing foreign: it may hold the URL
+        return transport_error(error, body_began=outgoing is None or outgoing.began)
+    received, cut = _read(response, max_body)
+    return Response(response.status, dict(response.headers), received, cut)
+
+
+def _read(response: urllib3.BaseHTTPResponse, max_body: int) -> tuple[bytes, str | None]:
+    """Read up to `max_body` bytes; say why they are not all, and close the connection then."""
+    body = bytearray()
+    cut: str | None = "body_too_large"
+    try:
+        while len(body) <= max_body:
+            if not (chunk := response.read1(READ_BYTES)):
+                cut = None
+                break
+            body += chunk
+    except Exception as error:  # noqa: BLE001 - as in `exchange`
+        cut = transport_error(error, body_began=True).reason
+    if cut:
+        response.close()
+        response.release_conn()
+    return bytes(body[:max_body]), cut
+
+
+def hide_queries() -> None:
+    """Keep the queries of URLs, where the provider takes the password, out of urllib3's logs."""
+    for name in ("urllib3.connection", "urllib3.connectionpool", "urllib3.poolmanager"):
+        logging.getLogger(name).addFilter(_QUERY_FILTER)
+
+
+class _QueryFilter(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(
+                arg.partition("?")[0] if isinstance(arg, str) else arg for arg in record.args
+            )
+        return True
+
+
+_QUERY_FILTER = _QueryFilter()
+
+
+class _Body:
+    """A request body that knows whether it has begun to leave.
+
+    urllib3 asks for the first piece after the headers are out, and a server cannot act on a
+    request whose body is missing: an exception before that is proof that nothing was sent.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.began = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        for start in range(0, len(self._content), SEND_BYTES):
+            self.began = True
+            yield self._content[start : start + SEND_BYTES]
+
+
+class _Deadline(HTTPConnection):
+    """A connection for which a timeout, once assigned, runs out as a whole."""
+
+    _ends = float("inf")
+    _used_at = 0.0
+
+    @property
+    def timeout(self) -> float | None:
+        """Return the seconds left; assigning starts the clock, as urllib3 does for each request."""
+        return max(0.0, self._ends - time.monotonic()) if self._ends < float("inf") else None
+
+    @timeout.setter
+    def timeout(self, seconds: object) -> None:
+        left = seconds if isinstance(seconds, int | float) else float("inf")
+        self._ends = time.monotonic() + left
+
+    @property
+    def is_connected(self) -> bool:
+        # By the wall clock: while an environment is frozen, the monotonic one may stand still.
+        idle = time.time() - self._used_at
+        return 0 <= idle <= MAX_IDLE and super().is_connected
+
+    def _new_conn(self) -> socket.socket:
+        """Connect to the host's first address that answers, giving each its share of the time.
+
+        urllib3 would give every address the whole timeout. This is the method that its own
+        subclasses override to connect in another way.
+        """
+        try:
+            found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+        failure: OSError = OSError("no address")
+        for waiting, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+            try:
+                sock = create_connection(
+                    (address, self.port),
+                    _left(self._ends) / waiting,
+                    socket_options=self.socket_options,
+                )
+                sock.settimeout(_left(self._ends))
+            except OSError as error:
+                failure = error
+            else:
+                return sock
+        if isinstance(failure, TimeoutError):
+            raise ConnectTimeoutError(self, "timed out") from failure
+        raise NewConnectionError(self, "no connection") from failure
+
+    def send(self, data: Any) -> None:  # noqa: ANN401 - http.client's own type
+        if self.sock is not None:
+            self.sock.settimeout(_left(self._ends))
+        super().send(data)
+
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
+        # http.client calls it as it would the class; a second timeout may begin with each request.
+        self.response_class = partial(_Response, self._ends)  # type: ignore[assignment]
+        self._used_at = time.time()
+        return super().getresponse()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(
+        self, ends: float, sock: socket.socket, debuglevel: int = 0, method: str | None = None
+    ) -> None:
+        super().__init__(sock, debuglevel, method)
+        self.fp.close()
+        self.fp = io.BufferedReader(_Reader(sock, ends))
+
+
+class _Reader(io.RawIOBase):
+    """A socket's bytes, each read within what is left until the deadline."""
+
+    def __init__(self, sock: socket.socket, ends: float) -> None:
+        self._sock = sock
+        self._ends = ends
+        self._bytes = sock.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401 - a writable buffer
+        self._sock.settimeout(_left(self._ends))
+        return self._bytes.readinto(buffer)
+
+    def close(self) -> None:
+        self._bytes.close()
+        super().close()
+
+
+def _left(ends: float) -> float:
+    """Return the seconds left, or raise TimeoutError if there are none."""
+    left = ends - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+class _SecureDeadline(_Deadline, HTTPSConnection):
+    """The same over TLS."""
+
+
+class _HttpPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Deadline
+
+
+class _HttpsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _SecureDeadline
