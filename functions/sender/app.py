@@ -1,0 +1,56 @@
+"""Delivers what is on the Messages queue."""
+
+import time
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from relay import wiring
+from relay.delivery import Delivery, Later, Result
+from relay.logs import logger
+from relay.message import InvalidMessageError, QueuedMessage, parse
+
+log = logger("sender")
+courier = wiring.courier()
+queues = wiring.queues()
+
+
+@log.inject_lambda_context(clear_state=True)
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Deliver a batch; answer with the messages that stay on the queue."""
+    ends_at = time.time() + context.get_remaining_time_in_millis() / 1000
+    records = event["Records"]
+    results: dict[str, Result] = {}
+    deliveries: dict[str, Delivery] = {}
+    for record in records:
+        try:
+            deliveries[record["messageId"]] = received(record)
+        except InvalidMessageError as error:
+            results[record["messageId"]] = courier.refuse(record["body"], "invalid", str(error))
+    delivered = courier.deliver(list(deliveries.values()), ends_at=ends_at)
+    results |= dict(zip(deliveries, delivered, strict=True))
+
+    later = {id_: result for id_, result in results.items() if isinstance(result, Later)}
+    handles = {record["messageId"]: record["receiptHandle"] for record in records}
+    queues.hide({handles[id_]: result.seconds for id_, result in later.items()})
+    log.info("batch", extra={"messages": len(records), "later": len(later)})
+    for id_, result in results.items():
+        state = result.record.state if result.record else None
+        reason = result.reason if isinstance(result, Later) else None
+        message_id = deliveries[id_].message.id if id_ in deliveries else id_
+        log.info("message", extra={"message_id": message_id, "state": state, "later": reason})
+    return {"batchItemFailures": [{"itemIdentifier": id_} for id_ in later]}
+
+
+def received(record: dict[str, Any]) -> Delivery:
+    """Return the message an SQS record holds; raise InvalidMessageError if it holds none."""
+    message = parse(QueuedMessage, record["body"])
+    if message.id is None:
+        message = message.model_copy(update={"id": record["messageId"]})
+    attributes = record["attributes"]
+    return Delivery(
+        message,
+        door="sqs",
+        sent_at=int(attributes["SentTimestamp"]) / 1000,
+        receives=int(attributes["ApproximateReceiveCount"]),
+    )

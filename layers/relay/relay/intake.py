@@ -1,0 +1,109 @@
+"""accept(): the one way in from every door but the queue itself."""
+
+import hashlib
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from relay.message import Message, QueuedMessage
+from relay.queues import Queues
+from relay.states import Change, Record, Rules, State, first_record
+from relay.store import Applied, Conflict, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The message is the relay's to deliver; `replayed` if an earlier call brought it."""
+
+    record: Record
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KeyReused:
+    """Another message has this id already."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class NotTaken:
+    """Nothing was accepted: the table or the queue is out of order; repeat with the same key."""
+
+    reason: str
+
+
+Answer = Accepted | KeyReused | NotTaken
+
+
+def fresh_id() -> str:
+    """Return an id for a message that came without a key."""
+    return uuid.uuid4().hex
+
+
+def scoped_id(*parts: str) -> str:
+    """Return the id that belongs to a caller's key: same parts, same id; 64 characters or fewer."""
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    return f"k-{digest[:40]}"
+
+
+def queued(message: Message, id_: str) -> QueuedMessage:
+    """Return an envelope as it goes on the queue, under its id."""
+    fields = {name: getattr(message, name) for name in Message.model_fields}
+    return QueuedMessage.model_construct(**fields, id=id_)
+
+
+class Intake:
+    """Accepts messages: writes their records, puts them on the queue, and only then says so."""
+
+    def __init__(
+        self, store: Store, queues: Queues, rules: Rules, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._store = store
+        self._queues = queues
+        self._rules = rules
+        self._clock = clock
+
+    def accept(
+        self, messages: Sequence[QueuedMessage], *, door: str, delay: int = 0
+    ) -> list[Answer]:
+        """Accept each message, or say why not; in order, ids distinct.
+
+        A message whose id is known is answered with its record as it stands, and queued again if
+        it was never tried: a second copy in the queue does no harm, a missing one would.
+        `delay` is how many seconds the queue holds the message back, up to 900.
+
+        Raises StoreUnavailableError if the table does not answer: nothing was accepted then.
+        """
+        now = self._clock()
+        changes = [
+            Change(None, first_record(m, door=door, accepted_at=now, now=now, rules=self._rules))
+            for m in messages
+        ]
+        answers: list[Answer] = []
+        to_queue: list[int] = []
+        for i, written in enumerate(self._store.apply(changes)):
+            match written:
+                case Applied(record) if record:
+                    answers.append(Accepted(record))
+                    to_queue.append(i)
+                case Conflict(record) if record:
+                    if record.fingerprint != messages[i].fingerprint:
+                        answers.append(KeyReused(record))
+                        continue
+                    answers.append(Accepted(record, replayed=True))
+                    if record.state is State.QUEUED and not record.tries:
+                        to_queue.append(i)
+                case _:
+                    answers.append(NotTaken("the table does not take messages now"))
+        refused = self._queues.send([messages[i] for i in to_queue], delay)
+        for i, problem in zip(to_queue, refused, strict=True):
+            if problem is None:
+                continue
+            answer = answers[i]
+            answers[i] = NotTaken("the queue does not take messages now")
+            if isinstance(answer, Accepted) and not answer.replayed:
+                # Nobody was told that it is accepted, and it may never be repeated.
+                self._store.apply([Change(answer.record, None)])
+        return answers

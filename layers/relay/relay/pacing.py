@@ -1,0 +1,200 @@
+"""The account's pace: who may send when, agreed on by every concurrent run, and when to stop.
+
+The account has one line of slots, 1/rate apart. A run takes a block of them with one conditional
+write to one item of the table, whose `next` is the first slot nobody has. Times are seconds since
+the epoch; Lambda's clocks are kept by NTP, well within a slot.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Protocol
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from relay.store import StoreUnavailableError
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.client import DynamoDBClient
+
+KEY = {"pk": {"S": "pacing"}}
+
+BURST_SECONDS = 0.2
+"""How much idle time counts as unused slots: the burst above the rate is a fifth of a second's."""
+
+HORIZON = 10.0
+"""Slots further off are not taken: their messages go back to the queue, which waits for nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """When each of the granted messages may be sent; `next` is when to ask again for the others."""
+
+    times: tuple[float, ...]
+    next: float
+
+
+class Pacer(Protocol):
+    """What the relay needs of a pacer."""
+
+    def reserve(self, count: int) -> Slots:
+        """Take up to `count` slots."""
+        ...
+
+    def hold(self, until: float) -> None:
+        """Let nobody take a slot before `until`: the provider said it is too much."""
+        ...
+
+
+class TablePacer:
+    """A pacer whose line of slots is an item of the Relay table."""
+
+    def __init__(
+        self,
+        client: "DynamoDBClient",
+        table: str,
+        rate: float,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._table = table
+        self._rate = rate
+        self._clock = clock
+
+    def reserve(self, count: int) -> Slots:
+        """Take up to `count` slots within the horizon, with one write unless another run's came
+        in between; raise StoreUnavailableError if the table does not answer."""
+        now = self._clock()
+        if not self._rate:
+            return self._unpaced(now, count)
+        count = min(count, max(1, int(self._rate * HORIZON)))
+        block = count / self._rate
+        floor = now - BURST_SECONDS
+        # The line is busy: append to it. Or idle: start it anew. One of the two always holds,
+        # unless another run's write falls between the two.
+        for _ in range(10):
+            busy = self._update(
+                "SET #next = #next + :block",
+                "#next >= :floor AND #next <= :limit",
+                {":block": block, ":floor": floor, ":limit": now + HORIZON},
+            )
+            if busy.applied:
+                return self._slots(busy.next - block, count)
+            if busy.next > now + HORIZON:
+                return Slots((), busy.next)
+            idle = self._update(
+                "SET #next = :end",
+                "attribute_not_exists(#next) OR #next < :floor",
+                {":end": floor + block, ":floor": floor},
+            )
+            if idle.applied:
+                return self._slots(floor, count)
+        return Slots((), now + 1.0)
+
+    def hold(self, until: float) -> None:
+        """Let nobody take a slot before `until`: the provider said it is too much."""
+        self._update(
+            "SET #next = :until",
+            "attribute_not_exists(#next) OR #next < :until",
+            {":until": until},
+        )
+
+    def _slots(self, first: float, count: int) -> Slots:
+        times = tuple(first + i / self._rate for i in range(count))
+        return Slots(times, first + count / self._rate)
+
+    def _unpaced(self, now: float, count: int) -> Slots:
+        return Slots((now,) * count, now)
+
+    def _update(self, update: str, condition: str, values: dict[str, float]) -> "_Line":
+        try:
+            answer = self._client.update_item(
+                TableName=self._table,
+                Key=KEY,
+                UpdateExpression=update,
+                ConditionExpression=condition,
+                ExpressionAttributeNames={"#next": "next"},
+                ExpressionAttributeValues={
+                    name: {"N": str(round(Decimal(value), 6))} for name, value in values.items()
+                },
+                ReturnValues="UPDATED_NEW",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
+                raise StoreUnavailableError(error.response["Error"]["Code"]) from None
+            return _Line(False, _next_of(error.response.get("Item")))
+        except BotoCoreError as error:
+            raise StoreUnavailableError(type(error).__name__) from None
+        return _Line(True, _next_of(answer.get("Attributes")))
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    applied: bool
+    next: float
+
+
+def _next_of(item: Any) -> float:
+    return float(item["next"]["N"]) if item and "next" in item else 0.0
+
+
+class Breaker:
+    """Stops an environment from hammering a failing provider.
+
+    After `threshold` failures in a row nothing is sent for `pause` seconds, then one message tries;
+    each further failure doubles the pause, the first success ends it. Safe to use from many threads.
+    """
+
+    def __init__(
+        self,
+        *,
+        threshold: int = 5,
+        pause: float = 5.0,
+        longest: float = 60.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._threshold = threshold
+        self._pause = pause
+        self._longest = longest
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._shut_until = 0.0
+
+    def room(self) -> int | None:
+        """Return how many messages are worth claiming now; None for any number."""
+        with self._lock:
+            if self._failures < self._threshold:
+                return None
+            return 1 if self._clock() >= self._shut_until else 0
+
+    def admit(self) -> bool:
+        """Let an exchange begin, or not; while the provider fails, one at a time may try."""
+        with self._lock:
+            if self._failures < self._threshold:
+                return True
+            if self._clock() < self._shut_until:
+                return False
+            self._shut_until = self._clock() + self._pause
+            return True
+
+    def shut_until(self) -> float:
+        """Return when the next message may try."""
+        with self._lock:
+            return self._shut_until
+
+    def record(self, *, failed: bool) -> None:
+        """Take note of an exchange with the provider."""
+        with self._lock:
+            if not failed:
+                self._failures = 0
+                return
+            self._failures += 1
+            if self._failures >= self._threshold:
+                doublings = min(self._failures - self._threshold, 16)
+                pause = min(self._pause * 2.0**doublings, self._longest)
+                self._shut_until = self._clock() + pause

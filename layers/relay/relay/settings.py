@@ -1,0 +1,61 @@
+"""The stack's settings, read once from the environment that template.yaml gives every function."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from relay.message import OnUnknown
+from relay.states import Rules
+
+
+class SettingMissingError(Exception):
+    """A function was deployed without a setting it needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What template.yaml decides; durations in seconds."""
+
+    stage: str
+    provider_base_url: str
+    provider_credentials: str
+    provider_timeout: float
+    messages_queue_url: str
+    dead_letter_queue_url: str
+    table: str
+    messages_per_second: float
+    rules: Rules
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> "Settings":
+        """Return the settings; raise SettingMissingError naming one that is not there."""
+
+        def get(name: str) -> str:
+            try:
+                return environment[name]
+            except KeyError:
+                raise SettingMissingError(
+                    f"{name} is not set; template.yaml, Globals, gives it to every function"
+                ) from None
+
+        return cls(
+            stage=get("STAGE"),
+            provider_base_url=get("PROVIDER_BASE_URL"),
+            provider_credentials=get("PROVIDER_CREDENTIALS"),
+            provider_timeout=float(get("PROVIDER_TIMEOUT")),
+            messages_queue_url=get("MESSAGES_QUEUE_URL"),
+            dead_letter_queue_url=get("DEAD_LETTER_QUEUE_URL"),
+            table=get("RELAY_TABLE"),
+            messages_per_second=float(get("MESSAGES_PER_SECOND")),
+            rules=Rules(
+                on_unknown=OnUnknown(get("ON_UNKNOWN")),
+                retry_window=float(get("RETRY_WINDOW")),
+                backoff_min=float(get("BACKOFF_MIN")),
+                backoff_max=float(get("BACKOFF_MAX")),
+                # No run outlives its timeout, so a claim older than the longest one is abandoned.
+                lease=float(get("SENDER_TIMEOUT")) + 15.0,
+            ),
+        )
+
+
+settings = Settings.read(os.environ)

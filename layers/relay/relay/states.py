@@ -1,0 +1,398 @@
+"""The states of a message and every step between them, decided without touching anything.
+
+A `Record` is what the table knows of a message. A `Change` is one step from a record to its
+successor; it can be made only along `STEPS`, and the store writes it only if the record is still
+the one the step was decided on. Times are seconds since the epoch.
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from relay.message import OnUnknown, QueuedMessage
+from smsgold.responses import Outcome, Verdict
+
+KEPT_ATTEMPTS = 20
+"""How many attempts and events a record remembers, the latest ones."""
+
+LONGEST_LIFE = 12 * 86400.0
+"""No deadline is later than this after acceptance: a queue forgets a message after 14 days."""
+
+
+class State(StrEnum):
+    """Where a message stands."""
+
+    QUEUED = "queued"
+    SENDING = "sending"
+    SENT = "sent"
+    REJECTED = "rejected"
+    UNKNOWN = "unknown"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELED = "canceled"
+
+
+REDRIVABLE = frozenset({State.REJECTED, State.UNKNOWN, State.FAILED})
+"""The states whose envelope lies on the DeadLetter queue; a redrive starts them again."""
+
+TERMINAL = REDRIVABLE | {State.SENT, State.EXPIRED, State.CANCELED}
+
+STEPS: Mapping[State | None, frozenset[State]] = {
+    # None: a message the table has never seen.
+    None: frozenset({State.QUEUED, State.SENDING, State.EXPIRED, State.FAILED}),
+    State.QUEUED: frozenset({State.SENDING, State.EXPIRED, State.FAILED, State.CANCELED}),
+    State.SENDING: TERMINAL - {State.CANCELED} | {State.QUEUED, State.SENDING},
+    # Out of these three leads only a redrive, at once to failed where its time is up.
+    State.REJECTED: frozenset({State.SENDING, State.FAILED}),
+    State.FAILED: frozenset({State.SENDING, State.FAILED, State.EXPIRED}),
+    # Or a person who found out what became of an unknown message, and resolves it.
+    State.UNKNOWN: frozenset({State.SENDING, State.FAILED, State.SENT}),
+    State.SENT: frozenset(),
+    State.EXPIRED: frozenset(),
+    State.CANCELED: frozenset(),
+}
+
+
+class DeadLetter(StrEnum):
+    """Whether a record's envelope lies on the DeadLetter queue."""
+
+    NONE = ""
+    DUE = "due"
+    WRITTEN = "written"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One POST to the provider."""
+
+    at: float
+    outcome: str
+    reason: str = ""
+    milliseconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something other than an attempt that changed a record, such as a redrive."""
+
+    at: float
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the table knows of a message: never its text, number or buttons."""
+
+    id: str
+    state: State
+    fingerprint: str
+    door: str
+    accepted_at: float
+    updated_at: float
+    deadline: float
+    generation: int = 0
+    attempt: str = ""
+    """The id of the last claim; it guards every later write."""
+    lease: float = 0.0
+    """While sending: when the claim's owner can no longer be at work."""
+    tries: int = 0
+    ambiguous: int = 0
+    """Attempts whose outcome nobody knows, made again by `resend` or by a redrive."""
+    dead_letter: DeadLetter = DeadLetter.NONE
+    reason: str = ""
+    detail: str = ""
+    reference: str = ""
+    expires_at: float | None = None
+    provider_id: str = ""
+    provider_body: str = ""
+    attempts: tuple[Attempt, ...] = ()
+    history: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One step; `before` is None for a message's first record, `after` to withdraw one."""
+
+    before: Record | None
+    after: Record | None
+
+    def __post_init__(self) -> None:
+        was = self.before.state if self.before else None
+        if self.after is None:
+            if was is not State.QUEUED or (self.before and self.before.tries):
+                raise ValueError(f"a message that is {was} cannot be withdrawn")
+        elif self.after.state not in STEPS[was] and not self._marks_the_dead_letter:
+            raise ValueError(f"no step leads from {was} to {self.after.state}")
+
+    @property
+    def _marks_the_dead_letter(self) -> bool:
+        return self.before is not None and self.after == replace(
+            self.before, dead_letter=DeadLetter.WRITTEN
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The stack's settings that decide what happens to a message; durations in seconds."""
+
+    on_unknown: OnUnknown = OnUnknown.HOLD
+    retry_window: float = 21600.0
+    backoff_min: float = 5.0
+    backoff_max: float = 600.0
+    lease: float = 75.0
+
+
+# ------------------------------------------------------------------ what to do with a message
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Claim the message and send it; `base` is the record to claim, `before` the stored one."""
+
+    before: Record | None
+    base: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Take the message off the queue: it is finished already."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Look again at `until`: another run is at work on the message."""
+
+    until: float
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """End the message without sending it."""
+
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class Bury:
+    """Put the finished message's envelope on the DeadLetter queue, which was not recorded yet."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Put the envelope on the DeadLetter queue: its id belongs to another message."""
+
+    reason: str
+    detail: str
+
+
+Decision = Send | Drop | Wait | Finish | Bury | Refuse
+
+
+def first_record(
+    message: QueuedMessage, *, door: str, accepted_at: float, now: float, rules: Rules
+) -> Record:
+    """Return the record of a message that is accepted now."""
+    assert message.id is not None
+    expires_at = message.expires_at.timestamp() if message.expires_at else None
+    return Record(
+        id=message.id,
+        state=State.QUEUED,
+        fingerprint=message.fingerprint,
+        door=door,
+        accepted_at=accepted_at,
+        updated_at=now,
+        deadline=_deadline(accepted_at, expires_at, rules),
+        generation=message.generation,
+        reference=message.reference or "",
+        expires_at=expires_at,
+    )
+
+
+def decide(
+    record: Record | None,
+    message: QueuedMessage,
+    *,
+    door: str,
+    sent_at: float,
+    now: float,
+    rules: Rules,
+) -> Decision:
+    """Decide what to do with a message that came from a queue, given what the table knows."""
+    if record is None:
+        fresh = first_record(message, door=door, accepted_at=sent_at, now=now, rules=rules)
+        return _send_unless_too_late(None, fresh, now)
+    if record.fingerprint != message.fingerprint:
+        return Refuse("id_reused", "id: another message has it already; choose a new one")
+    if record.state in REDRIVABLE and message.generation > record.generation:
+        return _send_unless_too_late(record, _redriven(record, message.generation, now, rules), now)
+    if record.state in TERMINAL:
+        return Bury(record) if record.dead_letter is DeadLetter.DUE else Drop(record)
+    if record.state is State.QUEUED:
+        return _send_unless_too_late(record, record, now)
+    if record.lease > now:
+        return Wait(record.lease, record)
+    return _abandoned(record, message, now, rules)
+
+
+def claim(send: Send, *, attempt: str, now: float, rules: Rules) -> Change:
+    """Return the step that takes a message for one attempt, before anything is sent."""
+    return Change(
+        send.before,
+        replace(
+            send.base,
+            state=State.SENDING,
+            attempt=attempt,
+            lease=now + rules.lease,
+            updated_at=now,
+            dead_letter=DeadLetter.NONE,
+            reason="",
+            detail="",
+        ),
+    )
+
+
+def release(record: Record, now: float) -> Change:
+    """Return the step that gives a claimed message back unsent, with no attempt counted."""
+    return Change(record, replace(record, state=State.QUEUED, lease=0.0, updated_at=now))
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What an attempt led to: the step to write, and the seconds until the next try, if any."""
+
+    change: Change
+    retry_in: float | None = field(default=None)
+
+
+def settle(
+    record: Record,
+    verdict: Verdict,
+    *,
+    began: float,
+    now: float,
+    on_unknown: OnUnknown | None,
+    rules: Rules,
+    jitter: random.Random | None = None,
+) -> Settlement:
+    """Return what follows from an attempt's verdict."""
+    attempt = Attempt(began, verdict.outcome, verdict.reason, round((now - began) * 1000))
+    tried = replace(
+        record,
+        lease=0.0,
+        updated_at=now,
+        tries=record.tries + 1,
+        attempts=(*record.attempts, attempt)[-KEPT_ATTEMPTS:],
+        reason=verdict.reason,
+        detail=verdict.detail,
+    )
+    match verdict.outcome:
+        case Outcome.ACCEPTED:
+            sent = replace(
+                tried,
+                state=State.SENT,
+                reason="",
+                detail="",
+                provider_id=verdict.provider_id or "",
+                provider_body=verdict.body or "",
+            )
+            return Settlement(Change(record, sent))
+        case Outcome.REFUSED:
+            return Settlement(Change(record, _dead(tried, State.REJECTED)))
+        case Outcome.UNKNOWN if (on_unknown or rules.on_unknown) is OnUnknown.HOLD:
+            return Settlement(Change(record, _dead(tried, State.UNKNOWN)))
+        case Outcome.UNKNOWN:
+            tried = replace(tried, ambiguous=tried.ambiguous + 1)
+    if now >= record.deadline:
+        return Settlement(Change(record, _dead(tried, State.FAILED)))
+    wait = backoff(tried.tries, verdict.retry_after, rules, jitter)
+    # The last try comes at the deadline, not after it.
+    return Settlement(
+        Change(record, replace(tried, state=State.QUEUED)),
+        max(1.0, min(wait, record.deadline - now - 1.0)),
+    )
+
+
+def backoff(
+    tries: int, retry_after: float | None, rules: Rules, jitter: random.Random | None = None
+) -> float:
+    """Return the seconds until the next try: exponential, full jitter, `Retry-After` obeyed."""
+    ceiling = min(rules.backoff_max, rules.backoff_min * 2.0 ** min(tries, 30))
+    wait = (jitter or random).uniform(min(rules.backoff_min, ceiling), ceiling)
+    return max(wait, min(retry_after or 0.0, rules.backoff_max))
+
+
+def cancel(record: Record, now: float) -> Change | None:
+    """Return the step that cancels a message, or None if it may have been sent already."""
+    if record.state is not State.QUEUED or record.ambiguous:
+        return None
+    return Change(
+        record,
+        replace(record, state=State.CANCELED, reason="canceled", updated_at=now),
+    )
+
+
+def buried(record: Record) -> Change:
+    """Return the step that records that the envelope lies on the DeadLetter queue."""
+    return Change(record, replace(record, dead_letter=DeadLetter.WRITTEN))
+
+
+def _deadline(accepted_at: float, expires_at: float | None, rules: Rules) -> float:
+    end = accepted_at + rules.retry_window if expires_at is None else expires_at
+    return min(end, accepted_at + LONGEST_LIFE)
+
+
+def _dead(record: Record, state: State) -> Record:
+    return replace(record, state=state, lease=0.0, dead_letter=DeadLetter.DUE)
+
+
+def _send_unless_too_late(before: Record | None, base: Record, now: float) -> Decision:
+    if now < base.deadline:
+        return Send(before, base)
+    expired = base.expires_at is not None and now >= base.expires_at
+    ended = replace(
+        base,
+        lease=0.0,
+        updated_at=now,
+        reason=base.reason or ("expired" if expired else "retry_window_ended"),
+    )
+    # A message that was tried ends as failed: only one that never was is surely nowhere.
+    if expired and not base.tries:
+        return Finish(Change(before, replace(ended, state=State.EXPIRED)))
+    return Finish(Change(before, _dead(ended, State.FAILED)))
+
+
+def _redriven(record: Record, generation: int, now: float, rules: Rules) -> Record:
+    return replace(
+        record,
+        generation=generation,
+        attempt=f"redrive-{generation}",
+        deadline=_deadline(now, record.expires_at, rules),
+        ambiguous=record.ambiguous + (record.state is State.UNKNOWN),
+        dead_letter=DeadLetter.NONE,
+        reason="",
+        detail="",
+        history=(*record.history, Event(now, "redriven"))[-KEPT_ATTEMPTS:],
+    )
+
+
+def _abandoned(record: Record, message: QueuedMessage, now: float, rules: Rules) -> Decision:
+    """An earlier run stopped between its claim and its record: what it did, nobody knows."""
+    attempt = Attempt(record.updated_at, Outcome.UNKNOWN, "abandoned")
+    tried = replace(
+        record,
+        lease=0.0,
+        updated_at=now,
+        tries=record.tries + 1,
+        attempts=(*record.attempts, attempt)[-KEPT_ATTEMPTS:],
+        reason="abandoned",
+        detail="the run that was sending it ended before it could record the outcome",
+    )
+    if (message.on_unknown or rules.on_unknown) is OnUnknown.HOLD:
+        return Finish(Change(record, _dead(tried, State.UNKNOWN)))
+    return _send_unless_too_late(record, replace(tried, ambiguous=tried.ambiguous + 1), now)

@@ -1,0 +1,300 @@
+"""The Relay table: one record a message, each step of it one guarded write.
+
+Steps travel many to a call (BatchExecuteStatement), each statement with a condition of its own:
+a call costs the function more CPU than everything else it does for a message.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from relay.states import Attempt, Change, DeadLetter, Event, Record, State
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.client import DynamoDBClient
+
+KEPT_DAYS = 35
+"""Longer than both queues' retention together (2 x 14 days): no copy outlives its record."""
+
+STATEMENTS_PER_CALL = 25
+KEYS_PER_CALL = 100
+TRIES = 4
+
+
+class StoreUnavailableError(Exception):
+    """The table cannot be read or written now; nothing is known of the steps asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The step was written."""
+
+    record: Record | None
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """The step was not written: the record is no longer the one it was decided on."""
+
+    current: Record | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unwritten:
+    """The table did not take the step, and says so: throttled, or failing."""
+
+    reason: str
+
+
+Written = Applied | Conflict | Unwritten
+
+
+class Store(Protocol):
+    """What the relay needs of a table."""
+
+    def load(self, ids: Iterable[str]) -> dict[str, Record]:
+        """Return the records there are, by message id, as of now."""
+        ...
+
+    def apply(self, changes: Sequence[Change]) -> list[Written]:
+        """Write each step if its record is unchanged; answer in order. Ids must not repeat."""
+        ...
+
+
+class TableStore:
+    """The store on DynamoDB."""
+
+    def __init__(
+        self, client: "DynamoDBClient", table: str, *, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._client = client
+        self._table = table
+        self._sleep = sleep
+
+    def load(self, ids: Iterable[str]) -> dict[str, Record]:
+        """Return the records there are, by message id, read consistently."""
+        keys = [{"pk": {"S": key(id_)}} for id_ in dict.fromkeys(ids)]
+        found: dict[str, Record] = {}
+        for start in range(0, len(keys), KEYS_PER_CALL):
+            left: list[Any] = keys[start : start + KEYS_PER_CALL]
+            for tried in range(TRIES):
+                if tried:
+                    self._sleep(0.05 * 2**tried)
+                try:
+                    answer = self._client.batch_get_item(
+                        RequestItems={self._table: {"Keys": left, "ConsistentRead": True}}
+                    )
+                except (ClientError, BotoCoreError) as error:
+                    raise StoreUnavailableError(_name(error)) from None
+                for item in answer["Responses"].get(self._table, []):
+                    record = from_item(item)
+                    found[record.id] = record
+                left = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
+                if not left:
+                    break
+            else:
+                raise StoreUnavailableError("keys left unprocessed")
+        return found
+
+    def apply(self, changes: Sequence[Change]) -> list[Written]:
+        """Write each step if its record is unchanged; answer in order. Ids must not repeat."""
+        written: list[Written] = []
+        for start in range(0, len(changes), STATEMENTS_PER_CALL):
+            written += self._apply(changes[start : start + STATEMENTS_PER_CALL])
+        return written
+
+    def _apply(self, changes: Sequence[Change]) -> list[Written]:
+        answers: list[Written] = [Unwritten("not asked")] * len(changes)
+        left = list(range(len(changes)))
+        for tried in range(TRIES):
+            if tried:
+                self._sleep(0.05 * 2**tried)
+            try:
+                responses = self._client.batch_execute_statement(
+                    Statements=[statement(self._table, changes[i]) for i in left]
+                )["Responses"]
+            except (ClientError, BotoCoreError) as error:
+                raise StoreUnavailableError(_name(error)) from None
+            duplicates = []
+            for i, response in zip(left, responses, strict=True):
+                match response.get("Error", {}).get("Code"):
+                    case None:
+                        answers[i] = Applied(changes[i].after)
+                    case "ConditionalCheckFailed":
+                        item = response["Error"].get("Item")
+                        answers[i] = _conflict(changes[i], from_item(item) if item else None)
+                    case "DuplicateItem":
+                        duplicates.append(i)
+                    case code:
+                        answers[i] = Unwritten(str(code))
+            if duplicates:
+                current = self.load(_id(changes[i]) for i in duplicates)
+                for i in duplicates:
+                    answers[i] = _conflict(changes[i], current.get(_id(changes[i])))
+            left = [i for i in left if isinstance(answers[i], Unwritten)]
+            if not left:
+                break
+        return answers
+
+
+def key(message_id: str) -> str:
+    """Return the table's key of a message."""
+    return f"message#{message_id}"
+
+
+def _id(change: Change) -> str:
+    record = change.after or change.before
+    assert record is not None
+    return record.id
+
+
+def _conflict(change: Change, current: Record | None) -> Written:
+    # A repeated request whose first answer was lost meets its own write: that is no conflict.
+    if current and change.after and to_item(current) == to_item(change.after):
+        return Applied(current)
+    return Conflict(current)
+
+
+def _name(error: ClientError | BotoCoreError) -> str:
+    if isinstance(error, ClientError):
+        return str(error.response["Error"]["Code"])
+    return type(error).__name__
+
+
+# ---------------------------------------------------------------------- records as table items
+
+
+def statement(table: str, change: Change) -> Any:
+    """Return a step as one PartiQL statement guarded by the state and attempt it was decided on."""
+    before, after = change.before, change.after
+    if before is None:
+        assert after is not None
+        item = to_item(after)
+        # One parameter an attribute: PartiQL has no parameter for a whole item.
+        content = ", ".join(f"'{name}': ?" for name in item)
+        return {
+            "Statement": f"""INSERT INTO "{table}" VALUE {{{content}}}""",
+            "Parameters": list(item.values()),
+        }
+    guard = [{"S": key(before.id)}, {"S": before.state}, {"S": before.attempt}]
+    where = """WHERE "pk" = ? AND "state" = ? AND "attempt" = ?"""
+    if after is None:
+        text, values = f"""DELETE FROM "{table}" {where}""", []
+    else:
+        was, now = to_item(before), to_item(after)
+        changed = {name: value for name, value in now.items() if was.get(name) != value}
+        clauses = [f'SET "{name}" = ?' for name in changed]
+        clauses += [f'REMOVE "{name}"' for name in was if name not in now]
+        text = f"""UPDATE "{table}" {" ".join(clauses)} {where}"""
+        values = list(changed.values())
+    return {
+        "Statement": text,
+        "Parameters": [*values, *guard],
+        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+    }
+
+
+def to_item(record: Record) -> dict[str, Any]:
+    """Return a record as a table item; what is empty is left out."""
+    texts = {
+        "pk": key(record.id),
+        "state": record.state,
+        "attempt": record.attempt,
+        "fingerprint": record.fingerprint,
+        "door": record.door,
+        "deadLetter": record.dead_letter,
+        "reason": record.reason,
+        "detail": record.detail,
+        "reference": record.reference,
+        "providerId": record.provider_id,
+        "providerBody": record.provider_body,
+    }
+    numbers = {
+        "acceptedAt": record.accepted_at,
+        "updatedAt": record.updated_at,
+        "deadline": record.deadline,
+        "expiresAt": record.expires_at or 0,
+        "lease": record.lease,
+        "generation": record.generation,
+        "tries": record.tries,
+        "ambiguous": record.ambiguous,
+        "ttl": int(max(record.updated_at, record.deadline)) + KEPT_DAYS * 86400,
+    }
+    item: dict[str, Any] = {
+        name: {"S": str(value)} for name, value in texts.items() if value or name == "attempt"
+    }
+    item |= {name: {"N": _number(value)} for name, value in numbers.items() if value}
+    if record.attempts:
+        item["attempts"] = {
+            "L": [
+                {
+                    "M": {
+                        "at": {"N": _number(a.at)},
+                        "outcome": {"S": a.outcome},
+                        "reason": {"S": a.reason},
+                        "ms": {"N": str(a.milliseconds)},
+                    }
+                }
+                for a in record.attempts
+            ]
+        }
+    if record.history:
+        item["history"] = {
+            "L": [
+                {"M": {"at": {"N": _number(e.at)}, "what": {"S": e.what}}} for e in record.history
+            ]
+        }
+    return item
+
+
+def from_item(item: dict[str, Any]) -> Record:
+    """Return the record that a table item holds."""
+
+    def text(name: str) -> str:
+        return str(item[name]["S"]) if name in item else ""
+
+    def number(name: str) -> float:
+        return float(item[name]["N"]) if name in item else 0.0
+
+    return Record(
+        id=text("pk").partition("#")[2],
+        state=State(text("state")),
+        fingerprint=text("fingerprint"),
+        door=text("door"),
+        accepted_at=number("acceptedAt"),
+        updated_at=number("updatedAt"),
+        deadline=number("deadline"),
+        generation=int(number("generation")),
+        attempt=text("attempt"),
+        lease=number("lease"),
+        tries=int(number("tries")),
+        ambiguous=int(number("ambiguous")),
+        dead_letter=DeadLetter(text("deadLetter")),
+        reason=text("reason"),
+        detail=text("detail"),
+        reference=text("reference"),
+        expires_at=number("expiresAt") or None,
+        provider_id=text("providerId"),
+        provider_body=text("providerBody"),
+        attempts=tuple(
+            Attempt(
+                float(a["M"]["at"]["N"]),
+                a["M"]["outcome"]["S"],
+                a["M"]["reason"]["S"],
+                int(a["M"]["ms"]["N"]),
+            )
+            for a in item.get("attempts", {}).get("L", [])
+        ),
+        history=tuple(
+            Event(float(e["M"]["at"]["N"]), e["M"]["what"]["S"])
+            for e in item.get("history", {}).get("L", [])
+        ),
+    )
+
+
+def _number(value: float) -> str:
+    """Return a number as DynamoDB's text of it; times to the millisecond."""
+    return str(value) if isinstance(value, int) else f"{value:.3f}"

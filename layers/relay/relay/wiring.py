@@ -1,0 +1,89 @@
+"""The parts put together as the stack's settings say; each is made once for an environment."""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+
+from relay.delivery import Courier
+from relay.intake import Intake
+from relay.logs import redact
+from relay.pacing import Breaker, TablePacer
+from relay.queues import SqsQueues
+from relay.settings import settings
+from relay.store import TableStore
+from smsgold.client import Client
+from smsgold.credentials import Credentials, CredentialsSource, from_secrets_manager
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.client import DynamoDBClient
+
+IN_FLIGHT = 32
+"""POSTs at the same time; more threads only wait for the CPU of a 512 MB function."""
+
+_CONFIG = Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "max_attempts": 3})
+
+
+@cache
+def _dynamodb() -> "DynamoDBClient":
+    return boto3.client("dynamodb", config=_CONFIG)
+
+
+@cache
+def store() -> TableStore:
+    """Return the Relay table."""
+    return TableStore(_dynamodb(), settings.table)
+
+
+@cache
+def queues() -> SqsQueues:
+    """Return the two queues."""
+    return SqsQueues(
+        boto3.client("sqs", config=_CONFIG),
+        messages_url=settings.messages_queue_url,
+        dead_letter_url=settings.dead_letter_queue_url,
+    )
+
+
+@cache
+def intake() -> Intake:
+    """Return the way in."""
+    return Intake(store(), queues(), settings.rules)
+
+
+@cache
+def provider() -> Client:
+    """Return the provider's client."""
+    return Client(
+        settings.provider_base_url, deadline=settings.provider_timeout, connections=IN_FLIGHT
+    )
+
+
+@cache
+def credentials() -> CredentialsSource:
+    """Return the source of the provider's credentials, which redacts what it hands out."""
+
+    def redact_them(found: Credentials) -> None:
+        redact.register(found.password)
+
+    secrets = boto3.client("secretsmanager", config=_CONFIG)
+    fetch = from_secrets_manager(secrets, settings.provider_credentials)
+    return CredentialsSource(fetch, on_change=redact_them)
+
+
+@cache
+def courier() -> Courier:
+    """Return the one who delivers."""
+    return Courier(
+        store=store(),
+        queues=queues(),
+        provider=provider(),
+        credentials=credentials(),
+        pacer=TablePacer(_dynamodb(), settings.table, settings.messages_per_second),
+        breaker=Breaker(),
+        executor=ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="send"),
+        rules=settings.rules,
+        provider_timeout=settings.provider_timeout,
+    )

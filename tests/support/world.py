@@ -1,0 +1,320 @@
+"""A small world to run the real state machine in: table, queues, provider and clock in memory.
+
+Every effect on it may be the last one of a run: `crash_in` counts down, and at zero the run stops
+there, as a process does that is killed.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from relay.delivery import Courier, Delivery, Done
+from relay.intake import Answer, Intake
+from relay.message import QueuedMessage, parse
+from relay.pacing import Breaker, Slots
+from relay.queues import DeadLetterNote, QueueUnavailableError
+from relay.states import Change, Record, Rules
+from relay.store import Applied, Conflict, StoreUnavailableError, Written
+from smsgold.client import OutgoingMessage
+from smsgold.credentials import Credentials
+from smsgold.responses import Outcome, Verdict
+
+START = 1_800_000_000.0
+RUN_SECONDS = 60.0
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+@dataclass
+class World:
+    """Time, and what goes wrong."""
+
+    now: float = START
+    crash_in: int | None = None
+    table_down: bool = False
+    queue_down: bool = False
+    log: list[str] = field(default_factory=list)
+
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def effect(self, what: str) -> None:
+        self.log.append(what)
+        if self.crash_in is not None:
+            self.crash_in -= 1
+            if self.crash_in < 0:
+                self.crash_in = None
+                raise Crash(what)
+
+
+class MemoryStore:
+    """The Relay table."""
+
+    def __init__(self, world: World) -> None:
+        self.records: dict[str, Record] = {}
+        self.history: dict[str, list[Record | None]] = {}
+        self._world = world
+
+    def load(self, ids: Iterable[str]) -> dict[str, Record]:
+        if self._world.table_down:
+            raise StoreUnavailableError("down")
+        return {id_: self.records[id_] for id_ in set(ids) if id_ in self.records}
+
+    def apply(self, changes: Sequence[Change]) -> list[Written]:
+        self._world.effect("before a write")
+        if self._world.table_down:
+            raise StoreUnavailableError("down")
+        answers = [self._apply(change) for change in changes]
+        self._world.effect("after a write")
+        return answers
+
+    def _apply(self, change: Change) -> Written:
+        record = change.before or change.after
+        assert record is not None
+        current = self.records.get(record.id)
+        expected = change.before
+        if (current is None) != (expected is None) or (
+            current is not None
+            and expected is not None
+            and (current.state, current.attempt) != (expected.state, expected.attempt)
+        ):
+            return Conflict(current)
+        if change.after is None:
+            del self.records[record.id]
+        else:
+            self.records[record.id] = change.after
+        self.history.setdefault(record.id, []).append(change.after)
+        return Applied(change.after)
+
+
+@dataclass
+class Copy:
+    """A message on a queue."""
+
+    body: str
+    sent_at: float
+    visible_at: float
+    receives: int = 0
+
+
+@dataclass(frozen=True)
+class Buried:
+    """A message on the DeadLetter queue."""
+
+    body: str
+    note: DeadLetterNote
+
+
+class MemoryQueues:
+    """The Messages and DeadLetter queues."""
+
+    def __init__(self, world: World) -> None:
+        self.messages: list[Copy] = []
+        self.dead: list[Buried] = []
+        self._world = world
+
+    def send(self, messages: Sequence[QueuedMessage], delay: int = 0) -> list[str | None]:
+        self._world.effect("before the queue")
+        if self._world.queue_down:
+            return ["down"] * len(messages)
+        for message in messages:
+            self.put(message.to_body(), delay)
+        self._world.effect("after the queue")
+        return [None] * len(messages)
+
+    def put(self, body: str, delay: float = 0) -> None:
+        self.messages.append(Copy(body, self._world.now, self._world.now + delay))
+
+    def bury(self, body: str, note: DeadLetterNote) -> None:
+        self._world.effect("before a burial")
+        if self._world.queue_down:
+            raise QueueUnavailableError("down")
+        self.dead.append(Buried(body, note))
+        self._world.effect("after a burial")
+
+    def hide(self, receipts: Mapping[str, float]) -> None:
+        raise NotImplementedError  # a run's caller hides its copies itself
+
+    def redrive(self, dead: Buried) -> None:
+        self.dead.remove(dead)
+        self.put(dead.body)
+
+
+ACCEPTED = Verdict(Outcome.ACCEPTED, "accepted", provider_id="p-1", status=200)
+
+
+@dataclass(frozen=True)
+class Answering:
+    """How the provider takes one POST: whether it keeps the message, and what it answers."""
+
+    keeps: bool
+    verdict: Verdict
+
+
+ANSWERS: dict[str, Answering] = {
+    "accepts": Answering(True, ACCEPTED),
+    "refuses": Answering(False, Verdict(Outcome.REFUSED, "http_400", status=400)),
+    "is busy": Answering(False, Verdict(Outcome.NOT_SENT, "http_503", status=503)),
+    "asks to slow down": Answering(
+        False, Verdict(Outcome.NOT_SENT, "http_429", status=429, retry_after=30.0)
+    ),
+    "cannot be reached": Answering(False, Verdict(Outcome.NOT_SENT, "connect_refused")),
+    "keeps and times out": Answering(True, Verdict(Outcome.UNKNOWN, "read_timeout")),
+    "times out": Answering(False, Verdict(Outcome.UNKNOWN, "read_timeout")),
+    "keeps and fails": Answering(True, Verdict(Outcome.UNKNOWN, "http_500", status=500)),
+    "fails": Answering(False, Verdict(Outcome.UNKNOWN, "http_500", status=500)),
+    "redirects": Answering(False, Verdict(Outcome.MISDIRECTED, "redirect", status=302)),
+    "refuses the password": Answering(False, Verdict(Outcome.CREDENTIALS, "http_401", status=401)),
+}
+
+
+class MemoryProvider:
+    """The provider; texts carry the message's id, so that its ledger can be read by id."""
+
+    def __init__(self, world: World) -> None:
+        self.ledger: Counter[str] = Counter()
+        self.posts: Counter[str] = Counter()
+        self.refused: set[str] = set()
+        self.next: list[str] = []
+        """How the next POSTs are answered, in order; after that all are accepted."""
+        self.meanwhile: Callable[[], None] | None = None
+        """What happens while the next POST is under way."""
+        self._world = world
+
+    def send(self, credentials: Credentials, message: OutgoingMessage) -> Verdict:
+        assert credentials.password
+        self._world.effect("before a POST")
+        if meanwhile := self.meanwhile:
+            self.meanwhile = None
+            meanwhile()
+        answer = ANSWERS[self.next.pop(0) if self.next else "accepts"]
+        id_ = message.text
+        self.posts[id_] += 1
+        self.ledger[id_] += answer.keeps
+        if answer.verdict.outcome is Outcome.REFUSED:
+            self.refused.add(id_)
+        self._world.effect("after a POST")
+        return answer.verdict
+
+
+class KnownCredentials:
+    """Credentials that never change."""
+
+    _credentials = Credentials("10001", "a password")
+
+    def get(self) -> Credentials:
+        return self._credentials
+
+    def renew(self, refused: Credentials) -> Credentials | None:
+        del refused
+        return None
+
+
+class NoPace:
+    """No pace at all."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def reserve(self, count: int) -> Slots:
+        return Slots((self._world.now,) * count, self._world.now)
+
+    def hold(self, until: float) -> None:
+        del until
+
+
+class Inline(Executor):
+    """An executor that runs each call at once, in the caller's own thread."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+class Relay:
+    """The real intake and courier in a world, and the senders' runs over its queue."""
+
+    def __init__(self, rules: Rules, seed: int = 0) -> None:
+        self.world = World()
+        self.store = MemoryStore(self.world)
+        self.queues = MemoryQueues(self.world)
+        self.provider = MemoryProvider(self.world)
+        self.rules = rules
+        self.intake = Intake(self.store, self.queues, rules, clock=self.world.clock)
+        self._attempts = 0
+        self._random = random.Random(seed)
+        self.courier = self.new_courier()
+
+    def new_courier(self) -> Courier:
+        """Return the courier of a fresh environment."""
+        return Courier(
+            store=self.store,
+            queues=self.queues,
+            provider=self.provider,
+            credentials=KnownCredentials(),
+            pacer=NoPace(self.world),
+            breaker=Breaker(clock=self.world.clock),
+            executor=Inline(),
+            rules=self.rules,
+            provider_timeout=12.0,
+            clock=self.world.clock,
+            sleep=self.world.sleep,
+            new_attempt=self._new_attempt,
+            jitter=self._random,
+        )
+
+    def _new_attempt(self) -> str:
+        self._attempts += 1
+        return f"a{self._attempts}"
+
+    def accept(self, message: QueuedMessage) -> Answer:
+        return self.intake.accept([message], door="http")[0]
+
+    def run(self, most: int = 10) -> int:
+        """Receive up to `most` visible messages and deliver them; return how many there were."""
+        copies = [c for c in self.queues.messages if c.visible_at <= self.world.now][:most]
+        for copy in copies:
+            copy.receives += 1
+            copy.visible_at = self.world.now + 6 * RUN_SECONDS
+        deliveries = [
+            Delivery(parse(QueuedMessage, c.body), "sqs", c.sent_at, c.receives) for c in copies
+        ]
+        began = self.world.now
+        results = self.courier.deliver(deliveries, ends_at=began + RUN_SECONDS)
+        for copy, result in zip(copies, results, strict=True):
+            if isinstance(result, Done):
+                self.queues.messages = [c for c in self.queues.messages if c is not copy]
+            else:
+                copy.visible_at = self.world.now + result.seconds
+        return len(copies)
+
+    def run_and_crash(self, after: int) -> None:
+        """Run, and end the process at the given effect; a fresh environment takes its place."""
+        self.world.crash_in = after
+        try:
+            self.run()
+        except Crash:
+            self.courier = self.new_courier()
+        self.world.crash_in = None
+
+    def settle_down(self) -> None:
+        """Let time pass, with nothing going wrong any more, until the queue is empty."""
+        self.world.table_down = self.world.queue_down = False
+        self.provider.next.clear()
+        for _ in range(2000):
+            if not self.queues.messages:
+                return
+            self.run()
+            upcoming = [c.visible_at for c in self.queues.messages]
+            if upcoming:
+                self.world.now = max(self.world.now, min(upcoming))
+        raise AssertionError(f"the queue never empties: {self.queues.messages}")
