@@ -4,9 +4,18 @@
 PYTHON ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed$(subst /,-,$(PYTHON))
+# The local stack: its ports, another provider than the sandbox, and Name=value parameters.
+PORT ?= 4566
+SANDBOX_PORT ?= 4580
+PROVIDER_BASE_URL ?=
+TEMPLATE_PARAMETERS ?=
+# Where `make deploy` goes: an environment of samconfig.toml.
 STAGE ?= dev
+# More for pytest: make test-unit ARGS='-k pacing -x'
+ARGS ?=
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PORT SANDBOX_PORT PROVIDER_BASE_URL TEMPLATE_PARAMETERS
 # Compiled files stay out of the folders that are packed and hashed for the build.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.local/pycache
 # The SAM CLI keeps its state with the checkout and reports nothing to anyone.
@@ -55,3 +64,47 @@ lock: $(INSTALLED) ## choose the newest versions that pyproject.toml allows
 	$(COMPILE) pyproject.toml --constraint requirements/dev.txt -o layers/relay/requirements.txt
 	$(COMPILE) --group uv -o requirements/uv.txt
 	@$(MAKE) venv
+
+# -- the stack on this machine ------------------------------------------------------------------
+
+run: $(INSTALLED) ## start the stack, send a message, follow the logs until Ctrl-C, clean up
+	@$(BIN)/python -m local.stack run
+
+up: $(INSTALLED) ## start the stack in the background; .local/stack.json says where it is
+	@$(BIN)/python -m local.stack up
+
+down: $(INSTALLED) ## stop it
+	@$(BIN)/python -m local.stack down
+
+# -- the checks ---------------------------------------------------------------------------------
+
+test: $(INSTALLED) ## run every test, end to end included
+	@$(BIN)/pytest $(ARGS)
+
+test-unit: $(INSTALLED) ## run the unit tests
+	@$(BIN)/pytest tests/unit $(ARGS)
+
+check: $(INSTALLED) ## check format, style, types and the template
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/sam validate --lint --region us-east-1
+	$(BIN)/cfn-lint template.yaml
+
+format: $(INSTALLED) ## format the code and mend what can be mended
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+# -- AWS ----------------------------------------------------------------------------------------
+
+# The layer's own make must not take over this one's variables.
+build: $(INSTALLED) ## build for AWS, into .aws-sam/build
+	env -u MAKEFLAGS PYTHON=$(CURDIR)/$(BIN)/python $(BIN)/sam build
+
+deploy: build ## deploy to AWS: make deploy STAGE=prod
+	$(BIN)/sam deploy --config-env $(STAGE)
+
+clean: ## remove what was built or left behind, .venv included
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m local.stack down; fi
+	rm -rf .venv .local .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -r {} +
