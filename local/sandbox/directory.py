@@ -1,0 +1,118 @@
+"""Who can be written to: the bots, their subscribers, the account's credentials."""
+
+import hmac
+import secrets
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+from typing import Any
+
+Entry = dict[str, Any]
+
+FIRST_NAMES = ("Анна", "Olivia", "Дмитрий", "James", "Екатерина", "Emma", "Михаил", "Noah")
+LAST_NAMES = ("Белова", "Smith", "Орлов", "Taylor", "Ким", "Walker", "Лебедев")
+
+
+@dataclass
+class Credentials:
+    """The account's user and every password that is valid at the moment."""
+
+    user: str
+    passwords: list[str] = field(repr=False)
+
+    def admit(self, user: str, password: str) -> bool:
+        """Tell whether this pair is the account's."""
+        return user == self.user and any(
+            hmac.compare_digest(password.encode(), valid.encode()) for valid in self.passwords
+        )
+
+
+@dataclass
+class Bot:
+    """A connected bot and the list of subscribers it shows, odd entries included."""
+
+    id: str
+    name: str
+    username: str
+    subscribers: list[Entry] = field(default_factory=list)
+
+    def entry(self) -> Entry:
+        """Show the bot as the provider lists it."""
+        return {"id": self.id, "name": self.name, "username": self.username}
+
+
+class Directory:
+    """The bots by id, and their subscribers by id and by number."""
+
+    def __init__(self) -> None:
+        self.bots: dict[str, Bot] = {}
+        self._by_id: dict[str, tuple[Bot, Entry]] = {}
+        self._by_number: dict[tuple[str, str], tuple[Bot, Entry]] = {}
+        self._numbers = (str(number) for number in range(79990000000, 80000000000))
+
+    def add_bot(self, name: str, username: str, bot_id: str | None = None) -> Bot:
+        """Add a bot, or rename the one with this id."""
+        bot = Bot(bot_id or secrets.token_hex(12), name, username)
+        if known := self.bots.get(bot.id):
+            known.name, known.username = name, username
+            return known
+        self.bots[bot.id] = bot
+        return bot
+
+    def add_subscribers(self, bot: Bot, entries: Iterable[Entry]) -> int:
+        """Append entries as they are, whether or not they repeat one or lack an id."""
+        added = list(entries)
+        bot.subscribers += added
+        for entry in added:
+            if isinstance(entry.get("id"), str):
+                self._by_id[entry["id"]] = (bot, entry)
+            if isinstance(entry.get("number"), str):
+                self._by_number[bot.id, entry["number"]] = (bot, entry)
+        return len(added)
+
+    def empty(self, bot: Bot) -> None:
+        """Take all of a bot's subscribers away."""
+        bot.subscribers.clear()
+        self._by_id = {key: found for key, found in self._by_id.items() if found[0] is not bot}
+        self._by_number = {k: found for k, found in self._by_number.items() if found[0] is not bot}
+
+    def made_up(self, count: int, *, blocked: bool = False) -> Iterator[Entry]:
+        """Make up subscribers with fresh ids and numbers."""
+        names = zip(cycle(FIRST_NAMES), cycle(LAST_NAMES), self._numbers, strict=False)
+        for first, last, number in islice(names, count):
+            entry: Entry = {"id": secrets.token_hex(12), "name": f"{first} {last}"}
+            yield entry | {"number": number} | ({"blocked": True} if blocked else {})
+
+    def by_id(self, subscriber_id: str) -> tuple[Bot, Entry] | None:
+        """Find a subscriber of any bot."""
+        return self._by_id.get(subscriber_id)
+
+    def by_number(self, bot_id: str, number: str) -> tuple[Bot, Entry] | None:
+        """Find a bot's subscriber by phone number."""
+        return self._by_number.get((bot_id, number))
+
+
+def furnished() -> Directory:
+    """Make the directory that the sandbox starts with: always the same ids and numbers."""
+    directory = Directory()
+    shop = directory.add_bot("Магазин «Ромашка»", "romashka_shop_bot", "65f1c0a2b3d4e5f6a7b8c901")
+    clinic = directory.add_bot(
+        "Northside Clinic", "northside_clinic_bot", "65f1c0a2b3d4e5f6a7b8c902"
+    )
+    for bot, people in (
+        (shop, ("Анна Белова", "Дмитрий Орлов", "Olivia Smith", "Тимур Ким")),
+        (clinic, ("James Taylor", "Екатерина Лебедева", "Emma Walker")),
+    ):
+        last = bot.id[-1]
+        directory.add_subscribers(
+            bot,
+            (
+                {
+                    "id": f"65f1c0a2b3d4e5f6a7b8d{last}{n:02}",
+                    "name": name,
+                    "number": f"7916000{last}0{n:02}",
+                }
+                for n, name in enumerate(people, start=1)
+            ),
+        )
+    return directory

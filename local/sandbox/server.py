@@ -1,0 +1,130 @@
+"""The two listening sockets: open, shut, or resetting whoever comes."""
+
+import asyncio
+import logging
+import signal
+import socket
+import traceback
+from types import TracebackType
+
+from aiohttp import web
+
+from local.sandbox.app import BASE_PATH, provider_app, second_app
+from local.sandbox.effects import reset
+from local.sandbox.state import State
+
+log = logging.getLogger("sandbox")
+
+
+class _Reset(asyncio.Protocol):
+    """A connection that is reset as soon as it is made."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        reset(transport)
+
+
+class Door:
+    """The provider's port, as the faults `outage` and `closed` have it."""
+
+    def __init__(self, state: State, server: web.Server, sock: socket.socket) -> None:
+        self._board = state.board
+        self._server = server
+        self._sock = sock
+        self._listening: asyncio.Server | None = None
+        self._again: asyncio.TimerHandle | None = None
+        self._moved = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    def follow(self) -> None:
+        """Open or shut the port as the armed faults say, now and when they end."""
+        loop = asyncio.get_running_loop()
+        if self._again:
+            self._again.cancel()
+        closed = self._board.listener("closed")
+        if closed and closed.until is not None:
+            # A little late rather than early: at the end the switch must be found ended.
+            self._again = loop.call_at(closed.until + 0.01, self.follow)
+        self._task = loop.create_task(self.move())
+
+    async def move(self) -> None:
+        """Bring the socket to where the armed faults want it."""
+        async with self._moved:
+            shut = self._board.listener("closed") is not None
+            if shut and self._listening:
+                address = self._sock.getsockname()
+                self._listening.close()
+                self._listening = None
+                self._sock = bound(*address[:2])  # keeps the number; connections are refused
+            elif not shut and not self._listening:
+                loop = asyncio.get_running_loop()
+                self._listening = await loop.create_server(self._protocol, sock=self._sock)
+
+    def _protocol(self) -> asyncio.BaseProtocol:
+        return _Reset() if self._board.listener("outage") else self._server()
+
+    def close(self) -> None:
+        """Stop listening for good."""
+        if self._again:
+            self._again.cancel()
+        if self._listening:
+            self._listening.close()
+        self._sock.close()
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """Bind a port without listening yet."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def origin(sock: socket.socket) -> str:
+    """Spell the http origin of a bound socket."""
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def serve(state: State, first: socket.socket, second: socket.socket) -> None:
+    """Run the sandbox on two bound sockets until SIGTERM or SIGINT."""
+    state.origin, state.second_origin = origin(first), origin(second)
+    # handler_cancellation: a hanging answer ends when its client goes.
+    runner, second_runner = (
+        web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
+        for app in (provider_app(state), second_app(state))
+    )
+    await runner.setup()
+    await second_runner.setup()
+    assert runner.server is not None  # noqa: S101 - set up above
+    door = Door(state, runner.server, first)
+    state.faults_changed = door.follow
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    try:
+        await door.move()
+        await web.SockSite(second_runner, second).start()
+        log.info("provider: %s%s", state.origin, BASE_PATH)
+        log.info("inbox: %s/", state.origin)
+        log.info("control: %s (as the inbox's port, and through outages)", state.second_origin)
+        await stopped.wait()
+    finally:
+        door.close()
+        await asyncio.gather(runner.cleanup(), second_runner.cleanup())
+
+
+class SafeFormatter(logging.Formatter):
+    """Show where an error came from, not its text: that can hold a URL with its password."""
+
+    def formatException(  # noqa: N802 - logging's name
+        self,
+        ei: tuple[type[BaseException], BaseException, TracebackType | None]
+        | tuple[None, None, None],
+    ) -> str:
+        """Show the stack and the error's kind."""
+        return "".join(traceback.format_tb(ei[2])) + (ei[0].__name__ if ei[0] else "")

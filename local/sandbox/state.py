@@ -1,0 +1,29 @@
+"""What the sandbox's two ports share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from local.sandbox.directory import Credentials, Directory, furnished
+from local.sandbox.faults import Board
+from local.sandbox.ledger import Ledger, RequestLog
+
+
+@dataclass
+class State:
+    """Everything the sandbox knows; `elsewhere` holds what reached the second port unasked."""
+
+    credentials: Credentials
+    directory: Directory = field(default_factory=furnished)
+    ledger: Ledger = field(default_factory=Ledger)
+    requests: RequestLog = field(default_factory=RequestLog)
+    board: Board = field(default_factory=Board)
+    elsewhere: list[dict[str, Any]] = field(default_factory=list)
+    origin: str = ""
+    second_origin: str = ""
+    faults_changed: Callable[[], None] = lambda: None
+
+
+STATE = web.AppKey("state", State)

@@ -1,0 +1,178 @@
+"""The sandbox provider for tests: started for them, or one that already runs."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlencode
+
+import urllib3
+
+Json = Any  # whatever JSON can hold
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Sandbox:
+    """A sandbox provider and its control API; `with Sandbox() as sandbox:` starts and stops one."""
+
+    def __init__(self, user: str = "10001", password: str = "sandbox-password") -> None:  # noqa: S107 - made up
+        self.user = user
+        self._password = password
+        self._log: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._http = urllib3.PoolManager(retries=urllib3.Retry(2), timeout=30)
+        self.url = self.control_url = ""
+
+    @classmethod
+    def at(cls, url: str) -> "Sandbox":
+        """Use the sandbox that runs at this address."""
+        sandbox = cls()
+        sandbox._find(url)
+        return sandbox
+
+    def start(self) -> Self:
+        """Start a sandbox process on free ports."""
+        handle, name = tempfile.mkstemp(prefix="sandbox-", suffix=".log")
+        self._log = Path(name)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "local.sandbox", "--port", "0"],
+            cwd=ROOT,
+            env=os.environ | {"SANDBOX_USER": self.user, "SANDBOX_PASSWORD": self._password},
+            stdout=handle,
+            stderr=handle,
+        )
+        os.close(handle)
+        while not (ready := re.search(r"control: (\S+)", self.log())):
+            if self._process.poll() is not None:
+                raise RuntimeError(f"the sandbox did not start: {self.log()}")
+            time.sleep(0.02)
+        self._find(ready[1])
+        return self
+
+    def stop(self) -> None:
+        """Stop the process that was started."""
+        self._http.clear()
+        if self._process and self._log:
+            self._process.terminate()
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+            self._log.unlink()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _find(self, url: str) -> None:
+        self.control_url = url.rstrip("/")
+        health = self._call("GET", "/health")
+        self.base_url: str = health["baseUrl"]
+        self.url = health["inbox"].rstrip("/")
+        self.control_url = health["controlUrl"]
+
+    def _call(self, method: str, path: str, body: Json = None, **query: Json) -> Json:
+        fields = {name: value for name, value in query.items() if value is not None}
+        response = self._http.request(
+            method,
+            f"{self.control_url}{path}{'?' * bool(fields)}{urlencode(fields)}",
+            **({} if body is None else {"json": body}),
+        )
+        answer = response.json()
+        if response.status >= 400:
+            raise ValueError(f"{method} {path}: {answer['error']}")
+        return answer
+
+    # -- the account ------------------------------------------------------------------------
+
+    @property
+    def password(self) -> str:
+        """The newest of the valid passwords."""
+        return str(self._call("GET", "/credentials")["passwords"][-1])
+
+    def set_passwords(self, passwords: list[str], user: str | None = None) -> None:
+        """Replace the valid passwords, and the user if one is given."""
+        user = user or self.user
+        self._call("PUT", "/credentials", {"user": user, "passwords": passwords})
+        self.user = user
+
+    def bots(self) -> list[dict[str, Any]]:
+        """List the bots, each with the number of its subscribers."""
+        return list(self._call("GET", "/bots"))
+
+    def add_bot(self, name: str = "Another bot", bot_id: str | None = None) -> str:
+        """Add a bot without subscribers; answers its id."""
+        given = {"name": name} | ({"id": bot_id} if bot_id else {})
+        return str(self._call("POST", "/bots", given)["id"])
+
+    def subscribers(self, bot_id: str) -> list[dict[str, Any]]:
+        """List a bot's subscribers as the provider would."""
+        return list(self._call("GET", f"/bots/{bot_id}/subscribers"))
+
+    def add_subscribers(
+        self, bot_id: str, subscribers: int | list[dict[str, Any]], *, blocked: bool = False
+    ) -> list[dict[str, Any]]:
+        """Add so many made-up subscribers, or these entries as they are; answers them."""
+        body: dict[str, Any] = (
+            {"count": subscribers, "blocked": blocked}
+            if isinstance(subscribers, int)
+            else {"subscribers": subscribers}
+        )
+        return list(self._call("POST", f"/bots/{bot_id}/subscribers", body))
+
+    def remove_subscribers(self, bot_id: str) -> None:
+        """Take all of a bot's subscribers away."""
+        self._call("DELETE", f"/bots/{bot_id}/subscribers")
+
+    # -- what it saw ------------------------------------------------------------------------
+
+    def ledger(
+        self, *, text: str | None = None, since: int | None = None, fields: str | None = None
+    ) -> list[dict[str, Any]]:
+        """List the accepted messages: `text` is a part of theirs, `fields` e.g. `time,text`."""
+        return list(self._call("GET", "/ledger", text=text, since=since, fields=fields))
+
+    def requests(self) -> dict[str, Any]:
+        """Sum up every request the provider's endpoints saw: total, outcomes and each one."""
+        return dict(self._call("GET", "/requests"))
+
+    def elsewhere(self) -> list[dict[str, Any]]:
+        """List the requests that followed a redirect to the second port."""
+        return list(self._call("GET", "/elsewhere"))
+
+    def forget(self) -> None:
+        """Empty the ledger and both lists of requests, and disarm all faults."""
+        for path in ("/faults", "/ledger", "/requests", "/elsewhere"):
+            self._call("DELETE", path)
+
+    def log(self) -> str:
+        """Read what the started process printed."""
+        return self._log.read_text(encoding="utf-8") if self._log else ""
+
+    # -- faults -----------------------------------------------------------------------------
+
+    def arm(self, fault: str, **how: Json) -> int:
+        """Arm a fault: `times`, `share`, `seconds`, `on`; answers the switch's id."""
+        return int(self._call("POST", "/faults", {"fault": fault, **how})["id"])
+
+    def faults(self) -> list[dict[str, Any]]:
+        """List the armed faults."""
+        return list(self._call("GET", "/faults"))
+
+    def clear(self) -> None:
+        """Disarm all faults."""
+        self._call("DELETE", "/faults")
