@@ -436,8 +436,11 @@ class Courier:
 
 
 def _provider_failing(verdict: Verdict) -> bool:
-    """Tell trouble of the provider's or the network's from an answer to this one message."""
-    if verdict.outcome is Outcome.MISDIRECTED:
+    """Tell trouble that every message would meet from an answer to this one message.
+
+    Refused credentials belong to it: to go on with them is how an account gets locked.
+    """
+    if verdict.outcome in (Outcome.MISDIRECTED, Outcome.CREDENTIALS):
         return True
     trouble = verdict.outcome in (Outcome.NOT_SENT, Outcome.UNKNOWN)
     return trouble and (verdict.status is None or verdict.status >= 500)
