@@ -166,7 +166,7 @@ class Stack:
             if not processes.is_free(port):
                 raise StackError(
                     f"Port {port} on 127.0.0.1 is taken by another program. "
-                    f"Choose another: make up {name}={processes.free_port()}"
+                    f"Choose another, as in: make up {name}={processes.free_port()}"
                 )
 
     def _prepare_home(self) -> None:
@@ -250,6 +250,12 @@ class Stack:
         stack = session.client("cloudformation", endpoint_url=self._endpoint).describe_stacks(
             StackName=STACK_NAME
         )["Stacks"][0]
+        known = sorted(parameter["ParameterKey"] for parameter in stack["Parameters"])
+        if unknown := sorted(set(self.settings.parameters) - set(known)):  # SAM ignores them
+            raise StackError(
+                f"TEMPLATE_PARAMETERS: the template has no parameter {', '.join(unknown)}; "
+                f"it has {', '.join(known)}."
+            )
         output = {entry["OutputKey"]: entry["OutputValue"] for entry in stack["Outputs"]}
         session.client("secretsmanager", endpoint_url=self._endpoint).put_secret_value(
             SecretId=output["ProviderCredentialsArn"],
@@ -328,7 +334,8 @@ class Stack:
             "LAYER_TARGET": "local",
             "PYTHON": sys.executable,
             "SAM_CLI_TELEMETRY": "0",
-            "__SAM_CLI_APP_DIR": str(self.home / "sam"),
+            "SAM_CLI_POLL_DELAY": "0.2",  # seconds; it waits 5 where it could know at once
+            "__SAM_CLI_APP_DIR": str(ROOT / ".local" / "sam"),
             "NO_PROXY": "127.0.0.1",
         }
 
