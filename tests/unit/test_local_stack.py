@@ -1,0 +1,153 @@
+"""The local stack's settings, what it tells SAM and MiniStack, and what it refuses."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from samcli.cli.types import CfnParameterOverridesType
+
+from local import processes, stack
+from local.stack import Settings, Stack, StackError, override, parse_parameters
+
+
+def test_settings_come_from_the_environment() -> None:
+    settings = Settings.from_environment(
+        {
+            "PORT": "1",
+            "SANDBOX_PORT": "2",
+            "PROVIDER_BASE_URL": "http://127.0.0.1:9999/v1/telegram/bot",
+            "TEMPLATE_PARAMETERS": "MessagesPerSecond=100 ScheduleText='Good morning'",
+        }
+    )
+
+    assert settings == Settings(
+        port=1,
+        sandbox_port=2,
+        provider_base_url="http://127.0.0.1:9999/v1/telegram/bot",
+        parameters={"MessagesPerSecond": "100", "ScheduleText": "Good morning"},
+    )
+
+
+def test_empty_settings_are_the_defaults() -> None:
+    # make exports its variables whether or not they hold anything
+    empty = dict.fromkeys(("PORT", "SANDBOX_PORT", "PROVIDER_BASE_URL", "TEMPLATE_PARAMETERS"), "")
+
+    assert Settings.from_environment(empty) == Settings.from_environment({}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("PORT", "http", "PORT must be a port's number, not 'http'"),
+        ("SANDBOX_PORT", "65536", "SANDBOX_PORT must be a port's number"),
+        ("PORT", "-1", "PORT must be a port's number"),
+        ("TEMPLATE_PARAMETERS", "RetryWindow", "'RetryWindow' should be Name=value"),
+        ("TEMPLATE_PARAMETERS", "=60", "should be Name=value"),
+        ("TEMPLATE_PARAMETERS", "ScheduleText='open", "TEMPLATE_PARAMETERS: No closing quotation"),
+    ],
+)
+def test_a_wrong_setting_names_itself(name: str, value: str, words: str) -> None:
+    with pytest.raises(StackError) as error:
+        Settings.from_environment({name: value})
+
+    assert words in str(error.value)
+
+
+def test_parameters_may_hold_spaces_and_equals_signs() -> None:
+    assert parse_parameters("""A=1 B="rate(1 minute)" C=x=y D=''""") == {
+        "A": "1",
+        "B": "rate(1 minute)",
+        "C": "x=y",
+        "D": "",
+    }
+
+
+# The template refuses backslashes, line breaks and quotes in texts itself.
+@given(st.text(st.characters(exclude_characters="\\\r\n", exclude_categories=["Cs", "Cc"])))
+def test_sam_reads_a_parameter_as_it_was_meant(value: str) -> None:
+    read = CfnParameterOverridesType().convert((override("Name", value),), None, None)
+
+    assert read == {"Name": value}
+
+
+def test_a_taken_port_is_named_with_a_way_out(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        settings = Settings(home=tmp_path, port=processes.free_port(), sandbox_port=port)
+
+        with pytest.raises(StackError) as error:
+            Stack(settings, say=lambda _: None).up()
+
+    assert f"Port {port} on 127.0.0.1 is taken" in str(error.value)
+    assert "make up SANDBOX_PORT=" in str(error.value)
+    assert not processes.marked(f"{tmp_path}#")
+
+
+def test_a_server_that_cannot_start_is_shown_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    monkeypatch.setattr(Stack, "_sam", lambda *_: None)  # what fails is what starts beside it
+    settings = Settings(
+        home=tmp_path, port=processes.free_port(), sandbox_port=processes.free_port()
+    )
+
+    with pytest.raises(StackError) as error:
+        Stack(settings, say=lambda _: None).up()
+
+    assert "ministack ended as it started" in str(error.value)
+    assert str(tmp_path / "ministack.log") in str(error.value)
+    assert not list(tmp_path.glob("tmp/*"))
+
+
+def test_stopping_leaves_the_stack_that_took_its_place(tmp_path: Path) -> None:
+    replaced = Stack(Settings(home=tmp_path))
+    (tmp_path / "stack.json").write_text("the other one's")
+
+    replaced.stop()
+
+    assert (tmp_path / "stack.json").read_text() == "the other one's"
+
+
+def test_ministack_inherits_nothing_of_the_developers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "my-company")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy")
+
+    environment = Stack(Settings(home=tmp_path))._ministack_environment()
+
+    assert not environment.keys() & {"AWS_PROFILE", "HTTPS_PROXY"}
+    assert environment["BIND_HOST"] == "127.0.0.1"
+    assert environment["AUTH"] == "true"
+
+
+def test_sam_is_not_handed_the_outer_makes_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # make PYTHON=… up would otherwise build the layer for that Python
+    monkeypatch.setenv("MAKEFLAGS", "-- PYTHON=/usr/bin/python3.99")
+    monkeypatch.setenv("PYTHON", "/usr/bin/python3.99")
+
+    environment = Stack(Settings(home=tmp_path))._sam_environment()
+
+    assert "MAKEFLAGS" not in environment
+    assert environment["PYTHON"] == sys.executable
+    assert environment["LAYER_TARGET"] == "local"
+
+
+def test_the_developers_aws_set_up_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.environ", {"AWS_PROFILE": "my-company", "PATH": "/bin"})
+
+    stack.forget_accounts()
+
+    assert os.environ == {
+        "PATH": "/bin",
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
