@@ -4,6 +4,7 @@ import logging
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
+
 from smsgold.redaction import Redactor
 
 redact = Redactor()
@@ -28,6 +29,7 @@ class RedactingFormatter(LambdaPowertoolsFormatter):
 def logger(service: str) -> Logger:
     """Return a function's logger, and send the layer's and the libraries' logs the same way."""
     log = Logger(service=service, logger_formatter=RedactingFormatter(utc=True, use_rfc3339=True))
+    _keep(service)
     for name in OURS:
         _route(name, log, log.log_level)
     for name in THEIRS:
@@ -36,8 +38,12 @@ def logger(service: str) -> Logger:
 
 
 def _route(name: str, log: Logger, level: int) -> None:
-    # Not up to the root logger: the runtime's handler there would write the line once more, as is.
     other = logging.getLogger(name)
     other.setLevel(level)
     other.handlers = [log.registered_handler]
-    other.propagate = False
+    _keep(name)
+
+
+def _keep(name: str) -> None:
+    """Keep records from the root logger, whose handlers would write them as they are."""
+    logging.getLogger(name).propagate = False

@@ -160,7 +160,8 @@ def _echo_remover(credentials: Credentials, message: OutgoingMessage) -> Callabl
     Its answers are kept with the message's record, and records hold none of these.
     """
     redact = Redactor(credentials.password)
-    echoes = {message.number or "", message.text, json.dumps(message.text)[1:-1]}
+    escaped = json.dumps(message.text)[1:-1]
+    echoes = {message.number or "", message.text, escaped, escaped.replace("/", "\\/")}
     longest_first = sorted((e for e in echoes if len(e) >= MIN_LENGTH), key=len, reverse=True)
 
     def remove(text: str) -> str:

@@ -143,10 +143,9 @@ def _causes(error: BaseException) -> list[BaseException]:
 def _detail(cause: BaseException) -> str:
     """Name an exception by its type and what the system or the TLS library says of it."""
     said: str | None = None
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        said = cause.verify_message
-    elif isinstance(cause, ssl.SSLError):
-        said = cause.reason
+    if isinstance(cause, ssl.SSLError):
+        # Python's own instances lack both attributes.
+        said = getattr(cause, "verify_message", None) or getattr(cause, "reason", None)
     elif isinstance(cause, OSError) and cause.errno and cause.errno in errno.errorcode:
         said = os.strerror(cause.errno)
     name = type(cause).__name__

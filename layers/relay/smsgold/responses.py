@@ -201,7 +201,7 @@ def _success(response: Response, redact: Redact) -> Verdict:
 _NOT_JSON = object()
 
 
-def _json(body: bytes) -> Any:  # noqa: ANN401 - whatever JSON can hold
+def _json(body: bytes) -> Any:
     try:
         return json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):

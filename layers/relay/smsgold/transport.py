@@ -187,7 +187,7 @@ class _Deadline(HTTPConnection):
             raise ConnectTimeoutError(self, "timed out") from failure
         raise NewConnectionError(self, "no connection") from failure
 
-    def send(self, data: Any) -> None:  # noqa: ANN401 - http.client's own type
+    def send(self, data: Any) -> None:
         if self.sock is not None:
             self.sock.settimeout(_left(self._ends))
         super().send(data)
@@ -219,7 +219,7 @@ class _Reader(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401 - a writable buffer
+    def readinto(self, buffer: Any) -> int | None:
         self._sock.settimeout(_left(self._ends))
         return self._bytes.readinto(buffer)
 

@@ -1,0 +1,146 @@
+"""A socket server that plays a script, so that clients meet what real networks do to them."""
+
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from types import TracebackType
+from typing import Self
+
+Script = Callable[[socket.socket], None]
+
+
+def http(status: str, body: bytes = b"", *headers: str) -> bytes:
+    """Return a whole response."""
+    head = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
+def read_request(sock: socket.socket) -> bytes:
+    """Return one whole request, or nothing if the client has closed."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        if not (more := sock.recv(65536)):
+            return b""
+        received += more
+    head, _, body = received.partition(b"\r\n\r\n")
+    length = next(
+        (
+            int(line.split(b":")[1])
+            for line in head.split(b"\r\n")
+            if line.lower().startswith(b"content-length:")
+        ),
+        0,
+    )
+    while len(body) < length:
+        body += sock.recv(65536)
+    return head + b"\r\n\r\n" + body
+
+
+def reset(sock: socket.socket) -> None:
+    """Close with a TCP reset instead of a farewell."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def until_closed(sock: socket.socket) -> None:
+    """Wait until the client has gone."""
+    with suppress(OSError):
+        while sock.recv(65536):
+            pass
+
+
+class Server:
+    """Serve every connection by `serve`, a script run after each request, or by `talk` alone."""
+
+    def __init__(
+        self,
+        after_request: Script | None = None,
+        *,
+        talk: Script | None = None,
+        tls: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self._after_request = after_request
+        self._talk = talk
+        self._tls = tls
+        self._listener = socket.create_server((host, port))
+        self._open: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"{'https' if tls else 'http'}://{'localhost' if tls else host}:{self.port}"
+
+    def __enter__(self) -> Self:
+        self._start(self._accept)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for sock in self._open:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(30)
+
+    def _start(self, run: Callable[..., None], *args: object) -> None:
+        thread = threading.Thread(target=run, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                sock, _ = self._listener.accept()
+                self.connections += 1
+                self._open.append(sock)
+                self._start(self._serve, sock)
+
+    def _serve(self, sock: socket.socket) -> None:
+        # A client that hangs up in the middle is what many of these scripts are about.
+        with closing(sock), suppress(OSError):
+            if self._talk:
+                self._talk(sock)
+                return
+            if self._tls:
+                sock = self._tls.wrap_socket(sock, server_side=True)
+                self._open.append(sock)
+            with closing(sock):
+                while request := read_request(sock):
+                    self.requests.append(request)
+                    assert self._after_request
+                    self._after_request(sock)
+
+
+@contextmanager
+def full_backlog(host: str = "127.0.0.1") -> Iterator[int]:
+    """Listen on a port that answers no further connection, and yield the port."""
+    with closing(socket.socket()) as listener:
+        listener.bind((host, 0))
+        listener.listen(0)
+        port: int = listener.getsockname()[1]
+        waiting: list[socket.socket] = []
+        try:
+            while True:
+                filler = socket.socket()
+                waiting.append(filler)
+                filler.settimeout(0.2)
+                try:
+                    filler.connect((host, port))
+                except TimeoutError:
+                    break
+            yield port
+        finally:
+            for filler in waiting:
+                filler.close()

@@ -1,0 +1,139 @@
+"""The functions' logs: one JSON line for each record, without a secret in it."""
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from relay import logs
+from smsgold.credentials import Credentials, CredentialsSource, from_secrets_manager
+from smsgold.redaction import MASK, Redactor
+
+PASSWORD = 'p@ss w&rd"é+%/'
+SPELLINGS = [PASSWORD, quote(PASSWORD), json.dumps(PASSWORD)[1:-1], repr(PASSWORD.encode())[2:-1]]
+
+
+@pytest.fixture(autouse=True)
+def untouched_loggers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(logs, "redact", Redactor())
+    names = [*logs.OURS, *logs.THEIRS]
+    before = {
+        name: (logger.level, logger.handlers, logger.propagate)
+        for name in names
+        for logger in [logging.getLogger(name)]
+    }
+    yield
+    for name, (level, handlers, propagate) in before.items():
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        logger.handlers = handlers
+        logger.propagate = propagate
+
+
+@pytest.fixture
+def service(request: pytest.FixtureRequest) -> str:
+    """Name each test's logger differently: Powertools keeps loggers by their name."""
+    return str(request.node.name)
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_record_is_a_line_of_json(service: str, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.logger(service).info("settled", extra={"id": "order-4711", "state": "sent"})
+    (line,) = lines(capsys)
+    assert line["level"] == "INFO"
+    assert line["service"] == service
+    assert (line["message"], line["id"], line["state"]) == ("settled", "order-4711", "sent")
+    assert line["timestamp"].endswith("+00:00")
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_registered_secret_is_hidden_wherever_it_stands(
+    service: str, capsys: pytest.CaptureFixture[str], spelling: str
+) -> None:
+    log = logs.logger(service)
+    logs.redact.register(PASSWORD)
+    log.info("said %s", spelling)
+    log.info({"nested": [spelling]})
+    log.info("said", extra={"url": f"http://x/?pass={spelling}", "raw": spelling.encode()})
+    log.append_keys(key=spelling)
+    log.info("said")
+    log.remove_keys(["key"])
+    cause = KeyError(spelling)
+    cause.add_note(f"noted {spelling}")
+    try:
+        raise RuntimeError(f"because of {spelling}") from cause
+    except RuntimeError:
+        log.exception("failed")
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) == 5
+    assert all(MASK in line for line in out.splitlines())
+    assert "KeyError" in out
+    for needle in SPELLINGS:
+        assert needle not in out
+
+
+def test_the_layers_own_records_go_the_same_way(
+    service: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.logger(service)
+    logs.redact.register(PASSWORD)
+    logging.getLogger("relay.delivery").info("told %s", PASSWORD)
+    logging.getLogger("relay.delivery").debug("not told")
+    (line,) = lines(capsys)
+    assert line["message"] == f"told {MASK}"
+
+
+def test_a_libraries_warning_goes_the_same_way(
+    service: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.logger(service)
+    logs.redact.register(PASSWORD)
+    logging.getLogger("urllib3.util.retry").warning("url=%s", f"/bots/?pass={quote(PASSWORD)}")
+    (line,) = lines(capsys)
+    assert line["message"] == f"url=/bots/?pass={MASK}"
+
+
+def test_a_second_logger_does_not_double_the_lines(
+    service: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = logs.logger(service), logs.logger(service)
+    first.info("one")
+    second.info("two")
+    logging.getLogger("relay.store").warning("three")
+    assert [line["message"] for line in lines(capsys)] == ["one", "two", "three"]
+
+
+def test_the_secret_is_not_logged_while_it_is_fetched(
+    service: str,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("POWERTOOLS_LOG_LEVEL", "DEBUG")
+    caplog.set_level(logging.DEBUG)  # of the root logger, and so of all that say nothing else
+    log = logs.logger(service)
+    with mock_aws():
+        client = boto3.client("secretsmanager", region_name="eu-west-1")
+        client.create_secret(
+            Name="provider", SecretString=json.dumps({"user": "12345", "pass": PASSWORD})
+        )
+        source = CredentialsSource(
+            from_secrets_manager(client, "provider"),
+            on_change=lambda found: logs.redact.register(found.password),
+        )
+        found = source.get()
+    log.debug("fetched %s, that is %s", found, found.password)
+    captured = capsys.readouterr()
+    shown = captured.out + captured.err + caplog.text
+    assert found == Credentials("12345", PASSWORD)
+    assert f"fetched Credentials(user='12345'), that is {MASK}" in shown
+    for needle in SPELLINGS:
+        assert needle not in shown
