@@ -47,7 +47,7 @@ class Promises(RuleBasedStateMachine):
         id_ = f"m{len(self.bodies)}"
         expires = datetime.fromtimestamp(self.relay.world.now + lives, UTC) if lives else None
         message = QueuedMessage(
-            subscriber_id="s-1", text=id_, id=id_, on_unknown=policy, expires_at=expires
+            subscriberId="s-1", text=id_, id=id_, onUnknown=policy, expiresAt=expires
         )
         self.bodies[id_] = message
         if policy is OnUnknown.RESEND:
