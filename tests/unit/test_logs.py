@@ -45,6 +45,12 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
+def fail(secret: str) -> None:
+    cause = KeyError(secret)
+    cause.add_note(f"noted {secret}")
+    raise RuntimeError(f"because of {secret}") from cause
+
+
 def test_a_record_is_a_line_of_json(service: str, capsys: pytest.CaptureFixture[str]) -> None:
     logs.logger(service).info("settled", extra={"id": "order-4711", "state": "sent"})
     (line,) = lines(capsys)
@@ -66,16 +72,15 @@ def test_a_registered_secret_is_hidden_wherever_it_stands(
     log.append_keys(key=spelling)
     log.info("said")
     log.remove_keys(["key"])
-    cause = KeyError(spelling)
-    cause.add_note(f"noted {spelling}")
     try:
-        raise RuntimeError(f"because of {spelling}") from cause
+        fail(spelling)
     except RuntimeError:
         log.exception("failed")
     out = capsys.readouterr().out
     assert len(out.splitlines()) == 5
     assert all(MASK in line for line in out.splitlines())
     assert "KeyError" in out
+    assert "noted" in out
     for needle in SPELLINGS:
         assert needle not in out
 

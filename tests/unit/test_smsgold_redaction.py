@@ -38,8 +38,18 @@ def php_json(text: str) -> str:
     return json.dumps(text)[1:-1].replace("/", "\\/")
 
 
+BASE64: dict[str, Encode] = {
+    f"base64 {name}, shifted by {shift}": base64_after(shift, encode)
+    for shift in range(4)
+    for name, encode in {
+        "of the standard": base64.b64encode,
+        "for URLs": base64.urlsafe_b64encode,
+        "quoted": lambda raw: quote(base64.b64encode(raw), safe="").encode(),
+    }.items()
+}
+
 ENCODERS: dict[str, Encode] = {
-    "raw": str,
+    "raw": lambda text: text,
     "quote": quote,
     "quote everything": lambda text: quote(text, safe=""),
     "quote nearly nothing": lambda text: quote(text, safe="/@&+ \"'"),
@@ -70,14 +80,7 @@ ENCODERS: dict[str, Encode] = {
     "base64 of a query": lambda text: base64.b64encode(
         urlencode({"user": "1", "pass": text}).encode()
     ).decode(),
-} | {
-    f"base64 {name}, shifted by {shift}": base64_after(shift, encode)
-    for shift in range(4)
-    for name, encode in {
-        "of the standard": base64.b64encode,
-        "for URLs": base64.urlsafe_b64encode,
-        "quoted": lambda raw: quote(base64.b64encode(raw), safe="").encode(),
-    }.items()
+    **BASE64,
 }
 
 
