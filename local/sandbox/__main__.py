@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import logging
 import os
+import socket
 import sys
 
 from local.sandbox.directory import Credentials
@@ -42,6 +43,15 @@ def _guide() -> str:
     return GUIDE.format(faults="\n".join(lines))
 
 
+def _second(host: str, first: int, wanted: int | None) -> socket.socket:
+    if wanted is not None:
+        return bound(host, wanted)
+    try:
+        return bound(host, first + 1 if first else 0)
+    except (OSError, OverflowError):
+        return bound(host, 0)
+
+
 def main() -> int:
     """Read the flags and run until a signal; 1 if a port is taken."""
     parser = argparse.ArgumentParser(
@@ -51,8 +61,10 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8080, help="8080; 0 takes a free one")
-    parser.add_argument("--control-port", type=int, default=0, help="a free one if not given")
+    parser.add_argument("--port", type=int, default=4580, help="4580; 0 takes a free one")
+    parser.add_argument(
+        "--control-port", type=int, help="the next one, or a free one where that is taken"
+    )
     parser.add_argument(
         "--user", default=os.environ.get("SANDBOX_USER", "10001"), help="or SANDBOX_USER; 10001"
     )
@@ -67,10 +79,11 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     passwords = args.password or [os.environ.get("SANDBOX_PASSWORD", "sandbox-password")]
     try:
-        first, second = bound(args.host, args.port), bound(args.host, args.control_port)
+        first = bound(args.host, args.port)
+        second = _second(args.host, args.port, args.control_port)
     except OSError as error:
-        where = f"{args.host}:{args.port}"
-        print(f"sandbox: cannot listen on {where}: {error.strerror}", file=sys.stderr)
+        ports = f"{args.port}" if args.control_port is None else f"{args.port}, {args.control_port}"
+        print(f"sandbox: cannot listen on {args.host}, port {ports}: {error}", file=sys.stderr)
         return 1
     asyncio.run(serve(State(Credentials(args.user, passwords)), first, second))
     return 0

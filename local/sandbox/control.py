@@ -191,7 +191,7 @@ async def _arm(request: web.Request) -> web.StreamResponse:
         switch = state.board.arm(fault, **({"on": "all"} if fault.listener else {}) | body)
     except faults.FaultError as error:
         raise _wrong(str(error)) from None
-    state.faults_changed()
+    await state.faults_changed()
     return web.json_response({"id": switch.id, "fault": fault.spec}, status=201)
 
 
@@ -202,7 +202,7 @@ async def _disarm(request: web.Request) -> web.StreamResponse:
         state.board.clear()
     elif not (switch_id.isdecimal() and state.board.clear(int(switch_id))):
         raise _wrong("no such fault is armed", 404)
-    state.faults_changed()
+    await state.faults_changed()
     return web.json_response(state.board.shown())
 
 

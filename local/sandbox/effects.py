@@ -118,7 +118,9 @@ async def _large(fault: Fault, _request: web.Request, reply: Json) -> web.Stream
 
 async def _gzip_bomb(_fault: Fault, _request: web.Request, _reply: Json) -> web.StreamResponse:
     return web.Response(
-        body=_bomb(), content_type="application/json", headers={"Content-Encoding": "gzip"}
+        body=await asyncio.to_thread(_bomb),
+        content_type="application/json",
+        headers={"Content-Encoding": "gzip"},
     )
 
 

@@ -68,7 +68,7 @@ KINDS = {
     "large": Kind("accepted, a body of 5 MB", accepted=True, options=("megabytes",)),
     "gzip-bomb": Kind("accepted, 64 MB packed by gzip, asked for or not", accepted=True),
     "latency": Kind("a delayed answer, and nothing else", options=("ms", "jitter")),
-    "outage": Kind("every connection is reset at once", listener=True),
+    "outage": Kind("every connection is reset at its first byte", listener=True),
     "closed": Kind("the port is closed: connections are refused", listener=True),
 }
 

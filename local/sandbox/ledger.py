@@ -103,8 +103,9 @@ def shown(entries: Sequence[Entry], wanted: Sequence[str]) -> list[dict[str, Any
 class Request:
     """A request to one of the provider's endpoints and what became of it.
 
-    `outcome` is `accepted`, `listed`, `refused` or `fault`; `status` is None where a fault left
-    the request without one.
+    `operation` is bots, subscribers or sendMessage; connection, where an outage left no more to
+    see. `outcome` is accepted, listed, refused or fault; `status` is None where a fault left the
+    request without one.
     """
 
     seq: int

@@ -4,23 +4,40 @@ import asyncio
 import logging
 import signal
 import socket
+import time
 import traceback
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 
 from aiohttp import web
 
 from local.sandbox.app import BASE_PATH, provider_app, second_app
 from local.sandbox.effects import reset
+from local.sandbox.faults import Switch
 from local.sandbox.state import State
 
 log = logging.getLogger("sandbox")
 
 
 class _Reset(asyncio.Protocol):
-    """A connection that is reset as soon as it is made."""
+    """A connection that is reset at its first byte.
+
+    Reset as soon as it is made, it would look refused to one client and reset to another.
+    """
+
+    def __init__(self, struck: Callable[[], None]) -> None:
+        self._struck = struck
+        self._transport: asyncio.BaseTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        reset(transport)
+        self._transport = transport
+
+    def data_received(self, _data: bytes) -> None:
+        if self._transport:
+            self._struck()
+            reset(self._transport)
+            self._transport = None
 
 
 class Door:
@@ -28,39 +45,49 @@ class Door:
 
     def __init__(self, state: State, server: web.Server, sock: socket.socket) -> None:
         self._board = state.board
+        self._requests = state.requests
         self._server = server
         self._sock = sock
         self._listening: asyncio.Server | None = None
         self._again: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
         self._moved = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
-    def follow(self) -> None:
+    async def follow(self) -> None:
         """Open or shut the port as the armed faults say, now and when they end."""
-        loop = asyncio.get_running_loop()
-        if self._again:
-            self._again.cancel()
-        closed = self._board.listener("closed")
-        if closed and closed.until is not None:
-            # A little late rather than early: at the end the switch must be found ended.
-            self._again = loop.call_at(closed.until + 0.01, self.follow)
-        self._task = loop.create_task(self.move())
-
-    async def move(self) -> None:
-        """Bring the socket to where the armed faults want it."""
         async with self._moved:
-            shut = self._board.listener("closed") is not None
-            if shut and self._listening:
-                address = self._sock.getsockname()
+            if self._again:
+                self._again.cancel()
+            closed = self._board.listener("closed")
+            if closed and closed.until is not None:
+                # A little late rather than early: by then the switch must be found ended.
+                later = closed.until - time.monotonic() + 0.01
+                self._again = self._loop.call_later(later, self._follow_soon)
+            if closed and self._listening:
+                host, port = self._sock.getsockname()[:2]
                 self._listening.close()
                 self._listening = None
-                self._sock = bound(*address[:2])  # keeps the number; connections are refused
-            elif not shut and not self._listening:
-                loop = asyncio.get_running_loop()
-                self._listening = await loop.create_server(self._protocol, sock=self._sock)
+                self._sock = bound(host, port)  # keeps the number; connections are refused
+            elif not closed and not self._listening:
+                self._listening = await self._loop.create_server(self._protocol, sock=self._sock)
+
+    def _follow_soon(self) -> None:
+        self._task = self._loop.create_task(self.follow())
 
     def _protocol(self) -> asyncio.BaseProtocol:
-        return _Reset() if self._board.listener("outage") else self._server()
+        outage = self._board.listener("outage")
+        return _Reset(partial(self._count, outage)) if outage else self._server()
+
+    def _count(self, outage: Switch) -> None:
+        outage.struck += 1
+        self._requests.add(
+            time=time.time(),
+            operation="connection",
+            outcome="fault",
+            status=None,
+            fault=outage.fault.spec,
+        )
 
     def close(self) -> None:
         """Stop listening for good."""
@@ -100,14 +127,14 @@ async def serve(state: State, first: socket.socket, second: socket.socket) -> No
     )
     await runner.setup()
     await second_runner.setup()
-    assert runner.server is not None  # noqa: S101 - set up above
+    assert runner.server is not None
     door = Door(state, runner.server, first)
     state.faults_changed = door.follow
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     try:
-        await door.move()
+        await door.follow()
         await web.SockSite(second_runner, second).start()
         log.info("provider: %s%s", state.origin, BASE_PATH)
         log.info("inbox: %s/", state.origin)

@@ -1,6 +1,6 @@
 """What the sandbox's two ports share."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +9,10 @@ from aiohttp import web
 from local.sandbox.directory import Credentials, Directory, furnished
 from local.sandbox.faults import Board
 from local.sandbox.ledger import Ledger, RequestLog
+
+
+async def _nothing() -> None:
+    """Follow no fault: nothing listens yet."""
 
 
 @dataclass
@@ -23,7 +27,7 @@ class State:
     elsewhere: list[dict[str, Any]] = field(default_factory=list)
     origin: str = ""
     second_origin: str = ""
-    faults_changed: Callable[[], None] = lambda: None
+    faults_changed: Callable[[], Awaitable[None]] = _nothing
 
 
 STATE = web.AppKey("state", State)

@@ -21,10 +21,9 @@ class Sandbox:
     """A sandbox provider and its control API; `with Sandbox() as sandbox:` starts and stops one."""
 
     def __init__(self, user: str = "10001", password: str = "sandbox-password") -> None:  # noqa: S107 - made up
-        self.user = user
-        self._password = password
+        self._given = {"SANDBOX_USER": user, "SANDBOX_PASSWORD": password}
         self._log: Path | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
         self._http = urllib3.PoolManager(retries=urllib3.Retry(2), timeout=30)
         self.url = self.control_url = ""
 
@@ -39,16 +38,16 @@ class Sandbox:
         """Start a sandbox process on free ports."""
         handle, name = tempfile.mkstemp(prefix="sandbox-", suffix=".log")
         self._log = Path(name)
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-m", "local.sandbox", "--port", "0"],
             cwd=ROOT,
-            env=os.environ | {"SANDBOX_USER": self.user, "SANDBOX_PASSWORD": self._password},
+            env=os.environ | self._given,
             stdout=handle,
             stderr=handle,
         )
         os.close(handle)
         while not (ready := re.search(r"control: (\S+)", self.log())):
-            if self._process.poll() is not None:
+            if self.process.poll() is not None:
                 raise RuntimeError(f"the sandbox did not start: {self.log()}")
             time.sleep(0.02)
         self._find(ready[1])
@@ -57,14 +56,14 @@ class Sandbox:
     def stop(self) -> None:
         """Stop the process that was started."""
         self._http.clear()
-        if self._process and self._log:
-            self._process.terminate()
+        if self.process and self._log:
+            self.process.terminate()
             try:
-                self._process.wait(10)
+                self.process.wait(10)
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
+                self.process.kill()
+                self.process.wait()
+            self.process = None
             self._log.unlink()
 
     def __enter__(self) -> Self:
@@ -100,15 +99,19 @@ class Sandbox:
     # -- the account ------------------------------------------------------------------------
 
     @property
+    def user(self) -> str:
+        """The account's user."""
+        return str(self._call("GET", "/credentials")["user"])
+
+    @property
     def password(self) -> str:
         """The newest of the valid passwords."""
         return str(self._call("GET", "/credentials")["passwords"][-1])
 
     def set_passwords(self, passwords: list[str], user: str | None = None) -> None:
         """Replace the valid passwords, and the user if one is given."""
-        user = user or self.user
-        self._call("PUT", "/credentials", {"user": user, "passwords": passwords})
-        self.user = user
+        given = {"passwords": passwords} | ({"user": user} if user else {})
+        self._call("PUT", "/credentials", given)
 
     def bots(self) -> list[dict[str, Any]]:
         """List the bots, each with the number of its subscribers."""

@@ -1,0 +1,21 @@
+"""What the integration tests share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.sandbox import Sandbox
+
+
+@pytest.fixture(scope="session")
+def running_sandbox() -> Iterator[Sandbox]:
+    with Sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(running_sandbox: Sandbox) -> Sandbox:
+    """One sandbox for the session, each time as good as new but for added bots."""
+    running_sandbox.forget()
+    running_sandbox.set_passwords(["sandbox-password"], user="10001")
+    return running_sandbox

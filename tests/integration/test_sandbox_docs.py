@@ -1,0 +1,82 @@
+"""docs/sandbox.md tried out: its commands, and every fault in its table."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from urllib3.exceptions import HTTPError
+
+from local.sandbox.faults import KINDS, OPTIONS, SHAPES, parse
+from tests.support.provider_calls import Caller
+from tests.support.sandbox import ROOT, Sandbox
+
+PAGE = (ROOT / "docs" / "sandbox.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line
+    for block in re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    for line in block.splitlines()
+]
+FAULTS = re.findall(r"^\| `([^`]+)` \|.*\| (yes|no) \|$", PAGE, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def fresh() -> Iterator[Sandbox]:
+    with Sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl: apt-get install curl")
+def test_the_commands_work_as_they_stand(fresh: Sandbox, tmp_path: Path) -> None:
+    assert len(COMMANDS) > 25
+    for line in COMMANDS:
+        command = line.replace("http://127.0.0.1:4580", fresh.url)
+        command = command.replace("http://127.0.0.1:4581", fresh.control_url)
+        done = subprocess.run(  # noqa: S602 - the page's own lines
+            command.replace("curl ", "curl -sS --max-time 30 ", 1),
+            shell=True,
+            check=False,
+            capture_output=True,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, (line, done.stderr)
+        answer = json.loads(done.stdout or "{}")
+        # The one answer that is to hold an error is that of the message marked with a 503.
+        assert ("error" in answer) == ("[[fault:503" in line), (line, answer)
+    assert len(fresh.ledger()) == 0  # emptied by the page
+    assert fresh.faults() == []
+
+
+@pytest.mark.parametrize(("spec", "accepted"), FAULTS)
+def test_a_fault_of_the_table_can_be_armed_and_accepts_as_it_says(
+    sandbox: Sandbox, spec: str, accepted: str
+) -> None:
+    caller, auth = Caller(sandbox), {"user": "10001", "pass": "sandbox-password"}
+    sandbox.arm(spec)
+    try:
+        # A short patience: some of these answers never come.
+        response = caller.send(auth=auth, how={"timeout": 0.4, "preload_content": False})
+        response.close()
+        plain = response.status == 200 and not response.headers.get("Content-Length")
+    except HTTPError:
+        plain = False
+    assert len(sandbox.ledger()) == (accepted == "yes")
+    outcomes = sandbox.requests()["outcomes"]
+    if spec.startswith("latency"):
+        assert outcomes == {"accepted": 1}
+    elif spec == "closed":
+        assert outcomes == {}
+    else:
+        assert outcomes == {"fault": 1}
+        assert not plain or parse(spec).name in {"endless", "cut-headers"}
+
+
+def test_the_page_leaves_no_fault_and_no_option_out() -> None:
+    names = {spec.split()[0] for spec, _ in FAULTS}
+    assert names >= KINDS.keys()
+    assert [option for option in OPTIONS if option not in PAGE] == []
+    assert [shape for shape in SHAPES if shape not in PAGE] == []
+    assert len(FAULTS) == len(re.findall(r"\| (?:yes|no) \|$", PAGE, re.MULTILINE))

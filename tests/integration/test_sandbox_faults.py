@@ -1,0 +1,355 @@
+"""The sandbox's fault lab: what strikes, how long, and what the client sees of it."""
+
+import errno
+import gzip
+import random
+import time
+from email.utils import parsedate_to_datetime
+
+import pytest
+from urllib3.exceptions import (
+    NewConnectionError,
+    ProtocolError,
+    ReadTimeoutError,
+)
+
+from local.sandbox.faults import SHAPES, Board, FaultError, marked, parse
+from tests.support.provider_calls import BOT, Caller, Json
+from tests.support.sandbox import Sandbox
+
+
+@pytest.fixture
+def caller(sandbox: Sandbox) -> Caller:
+    return Caller(sandbox)
+
+
+# -- which fault strikes ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *("", "nonsense", "200", "399", "600", "50x", "503 maybe", "503 accepted=yes"),
+        *("503 times=0", "503 times=x", "503 times", "429 retry-after", "says-no shape=odd"),
+        *("reset accepted", "drip every=soon", "latency ms=-1", "307 retry-after=5", "٥٠٣"),
+    ],
+)
+def test_a_fault_that_does_not_exist_is_an_error(spec: str) -> None:
+    with pytest.raises(FaultError, match=r"\w"):
+        parse(spec)
+
+
+def test_a_faults_options_are_read() -> None:
+    fault = parse("  429  retry-after=5 accepted times=3 ")
+    assert (fault.spec, fault.status) == ("429 retry-after=5 accepted times=3", 429)
+    assert (fault.retry_after, fault.accepted, fault.times) == ("5", True, 3)
+    assert (parse("latency ms=1.5 jitter=2").ms, parse("drip every=0.01").every) == (1.5, 0.01)
+
+
+@pytest.mark.parametrize("raw", [b"", b"[[fault:", b"[]", b'{"text": 5, "x": "[[fault:503]]"}'])
+def test_what_is_no_message_has_no_marker(raw: bytes) -> None:
+    assert marked(raw) is None
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_switches_end_by_count_by_time_and_by_hand() -> None:
+    clock = Clock()
+    board = Board(clock)
+
+    def struck(operation: str = "sendMessage") -> str | None:
+        fault = board.strike(operation).fault
+        return fault.spec if fault else None
+
+    board.arm(parse("500"), times=2)
+    board.arm(parse("503"), seconds=10)
+    board.arm(parse("404"), on="bots")
+    board.arm(parse("504"), on="all")
+    assert [struck() for _ in range(4)] == ["500", "500", "503", "503"]
+    assert [struck("bots"), struck("subscribers")] == ["404", "504"]
+    clock.now += 10
+    assert struck() == "504"
+    last = board.shown()[-1]
+    assert (last["fault"], last["struck"], last["left"], last["seconds"]) == ("504", 2, None, None)
+    assert [board.clear(last["id"]), board.clear(last["id"])] == [True, False]
+    assert struck() is None
+    board.clear()
+    assert struck("bots") is None
+
+
+def test_a_share_of_the_requests_is_struck() -> None:
+    board = Board(rng=random.Random(7))
+    board.arm(parse("500"), share=0.2)
+    struck = sum(board.strike("sendMessage").fault is not None for _ in range(5000))
+    assert 900 < struck < 1100
+
+
+def test_latency_adds_to_what_else_strikes() -> None:
+    board = Board(rng=random.Random(7))
+    board.arm(parse("latency ms=200 jitter=100"), on="all")
+    board.arm(parse("latency ms=1000"))
+    board.arm(parse("503"))
+    strike = board.strike("sendMessage")
+    assert strike.fault == parse("503")
+    assert 1.2 <= strike.delay <= 1.3
+    strike = board.strike("bots")
+    assert strike.fault is None
+    assert 0.2 <= strike.delay <= 0.3
+
+
+def test_a_marker_goes_first_and_counts_by_recipient_and_text() -> None:
+    board = Board()
+    board.arm(parse("503"))
+
+    def struck(subscriber: str, text: str) -> str:
+        raw = f'{{"subscriberId": "{subscriber}", "text": "{text}"}}'.encode()
+        fault = board.strike("sendMessage", marked(raw)).fault
+        assert fault
+        return fault.name
+
+    twice = "x [[fault:500 times=2]] y"
+    assert [struck("a", twice) for _ in range(3)] == ["500", "500", "503"]
+    assert struck("b", twice) == struck("a", twice + "!") == "500"
+    assert [struck("a", "[[fault:reset]]") for _ in range(3)] == ["reset"] * 3
+    board.clear()
+    board.arm(parse("503"))
+    assert struck("a", twice) == "500"
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        {},
+        {"fault": "nonsense"},
+        {"fault": 503},
+        {"fault": "503", "times": 0},
+        {"fault": "503", "times": True},
+        {"fault": "503", "times": 1.5},
+        {"fault": "503", "share": 1.1},
+        {"fault": "503", "share": 0},
+        {"fault": "503", "seconds": -1},
+        {"fault": "503", "on": "everything"},
+        {"fault": "503", "tims": 3},
+        {"fault": "outage", "times": 3},
+        {"fault": "outage times=3"},
+        {"fault": "closed", "on": "bots"},
+    ],
+)
+def test_a_wrong_order_is_refused(sandbox: Sandbox, order: dict[str, Json]) -> None:
+    with pytest.raises(ValueError, match="POST /faults: "):
+        sandbox.arm(**{"fault": "", **order})
+    assert sandbox.faults() == []
+
+
+@pytest.mark.parametrize("marker", ["[[fault:rset]]", "[[fault:]]", "[[fault:outage]]"])
+def test_a_wrong_marker_is_refused(caller: Caller, sandbox: Sandbox, marker: str) -> None:
+    response = caller.send(marker)
+    assert (response.status, "fault" in response.json()["error"].lower()) == (400, True)
+    assert sandbox.ledger() == []
+
+
+# -- what the client sees -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 422, 425, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("accepted", [False, True])
+def test_a_status_accepts_only_if_told_to(
+    caller: Caller, sandbox: Sandbox, status: int, accepted: bool
+) -> None:
+    spec = f"{status} accepted" if accepted else str(status)
+    response = caller.send(f"[[fault:{spec}]]")
+    assert (response.status, bool(response.json()["error"])) == (status, True)
+    assert "Retry-After" not in response.headers
+    assert [entry["fault"] for entry in sandbox.ledger()] == [spec] * accepted
+    (request,) = sandbox.requests()["requests"]
+    assert (request["outcome"], request["status"], request["fault"]) == ("fault", status, spec)
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [("5", "5"), ("0.5", "0.5"), ("-3", "-3"), ("day", "86400"), ("garbage", "as soon as we can")],
+)
+def test_retry_after(caller: Caller, given: str, sent: str) -> None:
+    assert caller.send(f"[[fault:429 retry-after={given}]]").headers["Retry-After"] == sent
+
+
+@pytest.mark.parametrize(("given", "ahead"), [("date", 5), ("date+3600", 3600)])
+def test_retry_after_as_a_date(caller: Caller, given: str, ahead: int) -> None:
+    before = int(time.time())
+    header = caller.send(f"[[fault:503 retry-after={given}]]").headers["Retry-After"]
+    assert before <= parsedate_to_datetime(header).timestamp() - ahead <= time.time()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_200_says_no(caller: Caller, sandbox: Sandbox, shape: str) -> None:
+    response = caller.send(f"[[fault:says-no shape={shape}]]")
+    assert (response.status, response.json()) == (200, SHAPES[shape])
+    assert sandbox.ledger() == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "accepted"),
+    [
+        ("hang", ReadTimeoutError, 0),
+        ("hang-after", ReadTimeoutError, 1),
+        ("reset", ProtocolError, 0),
+        ("reset-after", ProtocolError, 1),
+        ("cut-body", ProtocolError, 1),
+        ("drip", ReadTimeoutError, 1),
+    ],
+)
+def test_an_answer_that_does_not_come(
+    caller: Caller, sandbox: Sandbox, spec: str, error: type[Exception], accepted: int
+) -> None:
+    with pytest.raises(error) as raised:
+        caller.send(f"[[fault:{spec}]]", how={"timeout": 0.4 if error is ReadTimeoutError else 10})
+    if spec.startswith("reset"):
+        assert raised.value.args[1].errno == errno.ECONNRESET  # and no orderly end
+    if spec == "cut-body":
+        assert "IncompleteRead" in str(raised.value)
+    assert len(sandbox.ledger()) == accepted
+    assert sandbox.requests()["outcomes"] == {"fault": 1}
+
+
+def test_an_answer_cut_amid_its_headers(caller: Caller, sandbox: Sandbox) -> None:
+    response = caller.send("[[fault:cut-headers]]")
+    # http.client does not tell it from the headers' end.
+    assert (dict(response.headers), response.data) == ({"Content-Type": "applica"}, b"")
+    assert len(sandbox.ledger()) == 1
+
+
+def test_a_dripping_answer_comes_whole_in_the_end(caller: Caller, sandbox: Sandbox) -> None:
+    (response, (entry,)) = (caller.send("[[fault:drip every=0.001]]"), sandbox.ledger())
+    assert response.json()["id"] == entry["id"]
+
+
+def test_an_endless_answer(caller: Caller, sandbox: Sandbox) -> None:
+    response = caller.send("[[fault:endless]]", how={"preload_content": False})
+    read = sum(len(response.read(65536)) for _ in range(100))
+    response.close()
+    assert read > 5_000_000
+    assert len(sandbox.ledger()) == 1
+
+
+def test_answers_of_another_kind(caller: Caller, sandbox: Sandbox) -> None:
+    assert caller.send("[[fault:empty]]").data == b""
+    html = caller.send("[[fault:html]]")
+    assert html.headers["Content-Type"].startswith("text/html")
+    assert html.data.startswith(b"<!DOCTYPE html>")
+    large = caller.send("[[fault:large]]")
+    assert len(large.data) > 5_000_000
+    assert large.json()["result"]["id"] == sandbox.ledger()[-1]["id"]
+    bomb = caller.send("[[fault:gzip-bomb]]")
+    assert bomb.headers["Content-Encoding"] == "gzip"
+    assert len(bomb.data) < 200_000
+    assert len(gzip.decompress(bomb.data)) > 64_000_000
+    assert {response.status for response in (html, large, bomb)} == {200}
+    assert len(sandbox.ledger()) == 4
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_leads_to_the_other_port(caller: Caller, sandbox: Sandbox, status: int) -> None:
+    response = caller.send(f"[[fault:{status}]]")
+    assert response.status == status
+    target = response.headers["Location"]
+    assert target == f"{sandbox.control_url}/v1/telegram/bot/sendMessage/"
+    assert sandbox.elsewhere() == sandbox.ledger() == []
+    caller.pool.request("POST", target, body=b"secret")
+    (seen,) = sandbox.elsewhere()
+    assert (seen["method"], seen["path"], seen["body"]) == (
+        "POST", "/v1/telegram/bot/sendMessage/", "secret",
+    )  # fmt: skip
+
+
+def test_a_redirected_list_keeps_its_query(caller: Caller, sandbox: Sandbox) -> None:
+    sandbox.arm("302", on="bots")
+    target = caller.pool.request(
+        "GET", f"{sandbox.base_url}/bots/", fields={"user": "1", "pass": "a b"}, redirect=False
+    ).headers["Location"]
+    assert target == f"{sandbox.control_url}/v1/telegram/bot/bots/?user=1&pass=a+b"
+
+
+def test_latency_delays_the_answer_not_the_message(caller: Caller, sandbox: Sandbox) -> None:
+    before = time.time()
+    assert caller.send("[[fault:latency ms=300]]").status == 200
+    assert time.time() - before >= 0.3  # a lower bound: holds on the slowest machine
+    (entry,) = sandbox.ledger()
+    assert entry["fault"] is None
+    with pytest.raises(ReadTimeoutError):
+        caller.send("[[fault:latency ms=60000]]", how={"timeout": 0.3})
+    assert len(sandbox.ledger(text="60000")) == 1
+
+
+def test_faults_on_the_lists(caller: Caller, sandbox: Sandbox) -> None:
+    sandbox.arm("503", on="bots", times=1)
+    assert [caller.get("bots").status for _ in range(2)] == [503, 200]
+    sandbox.arm("cut-body", on="subscribers")
+    with pytest.raises(ProtocolError):
+        caller.get("subscribers", botId=BOT)
+    assert caller.send().status == 200
+
+
+def test_a_fault_that_accepts_lets_wrong_messages_be_refused(
+    caller: Caller, sandbox: Sandbox
+) -> None:
+    sandbox.arm("500 accepted")
+    assert caller.send(auth={"user": "10001", "pass": "wrong"}).status == 401
+    assert caller.send(subscriberId="unknown").status == 404
+    assert caller.send().status == 500
+    assert [entry["fault"] for entry in sandbox.ledger()] == ["500 accepted"]
+
+
+def test_an_outage_resets_new_and_old_connections(caller: Caller, sandbox: Sandbox) -> None:
+    auth = caller.auth()
+    assert caller.send(auth=auth).status == 200  # leaves a connection open
+    sandbox.arm("outage")
+    for _ in range(3):
+        with pytest.raises(ProtocolError):
+            caller.send(auth=auth)
+    requests = sandbox.requests()
+    assert requests["outcomes"] == {"accepted": 1, "fault": 3}
+    assert requests["operations"] == {"sendMessage": 2, "connection": 2}
+    sandbox.clear()
+    assert caller.send(auth=auth).status == 200
+    assert len(sandbox.ledger()) == 2
+
+
+def test_a_closed_port_refuses_until_it_is_opened(caller: Caller, sandbox: Sandbox) -> None:
+    auth = caller.auth()
+    assert caller.send(auth=auth).status == 200  # leaves a connection open
+    sandbox.arm("closed")
+    with pytest.raises(ProtocolError):
+        caller.send(auth=auth)
+    for _ in range(2):
+        with pytest.raises(NewConnectionError):
+            caller.send(auth=auth)
+    sandbox.clear()
+    assert caller.send(auth=auth).status == 200
+
+
+def test_a_port_closed_for_a_time_opens_by_itself(caller: Caller, sandbox: Sandbox) -> None:
+    auth = caller.auth()
+    sandbox.arm("closed", seconds=0.5)
+    with pytest.raises(NewConnectionError):
+        caller.send(auth=auth)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            assert caller.send(auth=auth).status == 200
+        except NewConnectionError:
+            time.sleep(0.05)
+        else:
+            break
+    assert len(sandbox.ledger()) == 1
+    assert sandbox.faults() == []
+
+
+def test_a_connection_survives_a_fault_that_spares_it(caller: Caller, sandbox: Sandbox) -> None:
+    for text in ("[[fault:503]]", "fine", "[[fault:large]]", "[[fault:307]]", "fine"):
+        caller.send(text)
+    assert caller.pool.connection_from_url(sandbox.base_url).num_connections == 1
