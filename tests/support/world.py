@@ -4,6 +4,7 @@ Every effect on it may be the last one of a run: `crash_in` counts down, and at 
 there, as a process does that is killed.
 """
 
+import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,15 +12,16 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from relay.delivery import Courier, Delivery, Done
+from relay.delivery import Courier, Delivery, Done, Result
 from relay.intake import Answer, Intake
-from relay.message import QueuedMessage, parse
-from relay.pacing import Breaker, Slots
-from relay.queues import DeadLetterNote, QueueUnavailableError
+from relay.message import InvalidMessageError, QueuedMessage, parse
+from relay.pacing import HORIZON, IDLE_SECONDS, Breaker, Slots
+from relay.queues import Letter
 from relay.states import Change, Record, Rules
-from relay.store import Applied, Conflict, StoreUnavailableError, Written
+from relay.store import Applied, Conflict, StoreUnavailableError, Unwritten, Written
 from smsgold.client import OutgoingMessage
-from smsgold.credentials import Credentials
+from smsgold.credentials import Credentials, CredentialsSource
+from smsgold.errors import CredentialsError
 from smsgold.responses import Outcome, Verdict
 
 START = 1_800_000_000.0
@@ -71,7 +73,7 @@ class MemoryStore:
     def apply(self, changes: Sequence[Change]) -> list[Written]:
         self._world.effect("before a write")
         if self._world.table_down:
-            raise StoreUnavailableError("down")
+            return [Unwritten("down") for _ in changes]
         answers = [self._apply(change) for change in changes]
         self._world.effect("after a write")
         return answers
@@ -105,20 +107,12 @@ class Copy:
     receives: int = 0
 
 
-@dataclass(frozen=True)
-class Buried:
-    """A message on the DeadLetter queue."""
-
-    body: str
-    note: DeadLetterNote
-
-
 class MemoryQueues:
     """The Messages and DeadLetter queues."""
 
     def __init__(self, world: World) -> None:
         self.messages: list[Copy] = []
-        self.dead: list[Buried] = []
+        self.dead: list[Letter] = []
         self._world = world
 
     def send(self, messages: Sequence[QueuedMessage], delay: int = 0) -> list[str | None]:
@@ -133,17 +127,20 @@ class MemoryQueues:
     def put(self, body: str, delay: float = 0) -> None:
         self.messages.append(Copy(body, self._world.now, self._world.now + delay))
 
-    def bury(self, body: str, note: DeadLetterNote) -> None:
+    def bury(self, letters: Sequence[Letter]) -> list[str | None]:
+        if not letters:
+            return []
         self._world.effect("before a burial")
         if self._world.queue_down:
-            raise QueueUnavailableError("down")
-        self.dead.append(Buried(body, note))
+            return ["down"] * len(letters)
+        self.dead += letters
         self._world.effect("after a burial")
+        return [None] * len(letters)
 
     def hide(self, receipts: Mapping[str, float]) -> None:
         raise NotImplementedError  # a run's caller hides its copies itself
 
-    def redrive(self, dead: Buried) -> None:
+    def redrive(self, dead: Letter) -> None:
         self.dead.remove(dead)
         self.put(dead.body)
 
@@ -183,6 +180,13 @@ class MemoryProvider:
         self.ledger: Counter[str] = Counter()
         self.posts: Counter[str] = Counter()
         self.refused: set[str] = set()
+        self.served: Counter[str] = Counter()
+        """The POSTs whose credentials were right."""
+        self.times: list[float] = []
+        """When each POST came."""
+        self.quiet_until = 0.0
+        """Until when the provider asked for quiet, as far as it is certain that it was heard."""
+        self.password = "the first password"
         self.next: list[str] = []
         """How the next POSTs are answered, in order; after that all are accepted."""
         self.meanwhile: Callable[[], None] | None = None
@@ -190,45 +194,49 @@ class MemoryProvider:
         self._world = world
 
     def send(self, credentials: Credentials, message: OutgoingMessage) -> Verdict:
-        assert credentials.password
         self._world.effect("before a POST")
+        self.times.append(self._world.now)
+        assert self._world.now >= self.quiet_until, "sent while the provider asked for quiet"
         if meanwhile := self.meanwhile:
             self.meanwhile = None
             meanwhile()
-        answer = ANSWERS[self.next.pop(0) if self.next else "accepts"]
+        if credentials.password != self.password:
+            answer = ANSWERS["refuses the password"]
+        else:
+            answer = ANSWERS[self.next.pop(0) if self.next else "accepts"]
         id_ = message.text
         self.posts[id_] += 1
+        self.served[id_] += credentials.password == self.password
         self.ledger[id_] += answer.keeps
         if answer.verdict.outcome is Outcome.REFUSED:
             self.refused.add(id_)
         self._world.effect("after a POST")
+        if answer.verdict.status == 429 and not self._world.table_down:
+            self.quiet_until = self._world.now + (answer.verdict.retry_after or 0)
         return answer.verdict
 
 
-class KnownCredentials:
-    """Credentials that never change."""
+class MemoryPacer:
+    """The account's line of slots, as the table keeps it."""
 
-    _credentials = Credentials("10001", "a password")
-
-    def get(self) -> Credentials:
-        return self._credentials
-
-    def renew(self, refused: Credentials) -> Credentials | None:
-        del refused
-        return None
-
-
-class NoPace:
-    """No pace at all."""
-
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, rate: float) -> None:
         self._world = world
+        self._rate = rate
+        self._next = 0.0
 
     def reserve(self, count: int) -> Slots:
-        return Slots((self._world.now,) * count, self._world.now)
+        if self._world.table_down:
+            raise StoreUnavailableError("down")
+        first = max(self._next, self._world.now - IDLE_SECONDS)
+        if first > self._world.now + HORIZON:
+            return Slots((), first)
+        self._next = first + count / self._rate
+        return Slots(tuple(first + i / self._rate for i in range(count)), self._next)
 
     def hold(self, until: float) -> None:
-        del until
+        if self._world.table_down:
+            raise StoreUnavailableError("down")
+        self._next = max(self._next, until)
 
 
 class Inline(Executor):
@@ -243,7 +251,7 @@ class Inline(Executor):
 class Relay:
     """The real intake and courier in a world, and the senders' runs over its queue."""
 
-    def __init__(self, rules: Rules, seed: int = 0) -> None:
+    def __init__(self, rules: Rules, seed: int = 0, rate: float = 5.0) -> None:
         self.world = World()
         self.store = MemoryStore(self.world)
         self.queues = MemoryQueues(self.world)
@@ -252,6 +260,9 @@ class Relay:
         self.intake = Intake(self.store, self.queues, rules, clock=self.world.clock)
         self._attempts = 0
         self._random = random.Random(seed)
+        self.pacer = MemoryPacer(self.world, rate)
+        self.secret = self.provider.password
+        """The password that the secret holds; empty where it cannot be read."""
         self.courier = self.new_courier()
 
     def new_courier(self) -> Courier:
@@ -260,8 +271,8 @@ class Relay:
             store=self.store,
             queues=self.queues,
             provider=self.provider,
-            credentials=KnownCredentials(),
-            pacer=NoPace(self.world),
+            credentials=CredentialsSource(self._fetch, clock=self.world.clock),
+            pacer=self.pacer,
             breaker=Breaker(clock=self.world.clock),
             executor=Inline(),
             rules=self.rules,
@@ -271,6 +282,11 @@ class Relay:
             new_attempt=self._new_attempt,
             jitter=self._random,
         )
+
+    def _fetch(self) -> str:
+        if not self.secret:
+            raise CredentialsError("the secret cannot be read")
+        return json.dumps({"user": "10001", "pass": self.secret})
 
     def _new_attempt(self) -> str:
         self._attempts += 1
@@ -285,12 +301,18 @@ class Relay:
         for copy in copies:
             copy.receives += 1
             copy.visible_at = self.world.now + 6 * RUN_SECONDS
-        deliveries = [
-            Delivery(parse(QueuedMessage, c.body), "sqs", c.sent_at, c.receives) for c in copies
-        ]
-        began = self.world.now
-        results = self.courier.deliver(deliveries, ends_at=began + RUN_SECONDS)
-        for copy, result in zip(copies, results, strict=True):
+        ends_at = self.world.now + RUN_SECONDS
+        good: list[tuple[Copy, Delivery]] = []
+        results: list[tuple[Copy, Result]] = []
+        for copy in copies:
+            try:
+                message = parse(QueuedMessage, copy.body)
+                good.append((copy, Delivery(message, "sqs", copy.sent_at, copy.receives)))
+            except InvalidMessageError as error:
+                results.append((copy, self.courier.refuse(copy.body, "invalid", str(error))))
+        delivered = self.courier.deliver([delivery for _, delivery in good], ends_at=ends_at)
+        results += zip((copy for copy, _ in good), delivered, strict=True)
+        for copy, result in results:
             if isinstance(result, Done):
                 self.queues.messages = [c for c in self.queues.messages if c is not copy]
             else:
@@ -304,12 +326,14 @@ class Relay:
             self.run()
         except Crash:
             self.courier = self.new_courier()
+            self.provider.quiet_until = 0.0
         self.world.crash_in = None
 
     def settle_down(self) -> None:
         """Let time pass, with nothing going wrong any more, until the queue is empty."""
         self.world.table_down = self.world.queue_down = False
         self.provider.next.clear()
+        self.secret = self.provider.password
         for _ in range(2000):
             if not self.queues.messages:
                 return

@@ -5,8 +5,9 @@ the real intake, decisions and courier. `make mutants` breaks the code in the wa
 must find.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import UTC, datetime
+from itertools import pairwise
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -17,13 +18,17 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+
 from relay.intake import Accepted
 from relay.message import OnUnknown, QueuedMessage, parse
+from relay.pacing import GRACE
+from relay.queues import Letter
 from relay.states import REDRIVABLE, TERMINAL, Rules, State, cancel
+from tests.support.world import ANSWERS, Crash, Relay
 
-from tests.support.world import ANSWERS, RUN_SECONDS, Crash, Relay
-
-RULES = Rules(retry_window=3600.0, lease=RUN_SECONDS + 15)
+RULES = Rules(retry_window=3600.0)
+RATE = 5.0
+NO_MESSAGE = ("invalid", "id_reused")
 POLICIES = st.sampled_from([None, OnUnknown.HOLD, OnUnknown.RESEND])
 
 
@@ -34,11 +39,14 @@ class Promises(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.relay = Relay(RULES)
+        self.relay = Relay(RULES, rate=RATE)
         self.accepted: set[str] = set()
         self.bodies: dict[str, QueuedMessage] = {}
         self.resends: set[str] = set()
-        self.redriven: Counter[str] = Counter()
+        self.redriven: defaultdict[str, set[int]] = defaultdict(set)
+        """The generations of the dead letters that were moved back."""
+        self.junk: Counter[str] = Counter()
+        self.impostors: set[str] = set()
         self.crashes = 0
 
     # ------------------------------------------------------------------------------- doors
@@ -66,10 +74,7 @@ class Promises(RuleBasedStateMachine):
 
     def _accept(self, message: QueuedMessage) -> None:
         assert message.id
-        try:
-            answer = self.relay.accept(message)
-        except Exception:  # noqa: BLE001  the caller hears an error, whatever it is
-            return
+        answer = self.relay.accept(message)
         if isinstance(answer, Accepted):
             self.accepted.add(message.id)
 
@@ -90,15 +95,31 @@ class Promises(RuleBasedStateMachine):
     def cancel(self, id_: str) -> None:
         record = self.relay.store.records.get(id_)
         if record and (change := cancel(record, self.relay.world.now)):
-            self.relay.store.records[id_] = change.after or record
+            self.relay.store.apply([change])
+
+    @rule(kind=st.sampled_from(["not JSON", "{}", '{"subscriberId": "s-1", "txet": "typo"}']))
+    def put_junk_on_the_queue(self, kind: str) -> None:
+        self.relay.queues.put(kind)
+        self.junk[kind] += 1
+
+    @rule(id_=ids)
+    def put_another_message_of_the_same_id(self, id_: str) -> None:
+        record = self.relay.store.records.get(id_)
+        # One that is queued may still be withdrawn, and its id be free again.
+        if record and record.state is not State.QUEUED:
+            other = self.bodies[id_].model_copy(update={"text": f"another {id_}"})
+            self.relay.queues.put(other.to_body())
+            self.impostors.add(id_)
 
     @precondition(lambda self: self.relay.queues.dead)
     @rule(pick=st.integers(0, 1000))
     def redrive(self, pick: int) -> None:
-        dead = self.relay.queues.dead[pick % len(self.relay.queues.dead)]
-        message = parse(QueuedMessage, dead.body)
-        assert message.id
-        self.redriven[message.id] += 1
+        self._redrive(self.relay.queues.dead[pick % len(self.relay.queues.dead)])
+
+    def _redrive(self, dead: Letter) -> None:
+        if dead.reason not in NO_MESSAGE:
+            message = parse(QueuedMessage, dead.body)
+            self.redriven[str(message.id)].add(message.generation)
         self.relay.queues.redrive(dead)
 
     # ---------------------------------------------------------------------------- what happens
@@ -120,6 +141,15 @@ class Promises(RuleBasedStateMachine):
         self.crashes += 1
         self.relay.run_and_crash(after)
 
+    @rule()
+    def run_while_the_table_goes_down(self) -> None:
+        def meanwhile() -> None:
+            self.relay.world.table_down = True
+
+        self.relay.provider.meanwhile = meanwhile
+        self.relay.run()
+        self.relay.provider.meanwhile = None
+
     @rule(jump=st.sampled_from([1.0, 100.0, 500.0]))
     def run_and_stall(self, jump: float) -> None:
         """A worker stalls in the middle of its POST, and others go on meanwhile."""
@@ -131,6 +161,8 @@ class Promises(RuleBasedStateMachine):
             stalled, self.relay.courier = self.relay.courier, self.relay.new_courier()
             self.relay.run()
             self.relay.courier = stalled
+            # It holds slots from before, and hears of a wish for quiet by its next answer.
+            self.relay.provider.quiet_until = 0.0
 
         self.relay.provider.meanwhile = meanwhile
         self.relay.run()
@@ -149,12 +181,21 @@ class Promises(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.relay.world.now += seconds
 
+    @rule(secret=st.sampled_from(["right", "wrong", ""]))
+    def secret_is(self, secret: str) -> None:
+        provider = self.relay.provider
+        self.relay.secret = provider.password if secret == "right" else secret
+
+    @rule()
+    def password_changes(self) -> None:
+        self.relay.provider.password += "!"
+
     @rule(down=st.booleans())
-    def table_down(self, down: bool) -> None:  # noqa: FBT001  hypothesis draws it
+    def table_down(self, down: bool) -> None:
         self.relay.world.table_down = down
 
     @rule(down=st.booleans())
-    def queues_down(self, down: bool) -> None:  # noqa: FBT001  hypothesis draws it
+    def queues_down(self, down: bool) -> None:
         self.relay.world.queue_down = down
 
     # ------------------------------------------------------------------------------- promises
@@ -162,7 +203,7 @@ class Promises(RuleBasedStateMachine):
     @invariant()
     def no_surprise_duplicate(self) -> None:
         for id_, times in self.relay.provider.ledger.items():
-            allowed = 1 + self.redriven[id_]
+            allowed = 1 + len(self.redriven[id_])
             if id_ in self.resends:
                 record = self.relay.store.records[id_]
                 # An attempt under way has not been recorded yet.
@@ -179,7 +220,7 @@ class Promises(RuleBasedStateMachine):
                 assert in_ledger == 0, f"{id_} is {record.state}, but the provider has it"
             if record.state is State.REJECTED:
                 assert id_ in self.relay.provider.refused, f"{id_} was rejected by nobody"
-                assert in_ledger <= self.redriven[id_] + record.ambiguous
+                assert in_ledger <= len(self.redriven[id_]) + record.ambiguous
             if record.state in TERMINAL - {State.SENT}:
                 assert record.reason, f"{id_} is {record.state} without a reason"
             made = [a for a in record.attempts if a.reason != "abandoned"]
@@ -189,7 +230,7 @@ class Promises(RuleBasedStateMachine):
     @invariant()
     def a_terminal_state_changes_only_by_redrive(self) -> None:
         for id_, steps in self.relay.store.history.items():
-            for was, now in zip(steps, steps[1:], strict=False):
+            for was, now in pairwise(steps):
                 if (
                     was is None
                     or now is None
@@ -205,9 +246,22 @@ class Promises(RuleBasedStateMachine):
     @invariant()
     def every_dead_letter_has_its_reason(self) -> None:
         for dead in self.relay.queues.dead:
-            message = parse(QueuedMessage, dead.body)
-            assert dead.note.reason
-            assert message.generation >= 1, "a redrive of this would do nothing"
+            assert dead.reason
+            if dead.reason not in NO_MESSAGE:
+                message = parse(QueuedMessage, dead.body)
+                assert message.generation >= 1, "a redrive of this would do nothing"
+
+    @invariant()
+    def no_flood(self) -> None:
+        times = self.relay.provider.times[-100:]
+        most = int(RATE * (1 + GRACE)) + 1
+        for first, at in zip(times, times[most:], strict=False):
+            assert at - first >= 1.0, f"more than {most} POSTs within a second, at {at}"
+
+    @invariant()
+    def an_id_belongs_to_one_message(self) -> None:
+        for id_ in self.impostors:
+            assert not self.relay.provider.posts[f"another {id_}"]
 
     def teardown(self) -> None:
         """Once nothing goes wrong any more, every message ends, in exactly one state."""
@@ -215,26 +269,27 @@ class Promises(RuleBasedStateMachine):
         for id_ in self.accepted:
             record = self.relay.store.records[id_]
             assert record.state in TERMINAL, f"{id_} is lost: {record.state}"
-        dead = {parse(QueuedMessage, d.body).id for d in self.relay.queues.dead}
+        letters = self.relay.queues.dead
+        dead = {parse(QueuedMessage, d.body).id for d in letters if d.reason not in NO_MESSAGE}
         for id_, record in self.relay.store.records.items():
             if record.state in REDRIVABLE:
                 assert id_ in dead, f"{id_} is {record.state}, but no dead letter"
             elif id_ in dead:
                 # Only a crash or a full queue between burial and record leaves a copy behind.
                 assert self.redriven[id_], f"{id_} is {record.state} and a dead letter"
+        for body, times in self.junk.items():
+            assert sum(d.body == body for d in letters) >= times, "junk got lost"
         # A redrive of what is dead sends each once more, whatever it meets then.
-        before = dict(self.relay.provider.posts)
+        before = dict(self.relay.provider.served)
         sleeping = {i for i, r in self.relay.store.records.items() if r.state in REDRIVABLE}
-        for letter in list(self.relay.queues.dead):
-            id_ = str(parse(QueuedMessage, letter.body).id)
-            self.redriven[id_] += 1
-            self.relay.queues.redrive(letter)
+        for letter in list(letters):
+            self._redrive(letter)
         self.relay.settle_down()
         for id_ in sleeping:
             record = self.relay.store.records[id_]
             expired = record.expires_at is not None and record.expires_at < self.relay.world.now
             if not expired:
-                assert self.relay.provider.posts[id_] == before.get(id_, 0) + 1, "redrive ignored"
+                assert self.relay.provider.served[id_] == before.get(id_, 0) + 1, "redrive ignored"
                 assert record.state is State.SENT
         self.no_surprise_duplicate()
         self.the_record_tells_what_happened()

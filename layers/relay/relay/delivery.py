@@ -9,14 +9,14 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from relay.message import QueuedMessage
 from relay.pacing import Breaker, Pacer
-from relay.queues import DeadLetterNote, Queues, QueueUnavailableError, dead_letter_body
+from relay.queues import Letter, Queues, dead_letter_body
 from relay.states import (
     Bury,
     Change,
@@ -31,6 +31,7 @@ from relay.states import (
     backoff,
     buried,
     claim,
+    deadline,
     decide,
     release,
     settle,
@@ -51,6 +52,12 @@ SETTLE_SECONDS = 3.0
 
 SOON = 5.0
 """Seconds until a second look at a message that another copy or run is busy with."""
+
+LEASE_SLACK = 5.0
+"""Seconds that a claim outlives its run's end: Lambda ends a run on time, by its own clock."""
+
+CLAIM_AHEAD = 0.1
+"""Seconds before a message's slot at which it is claimed: what the write takes."""
 
 
 class Provider(Protocol):
@@ -112,6 +119,7 @@ class _Job:
     record: Record
     message: QueuedMessage
     slot: float
+    slot_ends: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +135,26 @@ class _Unsent:
     job: _Job
     retry_in: float
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Settling:
+    """What came of a claim, to be recorded."""
+
+    job: _Job
+    change: Change
+    later: Later | None
+    verdict: Verdict | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """A message that has ended; its envelope may be due on the DeadLetter queue."""
+
+    index: int
+    message: QueuedMessage
+    record: Record
+    verdict: Verdict | None = None
 
 
 class Courier:
@@ -162,6 +190,7 @@ class Courier:
         self._sleep = sleep
         self._new_attempt = new_attempt
         self._jitter = jitter
+        self._held_until = 0.0
 
     def deliver(self, batch: Sequence[Delivery], *, ends_at: float) -> list[Result]:
         """Deliver each message, or say when to look at it again; in order.
@@ -176,6 +205,7 @@ class Courier:
             return [self._back_off(d, "table_unavailable") for d in batch]
         sends: list[tuple[int, Send]] = []
         finishes: list[tuple[int, Change]] = []
+        letters: list[_Letter] = []
         seen: set[str] = set()
         for i, delivery in enumerate(batch):
             message = delivery.message
@@ -202,63 +232,82 @@ class Courier:
                 case Finish(change):
                     finishes.append((i, change))
                 case Bury(record):
-                    results[i] = self._bury(message, record)
+                    letters.append(_Letter(i, message, record))
                 case Refuse(reason, detail):
                     results[i] = self.refuse(message.to_body(), reason, detail)
-        results |= self._finish(batch, finishes)
+        results |= self._finish(batch, finishes, letters)
         results |= self._send(batch, sends, ends_at)
         return [results[i] for i in range(len(batch))]
 
     def refuse(self, body: str, reason: str, detail: str) -> Result:
         """Put a body that is no message of its own on the DeadLetter queue, as it is."""
-        try:
-            self._queues.bury(body, DeadLetterNote(reason, detail, 0, self._clock()))
-        except QueueUnavailableError:
-            return Later(SOON, "dead_letter_queue_unavailable")
-        return Done(None)
+        [problem] = self._queues.bury([Letter(body, reason, detail, 0, self._clock())])
+        return Later(SOON, "dead_letter_queue_unavailable") if problem else Done(None)
 
     # ------------------------------------------------------------------------ ending unsent
 
     def _finish(
-        self, batch: Sequence[Delivery], finishes: Sequence[tuple[int, Change]]
+        self,
+        batch: Sequence[Delivery],
+        finishes: Sequence[tuple[int, Change]],
+        letters: Sequence[_Letter],
     ) -> Mapping[int, Result]:
         results: dict[int, Result] = {}
-        try:
-            answers = self._store.apply([change for _, change in finishes])
-        except StoreUnavailableError:
-            return {i: self._back_off(batch[i], "table_unavailable") for i, _ in finishes}
+        letters = list(letters)
+        answers = self._store.apply([change for _, change in finishes])
         for (i, _), written in zip(finishes, answers, strict=True):
             match written:
                 case Applied(record) if record:
-                    results[i] = self._bury(batch[i].message, record)
+                    letters.append(_Letter(i, batch[i].message, record))
                 case Conflict(record):
                     results[i] = Later(SOON, "another_run", record)
                 case _:
                     results[i] = self._back_off(batch[i], "table_unavailable")
-        return results
+        return {**results, **self._bury(letters)}
 
-    def _bury(
-        self, message: QueuedMessage, record: Record, verdict: Verdict | None = None
-    ) -> Result:
-        """Put a dead message's envelope on the DeadLetter queue, and record that it lies there.
+    def _bury(self, ended: Sequence[_Letter]) -> Mapping[int, Result]:
+        """Put dead messages' envelopes on the DeadLetter queue, and record that they lie there.
 
-        A crash between the two puts it there twice; both copies carry the same generation, so
-        that moving both back sends it once.
+        If a crash comes between the two, or the record is not written, a message may lie there
+        twice; both copies carry the same generation, so that moving both back sends it once.
         """
-        if record.dead_letter is not DeadLetter.DUE:
-            return Done(record, verdict)
-        note = DeadLetterNote(record.reason, record.detail, record.tries, record.updated_at)
-        try:
-            self._queues.bury(dead_letter_body(message, record.generation), note)
-            self._store.apply([buried(record)])
-        except (QueueUnavailableError, StoreUnavailableError) as error:
-            log.warning("dead letter not written", extra={"id": record.id, "reason": str(error)})
-            return Later(SOON, "dead_letter_due", record, verdict)
-        return Done(replace(record, dead_letter=DeadLetter.WRITTEN), verdict)
+        results: dict[int, Result] = {e.index: Done(e.record, e.verdict) for e in ended}
+        due = [e for e in ended if e.record.dead_letter is DeadLetter.DUE]
+        problems = self._queues.bury(
+            [
+                Letter(
+                    dead_letter_body(e.message, e.record.generation),
+                    e.record.reason,
+                    e.record.detail,
+                    e.record.tries,
+                    e.record.updated_at,
+                )
+                for e in due
+            ]
+        )
+        lying: list[Change] = []
+        for e, problem in zip(due, problems, strict=True):
+            if problem is None:
+                change = buried(e.record)
+                lying.append(change)
+                results[e.index] = Done(change.after, e.verdict)
+            else:
+                results[e.index] = Later(SOON, "dead_letter_due", e.record, e.verdict)
+        self._store.apply(lying)
+        return results
 
     def _back_off(self, delivery: Delivery, reason: str) -> Later:
         """Hand a message back that is not to blame: its attempts stay as they are."""
-        return Later(backoff(delivery.receives, None, self._rules, self._jitter), reason)
+        at = delivery.message.expires_at
+        ends = deadline(delivery.sent_at, at.timestamp() if at else None, self._rules)
+        wait = backoff(
+            delivery.receives,
+            None,
+            self._rules,
+            time_left=ends - self._clock(),
+            jitter=self._jitter,
+        )
+        return Later(wait, reason)
 
     # ------------------------------------------------------------------------------ sending
 
@@ -280,46 +329,52 @@ class Courier:
             return results
         try:
             slots = self._pacer.reserve(len(ready))
-        except StoreUnavailableError:
+        except StoreUnavailableError as error:
+            log.warning("no pace", extra={"reason": str(error)})
             return results | {i: self._back_off(batch[i], "table_unavailable") for i, _ in ready}
-        paced = ready[: len(slots.times)]
+        in_time = [at for at in slots.times if at <= self._last_start(ends_at)]
+        paced = ready[: len(in_time)]
         wait_for_slot = max(1.0, slots.next - self._clock())
         results |= {i: Later(wait_for_slot, "pace") for i, _ in ready[len(paced) :]}
 
         running: set[Future[_Sent | _Unsent]] = set()
         for start in range(0, len(paced), GROUP):
             group = paced[start : start + GROUP]
-            times = slots.times[start : start + GROUP]
-            # Claimed just ahead of its first slot: a crash makes unknown only what it may have sent.
-            while running and self._clock() < times[0] - 0.1:
-                results |= self._collect(batch, running, times[0] - 0.1 - self._clock())
-            self._pause_until(times[0] - 0.1)
-            jobs, lost = self._claim(batch, group, times)
+            times = in_time[start : start + GROUP]
+            # Claimed just ahead of its first slot: a crash makes unknown what it may have sent.
+            claim_at = times[0] - CLAIM_AHEAD
+            while running and self._clock() < claim_at:
+                results |= self._collect(running, claim_at - self._clock(), ends_at)
+            self._pause_until(claim_at)
+            jobs, lost = self._claim(batch, group, times, slots.grace, ends_at)
             results |= lost
             running |= {self._executor.submit(self._exchange, job, ends_at) for job in jobs}
         while running:
-            results |= self._collect(batch, running, None)
+            results |= self._collect(running, None, ends_at)
         return results
 
+    def _last_start(self, ends_at: float) -> float:
+        """Return until when a POST may start that is to be finished and recorded by then."""
+        return ends_at - self._provider_timeout - SETTLE_SECONDS
+
     def _claim(
-        self, batch: Sequence[Delivery], group: Sequence[tuple[int, Send]], times: Sequence[float]
+        self,
+        batch: Sequence[Delivery],
+        group: Sequence[tuple[int, Send]],
+        times: Sequence[float],
+        grace: float,
+        ends_at: float,
     ) -> tuple[list[_Job], Mapping[int, Result]]:
-        now = self._clock()
         changes = [
-            claim(send, attempt=self._new_attempt(), now=now, rules=self._rules)
+            claim(send, attempt=self._new_attempt(), now=self._clock(), lease=ends_at + LEASE_SLACK)
             for _, send in group
         ]
-        try:
-            answers = self._store.apply(changes)
-        except StoreUnavailableError as error:
-            log.warning("table not writable", extra={"reason": str(error)})
-            return [], {i: self._back_off(batch[i], "table_unavailable") for i, _ in group}
         jobs: list[_Job] = []
         lost: dict[int, Result] = {}
-        for (i, _), slot, written in zip(group, times, answers, strict=True):
+        for (i, _), slot, written in zip(group, times, self._store.apply(changes), strict=True):
             match written:
                 case Applied(record) if record:
-                    jobs.append(_Job(i, record, batch[i].message, slot))
+                    jobs.append(_Job(i, record, batch[i].message, slot, slot + grace))
                 case Conflict(record):
                     lost[i] = Later(1.0, "another_run", record)
                 case _:
@@ -329,8 +384,14 @@ class Courier:
     def _exchange(self, job: _Job, ends_at: float) -> _Sent | _Unsent:
         """Wait for the message's slot and make its POST, if there is still time and reason to."""
         self._pause_until(job.slot)
-        if self._clock() + self._provider_timeout + SETTLE_SECONDS > ends_at:
+        now = self._clock()
+        if now > self._last_start(ends_at):
             return _Unsent(job, 1.0, "run_ends")
+        if now < self._held_until:
+            return _Unsent(job, self._held_until - now, "slow_down")
+        if now > job.slot_ends:
+            # Sent now it would come on top of those whose turn it is.
+            return _Unsent(job, 1.0, "slot_missed")
         try:
             credentials = self._credentials.get()
         except CredentialsError:
@@ -341,10 +402,12 @@ class Courier:
         outgoing = _outgoing(job.message)
         began = self._clock()
         verdict = self._provider.send(credentials, outgoing)
-        if verdict.outcome is Outcome.CREDENTIALS and (renewed := self._renew(credentials)):
-            time_left = ends_at - self._clock() - self._provider_timeout - SETTLE_SECONDS
-            if time_left > 0:
-                verdict = self._provider.send(renewed, outgoing)
+        if (
+            verdict.outcome is Outcome.CREDENTIALS
+            and (renewed := self._renew(credentials))
+            and self._slot_for_one_more(ends_at)
+        ):
+            verdict = self._provider.send(renewed, outgoing)
         ended = self._clock()
         self._breaker.record(failed=_provider_failing(verdict))
         if verdict.status == 429:
@@ -353,82 +416,96 @@ class Courier:
 
     def _renew(self, refused: Credentials) -> Credentials | None:
         try:
-            return self._credentials.renew(refused)
+            renewed = self._credentials.renew(refused)
         except CredentialsError:
             return None
+        return renewed if renewed != refused else None
+
+    def _slot_for_one_more(self, ends_at: float) -> bool:
+        """Take a slot for a message's second POST and wait for it, if it comes in time."""
+        try:
+            times = self._pacer.reserve(1).times
+        except StoreUnavailableError:
+            return False
+        if not times or times[0] > self._last_start(ends_at):
+            return False
+        self._pause_until(times[0])
+        return self._clock() <= self._last_start(ends_at)
 
     def _slow_down(self, verdict: Verdict, now: float) -> None:
-        """Hold the whole account back for as long as the provider asks, within the cap."""
-        seconds = min(verdict.retry_after or 1.0, self._rules.backoff_max)
+        """Hold the whole account back for as long as the provider asks, within the cap.
+
+        This run stops at once; another one that holds slots already learns it from its next answer.
+        """
+        until = now + min(verdict.retry_after or 1.0, self._rules.backoff_max)
+        self._held_until = max(self._held_until, until)
         try:
-            self._pacer.hold(now + seconds)
+            self._pacer.hold(until)
         except StoreUnavailableError as error:
             log.warning("pace not recorded", extra={"reason": str(error)})
 
     def _collect(
-        self,
-        batch: Sequence[Delivery],
-        running: set[Future[_Sent | _Unsent]],
-        timeout: float | None,
+        self, running: set[Future[_Sent | _Unsent]], timeout: float | None, ends_at: float
     ) -> Mapping[int, Result]:
         """Settle the exchanges that have ended, all in one call; wait for one if none has."""
         ended, _ = wait(running, timeout=timeout, return_when=FIRST_COMPLETED)
         running -= ended
-        return self._settle(batch, [future.result() for future in ended])
+        return self._settle([self._outcome(future.result()) for future in ended], ends_at)
 
-    def _settle(
-        self, batch: Sequence[Delivery], outcomes: Iterable[_Sent | _Unsent]
-    ) -> Mapping[int, Result]:
-        results: dict[int, Result] = {}
-        settled: list[tuple[_Job, Change, Later | None, Verdict | None]] = []
-        for outcome in outcomes:
-            match outcome:
-                case _Sent(job, verdict, began, ended):
-                    settlement = settle(
-                        job.record,
-                        verdict,
-                        began=began,
-                        now=ended,
-                        on_unknown=job.message.on_unknown,
-                        rules=self._rules,
-                        jitter=self._jitter,
-                    )
-                    later = None
-                    if settlement.retry_in is not None:
-                        after = settlement.change.after
-                        later = Later(settlement.retry_in, verdict.reason, after, verdict)
-                    settled.append((job, settlement.change, later, verdict))
-                case _Unsent(job, retry_in, reason):
-                    change = release(job.record, self._clock())
-                    settled.append((job, change, Later(retry_in, reason, change.after), None))
-        for start in range(0, len(settled), GROUP):
-            group = settled[start : start + GROUP]
-            try:
-                answers = self._store.apply([change for _, change, _, _ in group])
-            except StoreUnavailableError as error:
-                # The claims stay; their leases run out, and the outcome counts as unknown.
-                log.error(
-                    "outcomes not recorded",
-                    extra={"reason": str(error), "ids": [job.record.id for job, *_ in group]},
+    def _outcome(self, outcome: _Sent | _Unsent) -> _Settling:
+        match outcome:
+            case _Unsent(job, retry_in, reason):
+                change = release(job.record, self._clock())
+                return _Settling(job, change, Later(retry_in, reason, change.after), None)
+            case _Sent(job, verdict, began, ended):
+                settlement = settle(
+                    job.record,
+                    verdict,
+                    began=began,
+                    now=ended,
+                    on_unknown=job.message.on_unknown,
+                    rules=self._rules,
+                    jitter=self._jitter,
                 )
-                for job, *_ in group:
-                    results[job.index] = self._lease_ends(job, "table_unavailable")
-                continue
-            for (job, _, later, verdict), written in zip(group, answers, strict=True):
+                later = None
+                if settlement.retry_in is not None:
+                    after = settlement.change.after
+                    later = Later(settlement.retry_in, verdict.reason, after, verdict)
+                return _Settling(job, settlement.change, later, verdict)
+
+    def _settle(self, left: Sequence[_Settling], ends_at: float) -> Mapping[int, Result]:
+        """Record what came of each claim, and bury the dead."""
+        results: dict[int, Result] = {}
+        letters: list[_Letter] = []
+        while left:
+            unwritten: list[_Settling] = []
+            answers = self._store.apply([s.change for s in left])
+            for s, written in zip(left, answers, strict=True):
+                i = s.job.index
                 match written:
                     case Applied(record) if record:
-                        results[job.index] = later or self._bury(
-                            batch[job.index].message, record, verdict
-                        )
+                        if s.later:
+                            results[i] = s.later
+                        else:
+                            letters.append(_Letter(i, s.job.message, record, s.verdict))
                     case Conflict(record):
-                        log.warning("claim lost", extra={"id": job.record.id})
-                        results[job.index] = Later(SOON, "claim_lost", record, verdict)
+                        log.warning("claim lost", extra={"message_id": s.job.record.id})
+                        results[i] = Later(SOON, "claim_lost", record, s.verdict)
                     case _:
-                        results[job.index] = self._lease_ends(job, "table_unavailable")
-        return results
-
-    def _lease_ends(self, job: _Job, reason: str) -> Later:
-        return Later(job.record.lease - self._clock() + 1.0, reason, job.record)
+                        unwritten.append(s)
+            left = unwritten
+            if not left:
+                break
+            # What is known now counts as unknown once this run has ended: it tries to its end.
+            if self._clock() + SETTLE_SECONDS / 2 > ends_at:
+                ids = [s.job.record.id for s in left]
+                log.error("outcomes not recorded", extra={"message_ids": ids})
+                break
+            self._sleep(SETTLE_SECONDS / 6)
+        for s in left:
+            wait_for_lease = s.job.record.lease - self._clock() + 1.0
+            results[s.job.index] = Later(wait_for_lease, "table_unavailable", s.job.record)
+        return {**results, **self._bury(letters)}
 
     def _pause_until(self, at: float) -> None:
         if (seconds := at - self._clock()) > 0:

@@ -73,8 +73,6 @@ class Intake:
         A message whose id is known is answered with its record as it stands, and queued again if
         it was never tried: a second copy in the queue does no harm, a missing one would.
         `delay` is how many seconds the queue holds the message back, up to 900.
-
-        Raises StoreUnavailableError if the table does not answer: nothing was accepted then.
         """
         now = self._clock()
         changes = [

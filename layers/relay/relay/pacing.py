@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 
 KEY = {"pk": {"S": "pacing"}}
 
-BURST_SECONDS = 0.2
-"""How much idle time counts as unused slots: the burst above the rate is a fifth of a second's."""
+IDLE_SECONDS = 0.2
+"""How much idle time counts as unused slots, so that a run between two batches loses none."""
+
+GRACE = 0.4
+"""Seconds after its slot when a message may still be sent. It bounds the burst: no second sees
+more than 1.4 s' worth of messages, whatever comes between a slot and its POST."""
 
 HORIZON = 10.0
 """Slots further off are not taken: their messages go back to the queue, which waits for nothing."""
@@ -30,10 +34,14 @@ HORIZON = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """When each of the granted messages may be sent; `next` is when to ask again for the others."""
+    """When each of the granted messages may be sent; `next` is when to ask again for the others.
+
+    Later than `grace` seconds after its time a message must not be sent.
+    """
 
     times: tuple[float, ...]
     next: float
+    grace: float = GRACE
 
 
 class Pacer(Protocol):
@@ -65,14 +73,17 @@ class TablePacer:
         self._clock = clock
 
     def reserve(self, count: int) -> Slots:
-        """Take up to `count` slots within the horizon, with one write unless another run's came
-        in between; raise StoreUnavailableError if the table does not answer."""
+        """Take up to `count` slots within the horizon.
+
+        One write does it, unless another run's came in between. Raises StoreUnavailableError if
+        the table does not answer.
+        """
         now = self._clock()
         if not self._rate:
             return self._unpaced(now, count)
         count = min(count, max(1, int(self._rate * HORIZON)))
         block = count / self._rate
-        floor = now - BURST_SECONDS
+        floor = now - IDLE_SECONDS
         # The line is busy: append to it. Or idle: start it anew. One of the two always holds,
         # unless another run's write falls between the two.
         for _ in range(10):
@@ -107,7 +118,7 @@ class TablePacer:
         return Slots(times, first + count / self._rate)
 
     def _unpaced(self, now: float, count: int) -> Slots:
-        return Slots((now,) * count, now)
+        return Slots((now,) * count, now, grace=float("inf"))
 
     def _update(self, update: str, condition: str, values: dict[str, float]) -> "_Line":
         try:
@@ -146,7 +157,7 @@ class Breaker:
     """Stops an environment from hammering a failing provider.
 
     After `threshold` failures in a row nothing is sent for `pause` seconds, then one message tries;
-    each further failure doubles the pause, the first success ends it. Safe to use from many threads.
+    each further failure doubles the pause, the first success ends it. Many threads may use it.
     """
 
     def __init__(

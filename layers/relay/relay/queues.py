@@ -15,21 +15,18 @@ ENTRIES_PER_CALL = 10
 LONGEST_VISIBILITY = 43200.0
 """Seconds; SQS counts it from the receive, so a little less is asked for."""
 
-LONGEST_BODY = 1_048_576 - 4096
-"""Bytes of a dead letter's body: what SQS takes, less room for the attributes."""
-
 CALL_BYTES = 1_048_576
-"""Bytes SQS takes in one batch call."""
+"""Bytes SQS takes in one call, however many messages it holds."""
 
-
-class QueueUnavailableError(Exception):
-    """A queue does not take messages now."""
+ATTRIBUTE_BYTES = 4096
+"""Room for a dead letter's attributes, which count as its body does."""
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetterNote:
-    """Why an envelope goes to the DeadLetter queue; travels as message attributes."""
+class Letter:
+    """An envelope for the DeadLetter queue; why it goes there travels as message attributes."""
 
+    body: str
     reason: str
     detail: str
     attempts: int
@@ -43,8 +40,8 @@ class Queues(Protocol):
         """Put messages on the Messages queue; return None or what went wrong for each."""
         ...
 
-    def bury(self, body: str, note: DeadLetterNote) -> None:
-        """Put an envelope on the DeadLetter queue with its reason."""
+    def bury(self, letters: Sequence[Letter]) -> list[str | None]:
+        """Put letters on the DeadLetter queue; return None or what went wrong for each."""
         ...
 
     def hide(self, receipts: Mapping[str, float]) -> None:
@@ -62,17 +59,27 @@ class SqsQueues:
 
     def send(self, messages: Sequence[QueuedMessage], delay: int = 0) -> list[str | None]:
         """Put messages on the Messages queue; return None or what went wrong for each."""
-        answers: list[str | None] = ["not asked"] * len(messages)
         bodies = [message.to_body() for message in messages]
-        for group in _groups(bodies):
+        return self._put(
+            self._messages_url,
+            [{"MessageBody": body, "DelaySeconds": delay} for body in bodies],
+            [len(body.encode()) for body in bodies],
+        )
+
+    def bury(self, letters: Sequence[Letter]) -> list[str | None]:
+        """Put letters on the DeadLetter queue; return None or what went wrong for each."""
+        entries = [_dead_letter(letter) for letter in letters]
+        sizes = [len(entry["MessageBody"].encode()) + ATTRIBUTE_BYTES for entry in entries]
+        return self._put(self._dead_letter_url, entries, sizes)
+
+    def _put(
+        self, url: str, entries: Sequence[dict[str, Any]], sizes: Sequence[int]
+    ) -> list[str | None]:
+        answers: list[str | None] = ["not asked"] * len(entries)
+        for group in _groups(sizes):
+            batch: Any = [{"Id": str(i), **entries[i]} for i in group]
             try:
-                answer = self._client.send_message_batch(
-                    QueueUrl=self._messages_url,
-                    Entries=[
-                        {"Id": str(i), "MessageBody": bodies[i], "DelaySeconds": delay}
-                        for i in group
-                    ],
-                )
+                answer = self._client.send_message_batch(QueueUrl=url, Entries=batch)
             except (ClientError, BotoCoreError) as error:
                 for i in group:
                     answers[i] = type(error).__name__
@@ -82,23 +89,6 @@ class SqsQueues:
             for failed in answer.get("Failed", []):
                 answers[int(failed["Id"])] = failed["Code"]
         return answers
-
-    def bury(self, body: str, note: DeadLetterNote) -> None:
-        """Put an envelope on the DeadLetter queue with its reason."""
-        attributes: dict[str, Any] = {
-            "reason": {"DataType": "String", "StringValue": note.reason},
-            "attempts": {"DataType": "Number", "StringValue": str(note.attempts)},
-            "failedAt": {"DataType": "String", "StringValue": rfc3339(note.failed_at)},
-        }
-        if detail := _sqs_text(note.detail)[:512]:
-            attributes["detail"] = {"DataType": "String", "StringValue": detail}
-        kept = body.encode()[:LONGEST_BODY].decode(errors="ignore")
-        try:
-            self._client.send_message(
-                QueueUrl=self._dead_letter_url, MessageBody=kept, MessageAttributes=attributes
-            )
-        except (ClientError, BotoCoreError) as error:
-            raise QueueUnavailableError(type(error).__name__) from None
 
     def hide(self, receipts: Mapping[str, float]) -> None:
         """Make received messages visible again after so many seconds, by receipt handle.
@@ -132,20 +122,37 @@ def dead_letter_body(message: QueuedMessage, generation: int) -> str:
     return message.model_copy(update={"generation": generation + 1}).to_body()
 
 
-def _groups(bodies: Sequence[str]) -> Iterable[list[int]]:
-    """Return the bodies' indices in groups that one batch call takes."""
+def _dead_letter(letter: Letter) -> dict[str, Any]:
+    # An envelope is never that long; what is no message of ours may be.
+    body = letter.body.encode()[: CALL_BYTES - ATTRIBUTE_BYTES].decode(errors="ignore")
+    attributes = {
+        "reason": {"DataType": "String", "StringValue": letter.reason},
+        "attempts": {"DataType": "Number", "StringValue": str(letter.attempts)},
+        "failedAt": {"DataType": "String", "StringValue": rfc3339(letter.failed_at)},
+    }
+    if detail := _sqs_text(letter.detail)[:512]:
+        attributes["detail"] = {"DataType": "String", "StringValue": detail}
+    return {"MessageBody": body, "MessageAttributes": attributes}
+
+
+def _groups(sizes: Sequence[int]) -> Iterable[list[int]]:
+    """Return the indices of messages of these sizes, in groups that one batch call takes."""
     group: list[int] = []
-    size = 0
-    for i, body in enumerate(bodies):
-        length = len(body.encode())
-        if group and (len(group) == ENTRIES_PER_CALL or size + length > CALL_BYTES):
+    total = 0
+    for i, size in enumerate(sizes):
+        if group and (len(group) == ENTRIES_PER_CALL or total + size > CALL_BYTES):
             yield group
-            group, size = [], 0
+            group, total = [], 0
         group.append(i)
-        size += length
+        total += size
     if group:
         yield group
 
 
 def _sqs_text(text: str) -> str:
-    return "".join(c for c in text if c in "\t\n\r" or (c >= " " and c not in "\ufffe\uffff"))
+    """Leave out what SQS takes nowhere: all but the characters of XML 1.0."""
+    return "".join(
+        c
+        for c in text
+        if c in "\t\n\r" or " " <= c < "\ud800" or "\udfff" < c not in "\ufffe\uffff"
+    )

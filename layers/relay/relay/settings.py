@@ -52,8 +52,6 @@ class Settings:
                 retry_window=float(get("RETRY_WINDOW")),
                 backoff_min=float(get("BACKOFF_MIN")),
                 backoff_max=float(get("BACKOFF_MAX")),
-                # No run outlives its timeout, so a claim older than the longest one is abandoned.
-                lease=float(get("SENDER_TIMEOUT")) + 15.0,
             ),
         )
 

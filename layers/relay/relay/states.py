@@ -19,6 +19,9 @@ KEPT_ATTEMPTS = 20
 LONGEST_LIFE = 12 * 86400.0
 """No deadline is later than this after acceptance: a queue forgets a message after 14 days."""
 
+TRIES_IN_TIME_LEFT = 100
+"""No fewer tries than this fit into the time left: about 800 over the longest life."""
+
 
 class State(StrEnum):
     """Where a message stands."""
@@ -140,7 +143,6 @@ class Rules:
     retry_window: float = 21600.0
     backoff_min: float = 5.0
     backoff_max: float = 600.0
-    lease: float = 75.0
 
 
 # ------------------------------------------------------------------ what to do with a message
@@ -207,7 +209,7 @@ def first_record(
         door=door,
         accepted_at=accepted_at,
         updated_at=now,
-        deadline=_deadline(accepted_at, expires_at, rules),
+        deadline=deadline(accepted_at, expires_at, rules),
         generation=message.generation,
         reference=message.reference or "",
         expires_at=expires_at,
@@ -240,15 +242,18 @@ def decide(
     return _abandoned(record, message, now, rules)
 
 
-def claim(send: Send, *, attempt: str, now: float, rules: Rules) -> Change:
-    """Return the step that takes a message for one attempt, before anything is sent."""
+def claim(send: Send, *, attempt: str, now: float, lease: float) -> Change:
+    """Return the step that takes a message for one attempt, before anything is sent.
+
+    `lease` is when the run that takes it can no longer be at work.
+    """
     return Change(
         send.before,
         replace(
             send.base,
             state=State.SENDING,
             attempt=attempt,
-            lease=now + rules.lease,
+            lease=lease,
             updated_at=now,
             dead_letter=DeadLetter.NONE,
             reason="",
@@ -310,19 +315,29 @@ def settle(
             tried = replace(tried, ambiguous=tried.ambiguous + 1)
     if now >= record.deadline:
         return Settlement(Change(record, _dead(tried, State.FAILED)))
-    wait = backoff(tried.tries, verdict.retry_after, rules, jitter)
+    time_left = record.deadline - now
+    wait = backoff(tried.tries, verdict.retry_after, rules, time_left=time_left, jitter=jitter)
     # The last try comes at the deadline, not after it.
     return Settlement(
-        Change(record, replace(tried, state=State.QUEUED)),
-        max(1.0, min(wait, record.deadline - now - 1.0)),
+        Change(record, replace(tried, state=State.QUEUED)), max(1.0, min(wait, time_left - 1.0))
     )
 
 
 def backoff(
-    tries: int, retry_after: float | None, rules: Rules, jitter: random.Random | None = None
+    tries: int,
+    retry_after: float | None,
+    rules: Rules,
+    *,
+    time_left: float = 0.0,
+    jitter: random.Random | None = None,
 ) -> float:
-    """Return the seconds until the next try: exponential, full jitter, `Retry-After` obeyed."""
-    ceiling = min(rules.backoff_max, rules.backoff_min * 2.0 ** min(tries, 30))
+    """Return the seconds until the next try: exponential, full jitter, `Retry-After` obeyed.
+
+    With more than 17 hours left it may be later than the rules' maximum: else a message would use
+    up the thousand receives that a queue grants before its time is up.
+    """
+    longest = max(rules.backoff_max, time_left / TRIES_IN_TIME_LEFT)
+    ceiling = min(longest, rules.backoff_min * 2.0 ** min(tries, 30))
     wait = (jitter or random).uniform(min(rules.backoff_min, ceiling), ceiling)
     return max(wait, min(retry_after or 0.0, rules.backoff_max))
 
@@ -342,7 +357,8 @@ def buried(record: Record) -> Change:
     return Change(record, replace(record, dead_letter=DeadLetter.WRITTEN))
 
 
-def _deadline(accepted_at: float, expires_at: float | None, rules: Rules) -> float:
+def deadline(accepted_at: float, expires_at: float | None, rules: Rules) -> float:
+    """Return when the last try for a message may begin."""
     end = accepted_at + rules.retry_window if expires_at is None else expires_at
     return min(end, accepted_at + LONGEST_LIFE)
 
@@ -372,7 +388,7 @@ def _redriven(record: Record, generation: int, now: float, rules: Rules) -> Reco
         record,
         generation=generation,
         attempt=f"redrive-{generation}",
-        deadline=_deadline(now, record.expires_at, rules),
+        deadline=deadline(now, record.expires_at, rules),
         ambiguous=record.ambiguous + (record.state is State.UNKNOWN),
         dead_letter=DeadLetter.NONE,
         reason="",
@@ -382,7 +398,7 @@ def _redriven(record: Record, generation: int, now: float, rules: Rules) -> Reco
 
 
 def _abandoned(record: Record, message: QueuedMessage, now: float, rules: Rules) -> Decision:
-    """An earlier run stopped between its claim and its record: what it did, nobody knows."""
+    """Decide on a message whose run stopped between claim and record: nobody knows its outcome."""
     attempt = Attempt(record.updated_at, Outcome.UNKNOWN, "abandoned")
     tried = replace(
         record,

@@ -25,7 +25,7 @@ TRIES = 4
 
 
 class StoreUnavailableError(Exception):
-    """The table cannot be read or written now; nothing is known of the steps asked for."""
+    """The table cannot be read, or the pace not agreed on, now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True)
 class Unwritten:
-    """The table did not take the step, and says so: throttled, or failing."""
+    """The table did not say that it took the step: throttled, failing or out of reach."""
 
     reason: str
 
@@ -60,7 +60,10 @@ class Store(Protocol):
         ...
 
     def apply(self, changes: Sequence[Change]) -> list[Written]:
-        """Write each step if its record is unchanged; answer in order. Ids must not repeat."""
+        """Write each step if its record is unchanged; answer in order, whatever goes wrong.
+
+        Ids must not repeat.
+        """
         ...
 
 
@@ -92,7 +95,8 @@ class TableStore:
                 for item in answer["Responses"].get(self._table, []):
                     record = from_item(item)
                     found[record.id] = record
-                left = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
+                unread: Any = answer.get("UnprocessedKeys", {})
+                left = unread.get(self._table, {}).get("Keys", [])
                 if not left:
                     break
             else:
@@ -100,15 +104,22 @@ class TableStore:
         return found
 
     def apply(self, changes: Sequence[Change]) -> list[Written]:
-        """Write each step if its record is unchanged; answer in order. Ids must not repeat."""
-        written: list[Written] = []
-        for start in range(0, len(changes), STATEMENTS_PER_CALL):
-            written += self._apply(changes[start : start + STATEMENTS_PER_CALL])
-        return written
+        """Write each step if its record is unchanged; answer in order, whatever goes wrong.
 
-    def _apply(self, changes: Sequence[Change]) -> list[Written]:
+        Ids must not repeat.
+        """
         answers: list[Written] = [Unwritten("not asked")] * len(changes)
-        left = list(range(len(changes)))
+        for start in range(0, len(changes), STATEMENTS_PER_CALL):
+            group = range(start, min(start + STATEMENTS_PER_CALL, len(changes)))
+            try:
+                self._apply(changes, list(group), answers)
+            except StoreUnavailableError as error:
+                # Each group would wait for the same time-outs: one failure speaks for the rest.
+                reason = Unwritten(str(error))
+                return [reason if isinstance(a, Unwritten) else a for a in answers]
+        return answers
+
+    def _apply(self, changes: Sequence[Change], left: list[int], answers: list[Written]) -> None:
         for tried in range(TRIES):
             if tried:
                 self._sleep(0.05 * 2**tried)
@@ -118,26 +129,24 @@ class TableStore:
                 )["Responses"]
             except (ClientError, BotoCoreError) as error:
                 raise StoreUnavailableError(_name(error)) from None
-            duplicates = []
+            refused: dict[int, Record | None] = {}
             for i, response in zip(left, responses, strict=True):
                 match response.get("Error", {}).get("Code"):
                     case None:
                         answers[i] = Applied(changes[i].after)
-                    case "ConditionalCheckFailed":
+                    case "ConditionalCheckFailed" | "DuplicateItem":
                         item = response["Error"].get("Item")
-                        answers[i] = _conflict(changes[i], from_item(item) if item else None)
-                    case "DuplicateItem":
-                        duplicates.append(i)
+                        refused[i] = from_item(item) if item else None
                     case code:
                         answers[i] = Unwritten(str(code))
-            if duplicates:
-                current = self.load(_id(changes[i]) for i in duplicates)
-                for i in duplicates:
-                    answers[i] = _conflict(changes[i], current.get(_id(changes[i])))
+            # An INSERT's refusal brings no item along.
+            missing = [_id(changes[i]) for i, current in refused.items() if current is None]
+            loaded = self.load(missing) if missing else {}
+            for i, current in refused.items():
+                answers[i] = _conflict(changes[i], current or loaded.get(_id(changes[i])))
             left = [i for i in left if isinstance(answers[i], Unwritten)]
             if not left:
-                break
-        return answers
+                return
 
 
 def key(message_id: str) -> str:
@@ -153,7 +162,7 @@ def _id(change: Change) -> str:
 
 def _conflict(change: Change, current: Record | None) -> Written:
     # A repeated request whose first answer was lost meets its own write: that is no conflict.
-    if current and change.after and to_item(current) == to_item(change.after):
+    if current and change.after and current == from_item(to_item(change.after)):
         return Applied(current)
     return Conflict(current)
 
@@ -182,7 +191,7 @@ def statement(table: str, change: Change) -> Any:
     guard = [{"S": key(before.id)}, {"S": before.state}, {"S": before.attempt}]
     where = """WHERE "pk" = ? AND "state" = ? AND "attempt" = ?"""
     if after is None:
-        text, values = f"""DELETE FROM "{table}" {where}""", []
+        text, values = f"""DELETE FROM "{table}" {where}""", []  # noqa: S608 - our own names
     else:
         was, now = to_item(before), to_item(after)
         changed = {name: value for name, value in now.items() if was.get(name) != value}
@@ -216,7 +225,7 @@ def to_item(record: Record) -> dict[str, Any]:
         "acceptedAt": record.accepted_at,
         "updatedAt": record.updated_at,
         "deadline": record.deadline,
-        "expiresAt": record.expires_at or 0,
+        "expiresAt": record.expires_at,
         "lease": record.lease,
         "generation": record.generation,
         "tries": record.tries,
@@ -226,7 +235,11 @@ def to_item(record: Record) -> dict[str, Any]:
     item: dict[str, Any] = {
         name: {"S": str(value)} for name, value in texts.items() if value or name == "attempt"
     }
-    item |= {name: {"N": _number(value)} for name, value in numbers.items() if value}
+    item |= {
+        name: {"N": _number(value)}
+        for name, value in numbers.items()
+        if value or (name == "expiresAt" and value is not None)
+    }
     if record.attempts:
         item["attempts"] = {
             "L": [
@@ -276,7 +289,7 @@ def from_item(item: dict[str, Any]) -> Record:
         reason=text("reason"),
         detail=text("detail"),
         reference=text("reference"),
-        expires_at=number("expiresAt") or None,
+        expires_at=number("expiresAt") if "expiresAt" in item else None,
         provider_id=text("providerId"),
         provider_body=text("providerBody"),
         attempts=tuple(

@@ -25,10 +25,13 @@ IN_FLIGHT = 32
 
 _CONFIG = Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "max_attempts": 3})
 
+_TABLE_CONFIG = _CONFIG.merge(Config(connect_timeout=1, read_timeout=2))
+"""The table answers within milliseconds; a claim or an outcome cannot wait for a lost packet."""
+
 
 @cache
 def _dynamodb() -> "DynamoDBClient":
-    return boto3.client("dynamodb", config=_CONFIG)
+    return boto3.client("dynamodb", config=_TABLE_CONFIG)
 
 
 @cache
@@ -82,7 +85,9 @@ def courier() -> Courier:
         provider=provider(),
         credentials=credentials(),
         pacer=TablePacer(_dynamodb(), settings.table, settings.messages_per_second),
-        breaker=Breaker(),
+        breaker=Breaker(
+            pause=settings.rules.backoff_min, longest=min(60.0, settings.rules.backoff_max)
+        ),
         executor=ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="send"),
         rules=settings.rules,
         provider_timeout=settings.provider_timeout,
