@@ -231,7 +231,7 @@ class Message(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_address(cls, data: Any) -> Any:  # noqa: ANN401 - whatever JSON can hold
+    def _one_address(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return data
         match [name for name in ADDRESS if data.get(name) is not None]:
