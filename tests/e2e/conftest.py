@@ -14,8 +14,15 @@ import pytest
 from local import processes
 from local.stack import Settings, Stack
 
-# Retries that a test can wait for.
-PARAMETERS = {"BackoffMin": "1", "BackoffMax": "2"}
+SCHEDULED_TEXT = "The template's own schedule"
+PARAMETERS = {
+    # Retries that a test can wait for.
+    "BackoffMin": "1",
+    "BackoffMax": "2",
+    "ScheduleExpression": "rate(1 minute)",
+    "ScheduleSubscriberId": "65f1c0a2b3d4e5f6a7b8d101",
+    "ScheduleText": SCHEDULED_TEXT,
+}
 
 
 @dataclass(frozen=True)

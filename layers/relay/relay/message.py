@@ -258,7 +258,7 @@ class Message(BaseModel):
     @property
     def fingerprint(self) -> str:
         """Tell two envelopes apart without keeping what they say."""
-        content = self.model_dump(mode="json", exclude={"id", "generation"}, exclude_defaults=True)
+        content = self.model_dump(mode="json", exclude={"id", "generation"}, exclude_defaults=True, exclude_none=True)
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -282,7 +282,7 @@ class QueuedMessage(KeyedMessage):
 
     def to_body(self) -> str:
         """Return the message as a queue body: compact JSON that any SQS message may hold."""
-        content = self.model_dump(mode="json", exclude_defaults=True)
+        content = self.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
         body = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
         # SQS takes only characters that XML 1.0 allows; JSON escapes all the others but these two.
         return body.replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
