@@ -1,7 +1,7 @@
 """A message travels through every door, the provider's own example included."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -30,10 +30,10 @@ def example(door: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def sandbox(deployment: Deployment) -> Iterator[Sandbox]:
+def sandbox(deployment: Deployment) -> Sandbox:
     sandbox = Sandbox.at(deployment.facts["sandboxUrl"])
     sandbox.add_subscribers(BOT, [{"id": SUBSCRIBER, "name": "Пример"}])
-    yield sandbox
+    return sandbox
 
 
 def by_http(deployment: Deployment, message: dict[str, Any]) -> None:
@@ -112,7 +112,7 @@ def test_a_bot_and_a_number_are_an_address_too(deployment: Deployment, sandbox: 
     assert (sent["botId"], sent["number"]) == (BOT, number)
 
 
-def test_the_templates_schedule_fires(deployment: Deployment, sandbox: Sandbox) -> None:
+def test_the_templates_schedule_fires(sandbox: Sandbox) -> None:
     until(lambda: sandbox.ledger(text=SCHEDULED_TEXT), "scheduled message", seconds=120)
 
 
@@ -128,7 +128,7 @@ def test_a_refused_message_lies_in_the_dead_letter_queue_with_its_reason(
     assert attributes["reason"] == "http_404"
     assert "subscriberId" in attributes["detail"]
     assert attributes["attempts"] == "1"
-    assert datetime.fromisoformat(attributes["failedAt"])
+    assert datetime.fromisoformat(attributes["failedAt"]) <= datetime.now(UTC)
     assert json.loads(found["Body"]) == {**message, "generation": 1}
     assert sandbox.ledger(text="to nobody") == []
 

@@ -7,7 +7,9 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(look: Callable[[], T], what: str, *, seconds: float = 60.0, every: float = 0.1) -> T:
+def until(
+    look: Callable[[], T | None], what: str, *, seconds: float = 60.0, every: float = 0.1
+) -> T:
     """Return the first truthy thing that `look` sees; fail, naming it, if there is none in time."""
     ends = time.monotonic() + seconds
     while not (seen := look()):

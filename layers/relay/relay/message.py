@@ -258,7 +258,9 @@ class Message(BaseModel):
     @property
     def fingerprint(self) -> str:
         """Tell two envelopes apart without keeping what they say."""
-        content = self.model_dump(mode="json", exclude={"id", "generation"}, exclude_defaults=True, exclude_none=True)
+        content = self.model_dump(
+            mode="json", exclude={"id", "generation"}, exclude_defaults=True, exclude_none=True
+        )
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
