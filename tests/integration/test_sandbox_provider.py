@@ -1,6 +1,7 @@
 """The sandbox's provider endpoints, its ledger and its account."""
 
 import json
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -244,20 +245,40 @@ def test_a_running_sandbox_is_found_by_either_port(sandbox: Sandbox) -> None:
         assert (found.user, found.password) == (sandbox.user, sandbox.password)
 
 
+def events(sandbox: Sandbox, word: bytes, last: str = "") -> bytes:
+    """Listen as the page does until it hears the word."""
+    response = urllib3.request(
+        "GET",
+        f"{sandbox.url}/events",
+        headers={"Last-Event-ID": last} if last else {},
+        preload_content=False,
+        timeout=10,
+    )
+    heard = b""
+    while word not in heard or not heard.endswith(b"\n\n"):
+        heard += response.read1()
+    response.close()
+    return heard
+
+
 def test_the_page_hears_of_messages_but_not_of_credentials(
     caller: Caller, sandbox: Sandbox
 ) -> None:
-    caller.send("before")
-    response = urllib3.PoolManager().request(
-        "GET", f"{sandbox.url}/events", preload_content=False, timeout=10
-    )
-    heard = b""
-    while b"before" not in heard:
-        heard += response.read1()
-    caller.send("after")
-    while b"after" not in heard:
-        heard += response.read1()
-    response.close()
+    caller.send("first")
+    heard = events(sandbox, b"first")
     assert heard.startswith(b"event: reset\n")
-    assert heard.count(b"before") == 1
     assert b"sandbox-password" not in heard
+
+
+def test_a_page_that_comes_back_hears_what_it_missed(caller: Caller, sandbox: Sandbox) -> None:
+    caller.send("first")
+    last = re.findall(rb"^id: (.*)$", events(sandbox, b"first"), re.MULTILINE)[-1].decode()
+    caller.send("second")
+    heard = events(sandbox, b"second", last)
+    assert b"first" not in heard
+    assert b"event: reset" not in heard
+    sandbox.forget()
+    caller.send("third")
+    heard = events(sandbox, b"third", last)  # that ledger is gone
+    assert heard.startswith(b"event: reset\n")
+    assert b"second" not in heard
