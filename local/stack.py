@@ -361,7 +361,7 @@ def _answers(address: str) -> bool:
 
 def _up(settings: Settings) -> None:
     facts = Stack(settings).up()
-    print(f"\nThe stack is up; {settings.home / 'stack.json'} says where. `make down` stops it.")
+    print(f"\nThe stack is up; {settings.home}/stack.json says where. `make down` stops it.")
     print(trial.guide(facts))
 
 
@@ -373,7 +373,9 @@ def _run(settings: Settings) -> None:
             print(f"\n{trial.send(facts)}")
         print(f"{trial.guide(facts)}\n\nThe logs, until Ctrl-C:")
         trial.follow(stack.home, while_=stack.is_running)
-        print("The stack has been stopped.")
+        print("\nThe stack was stopped from elsewhere, or failed; the logs say which.")
+    except KeyboardInterrupt:
+        print()  # that is how a run ends
     finally:
         print("Stopping …")
         stack.stop()

@@ -35,7 +35,10 @@ def send(facts: Mapping[str, str]) -> str:
                     f"{entry['subscriber']} has it from the bot “{entry['bot']}”."
                 )
         time.sleep(0.2)
-    raise TrialError(f"The message was accepted but did not arrive within {ARRIVAL_TIMEOUT:.0f} s.")
+    raise TrialError(
+        f"The message was accepted but did not arrive within {ARRIVAL_TIMEOUT:.0f} s; "
+        ".local/functions.log says why."
+    )
 
 
 def subscriber(facts: Mapping[str, str]) -> str:
