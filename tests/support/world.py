@@ -224,11 +224,11 @@ class MemoryPacer:
         self._rate = rate
         self._next = 0.0
 
-    def reserve(self, count: int) -> Slots:
+    def reserve(self, count: int, *, within: float = HORIZON) -> Slots:
         if self._world.table_down:
             raise StoreUnavailableError("down")
         first = max(self._next, self._world.now - IDLE_SECONDS)
-        if first > self._world.now + HORIZON:
+        if first > self._world.now + within:
             return Slots((), first)
         self._next = first + count / self._rate
         return Slots(tuple(first + i / self._rate for i in range(count)), self._next)

@@ -6,6 +6,7 @@ message next knows that its outcome is unknown. `relay.states` decides; this mod
 """
 
 import logging
+import math
 import random
 import time
 import uuid
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from relay.message import QueuedMessage
-from relay.pacing import Breaker, Pacer
+from relay.pacing import HORIZON, Breaker, Pacer
 from relay.queues import Letter, Queues, dead_letter_body
 from relay.states import (
     Bury,
@@ -192,10 +193,13 @@ class Courier:
         self._jitter = jitter
         self._held_until = 0.0
 
-    def deliver(self, batch: Sequence[Delivery], *, ends_at: float) -> list[Result]:
+    def deliver(
+        self, batch: Sequence[Delivery], *, ends_at: float, start_by: float = math.inf
+    ) -> list[Result]:
         """Deliver each message, or say when to look at it again; in order.
 
-        No POST starts that could not be finished and recorded before `ends_at`.
+        No POST starts that could not be finished and recorded before `ends_at`, and none waits for
+        its slot beyond `start_by`.
         """
         results: dict[int, Result] = {}
         try:
@@ -236,7 +240,7 @@ class Courier:
                 case Refuse(reason, detail):
                     results[i] = self.refuse(message.to_body(), reason, detail)
         results |= self._finish(batch, finishes, letters)
-        results |= self._send(batch, sends, ends_at)
+        results |= self._send(batch, sends, ends_at, start_by)
         return [results[i] for i in range(len(batch))]
 
     def refuse(self, body: str, reason: str, detail: str) -> Result:
@@ -312,7 +316,11 @@ class Courier:
     # ------------------------------------------------------------------------------ sending
 
     def _send(
-        self, batch: Sequence[Delivery], sends: Sequence[tuple[int, Send]], ends_at: float
+        self,
+        batch: Sequence[Delivery],
+        sends: Sequence[tuple[int, Send]],
+        ends_at: float,
+        start_by: float,
     ) -> Mapping[int, Result]:
         results: dict[int, Result] = {}
         if not sends:
@@ -327,12 +335,14 @@ class Courier:
         results |= {i: self._back_off(batch[i], "provider_failing") for i, _ in sends[len(ready) :]}
         if not ready:
             return results
+        now = self._clock()
+        latest = min(start_by, self._last_start(ends_at))
         try:
-            slots = self._pacer.reserve(len(ready))
+            slots = self._pacer.reserve(len(ready), within=min(HORIZON, max(0.0, latest - now)))
         except StoreUnavailableError as error:
             log.warning("no pace", extra={"reason": str(error)})
             return results | {i: self._back_off(batch[i], "table_unavailable") for i, _ in ready}
-        in_time = [at for at in slots.times if at <= self._last_start(ends_at)]
+        in_time = [at for at in slots.times if at <= latest]
         paced = ready[: len(in_time)]
         wait_for_slot = max(1.0, slots.next - self._clock())
         results |= {i: Later(wait_for_slot, "pace") for i, _ in ready[len(paced) :]}

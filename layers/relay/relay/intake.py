@@ -34,7 +34,12 @@ class NotTaken:
     reason: str
 
 
-Answer = Accepted | KeyReused | NotTaken
+@dataclass(frozen=True, slots=True)
+class InProgress:
+    """An earlier call with this id is just being taken back; repeat in a moment."""
+
+
+Answer = Accepted | KeyReused | NotTaken | InProgress
 
 
 def fresh_id() -> str:
@@ -93,6 +98,8 @@ class Intake:
                     answers.append(Accepted(record, replayed=True))
                     if record.state is State.QUEUED and not record.tries:
                         to_queue.append(i)
+                case Conflict():
+                    answers.append(InProgress())
                 case _:
                     answers.append(NotTaken("the table does not take messages now"))
         refused = self._queues.send([messages[i] for i in to_queue], delay)

@@ -29,7 +29,8 @@ from pydantic_core import CoreSchema, PydanticCustomError
 from pydantic_core.core_schema import no_info_after_validator_function
 
 MAX_TEXT = 4096
-"""Length of a text, as `telegram_length` counts it (Telegram Bot API, sendMessage)."""
+"""Characters of a text, each code point one, as the Bot API's server counts them: TDLib refuses a
+bot's message by `utf8_length(text) > message_text_length_max` (td/telegram/MessageContent.cpp)."""
 MAX_BUTTONS = 100
 MAX_BUTTON_TEXT = 256
 MAX_URL = 2048
@@ -52,21 +53,6 @@ class OnUnknown(StrEnum):
 
     HOLD = "hold"
     RESEND = "resend"
-
-
-def telegram_length(text: str) -> int:
-    """Return a text's length in UTF-16 code units, the unit Telegram counts in."""
-    return len(text.encode("utf-16-le", "surrogatepass")) // 2
-
-
-def _at_most_a_telegram_text(text: str) -> str:
-    if (length := telegram_length(text)) > MAX_TEXT:
-        raise PydanticCustomError(
-            "too_long",
-            "has {length} characters as Telegram counts them; shorten it to {limit}",
-            {"length": length, "limit": MAX_TEXT},
-        )
-    return text
 
 
 @dataclass(frozen=True)
@@ -136,7 +122,6 @@ Text = Annotated[
     str,
     Field(min_length=1, max_length=MAX_TEXT),
     _Matching(r"\S", "must not be blank"),
-    AfterValidator(_at_most_a_telegram_text),
 ]
 
 Time = Annotated[
@@ -218,7 +203,7 @@ class Message(BaseModel):
         "A leading +, spaces, dashes and brackets are stripped.",
     )
     text: Text = Field(
-        description="1 to 4096 characters, as Telegram counts them: UTF-16 code units."
+        description="1 to 4096 characters, each Unicode code point one, as Telegram counts them."
     )
     buttons: Annotated[tuple[Button, ...], Field(max_length=MAX_BUTTONS)] = ()
     on_unknown: OnUnknown | None = Field(

@@ -47,8 +47,8 @@ class Slots:
 class Pacer(Protocol):
     """What the relay needs of a pacer."""
 
-    def reserve(self, count: int) -> Slots:
-        """Take up to `count` slots."""
+    def reserve(self, count: int, *, within: float = HORIZON) -> Slots:
+        """Take up to `count` slots, the first of them no further off than `within` seconds."""
         ...
 
     def hold(self, until: float) -> None:
@@ -72,8 +72,8 @@ class TablePacer:
         self._rate = rate
         self._clock = clock
 
-    def reserve(self, count: int) -> Slots:
-        """Take up to `count` slots within the horizon.
+    def reserve(self, count: int, *, within: float = HORIZON) -> Slots:
+        """Take up to `count` slots, the first of them no further off than `within` seconds.
 
         One write does it, unless another run's came in between. Raises StoreUnavailableError if
         the table does not answer.
@@ -81,7 +81,7 @@ class TablePacer:
         now = self._clock()
         if not self._rate:
             return self._unpaced(now, count)
-        count = min(count, max(1, int(self._rate * HORIZON)))
+        count = min(count, max(1, int(self._rate * within)))
         block = count / self._rate
         floor = now - IDLE_SECONDS
         # The line is busy: append to it. Or idle: start it anew. One of the two always holds,
@@ -90,11 +90,11 @@ class TablePacer:
             busy = self._update(
                 "SET #next = #next + :block",
                 "#next >= :floor AND #next <= :limit",
-                {":block": block, ":floor": floor, ":limit": now + HORIZON},
+                {":block": block, ":floor": floor, ":limit": now + within},
             )
             if busy.applied:
                 return self._slots(busy.next - block, count)
-            if busy.next > now + HORIZON:
+            if busy.next > now + within:
                 return Slots((), busy.next)
             idle = self._update(
                 "SET #next = :end",

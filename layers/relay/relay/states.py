@@ -9,12 +9,16 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Literal
 
 from relay.message import OnUnknown, QueuedMessage
 from smsgold.responses import Outcome, Verdict
 
 KEPT_ATTEMPTS = 20
 """How many attempts and events a record remembers, the latest ones."""
+
+EARLY = 1.0
+"""Seconds before its time at which a retry is made all the same."""
 
 LONGEST_LIFE = 12 * 86400.0
 """No deadline is later than this after acceptance: a queue forgets a message after 14 days."""
@@ -98,7 +102,8 @@ class Record:
     attempt: str = ""
     """The id of the last claim; it guards every later write."""
     lease: float = 0.0
-    """While sending: when the claim's owner can no longer be at work."""
+    """While sending: when the claim's owner can no longer be at work; while queued: when the next
+    try may be made, whichever copy of the message comes first."""
     tries: int = 0
     ambiguous: int = 0
     """Attempts whose outcome nobody knows, made again by `resend` or by a redrive."""
@@ -236,6 +241,9 @@ def decide(
     if record.state in TERMINAL:
         return Bury(record) if record.dead_letter is DeadLetter.DUE else Drop(record)
     if record.state is State.QUEUED:
+        # A copy that is a moment early, as whole seconds of a queue can make it, is on time.
+        if record.lease - EARLY > now and now < record.deadline:
+            return Wait(record.lease, record)
         return _send_unless_too_late(record, record, now)
     if record.lease > now:
         return Wait(record.lease, record)
@@ -318,9 +326,8 @@ def settle(
     time_left = record.deadline - now
     wait = backoff(tried.tries, verdict.retry_after, rules, time_left=time_left, jitter=jitter)
     # The last try comes at the deadline, not after it.
-    return Settlement(
-        Change(record, replace(tried, state=State.QUEUED)), max(1.0, min(wait, time_left - 1.0))
-    )
+    wait = max(1.0, min(wait, time_left - 1.0))
+    return Settlement(Change(record, replace(tried, state=State.QUEUED, lease=now + wait)), wait)
 
 
 def backoff(
@@ -348,8 +355,27 @@ def cancel(record: Record, now: float) -> Change | None:
         return None
     return Change(
         record,
-        replace(record, state=State.CANCELED, reason="canceled", updated_at=now),
+        replace(record, state=State.CANCELED, lease=0.0, reason="canceled", updated_at=now),
     )
+
+
+def resolve(record: Record, state: Literal[State.SENT, State.FAILED], now: float) -> Change | None:
+    """Return the step by which a person who found out ends an unknown message; None for others."""
+    if record.state is not State.UNKNOWN:
+        return None
+    found_out = Event(now, f"resolved as {state}")
+    resolved = replace(
+        record,
+        state=state,
+        updated_at=now,
+        history=(*record.history, found_out)[-KEPT_ATTEMPTS:],
+    )
+    if state is State.SENT:
+        # Nothing is left to redrive; a letter that lies there already would be dropped: see decide.
+        due = record.dead_letter is DeadLetter.DUE
+        kept = DeadLetter.NONE if due else record.dead_letter
+        resolved = replace(resolved, reason="", detail="", dead_letter=kept)
+    return Change(record, resolved)
 
 
 def buried(record: Record) -> Change:

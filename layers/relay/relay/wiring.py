@@ -8,6 +8,8 @@ import boto3
 from botocore.config import Config
 
 from relay.delivery import Courier
+from relay.desk import Desk
+from relay.directory import Directory
 from relay.intake import Intake
 from relay.logs import redact
 from relay.pacing import Breaker, TablePacer
@@ -92,3 +94,15 @@ def courier() -> Courier:
         rules=settings.rules,
         provider_timeout=settings.provider_timeout,
     )
+
+
+@cache
+def desk() -> Desk:
+    """Return what the API's callers deal with."""
+    return Desk(store=store(), queues=queues(), intake=intake(), courier=courier())
+
+
+@cache
+def directory() -> Directory:
+    """Return the provider's lists."""
+    return Directory(provider(), credentials())

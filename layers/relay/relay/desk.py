@@ -1,0 +1,149 @@
+"""What a caller may do with single messages: hand one in and wait for it, look, cancel, resolve."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from relay.delivery import Courier, Delivery, Done
+from relay.intake import Accepted, Answer, Intake
+from relay.message import QueuedMessage
+from relay.queues import Queues
+from relay.states import TERMINAL, Change, Record, State, cancel, resolve
+from relay.store import Applied, Conflict, Store, StoreUnavailableError
+
+POLL_SECONDS = 0.5
+"""Between two looks at a message that somebody else is busy with."""
+
+TRIES = 5
+"""Rounds in which a record may change between being read and being written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The message's state does not allow it."""
+
+    record: Record
+
+
+class Desk:
+    """The relay as the HTTP API's callers see it."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        queues: Queues,
+        intake: Intake,
+        courier: Courier,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._store = store
+        self._queues = queues
+        self._intake = intake
+        self._courier = courier
+        self._clock = clock
+        self._sleep = sleep
+
+    def accept(self, messages: Sequence[QueuedMessage]) -> list[Answer]:
+        """Accept messages for delivery from the queue; answer in order, ids distinct."""
+        return self._intake.accept(messages, door="http")
+
+    def accept_and_wait(self, message: QueuedMessage, *, seconds: float, ends_at: float) -> Answer:
+        """Accept a message and try to send it at once, for so many seconds; answer how it stands.
+
+        The queue has its copy first, held back until this run is surely over at `ends_at`: whatever
+        stops the run, the message goes on from there. An exchange with the provider that has begun
+        in time is seen through, so the answer can come later than asked for, never after `ends_at`.
+        """
+        until = min(self._clock() + seconds, ends_at)
+        delay = math.ceil(ends_at - self._clock()) + 1
+        [answer] = self._intake.accept([message], door="http", delay=delay)
+        match answer:
+            case Accepted(record, replayed=True):
+                # Not ours to send: an earlier call's run, or the queue's, is at it or will be.
+                return Accepted(self._watch(record, until), replayed=True)
+            case Accepted(record):
+                return Accepted(self._deliver(message, record, until, ends_at))
+        return answer
+
+    def look_up(self, id_: str) -> Record | None:
+        """Return what is known of a message."""
+        return self._store.load([id_]).get(id_)
+
+    def cancel(self, id_: str) -> Record | Refused | None:
+        """Cancel a message that waits; None if there is none of this id."""
+
+        def step(record: Record) -> Change | None:
+            return cancel(record, self._clock())
+
+        return self._end(id_, State.CANCELED, step)
+
+    def resolve(
+        self, id_: str, state: Literal[State.SENT, State.FAILED]
+    ) -> Record | Refused | None:
+        """End an unknown message as a person found out it went; None if there is none."""
+
+        def step(record: Record) -> Change | None:
+            return resolve(record, state, self._clock())
+
+        return self._end(id_, state, step)
+
+    def _end(
+        self, id_: str, state: State, step: Callable[[Record], Change | None]
+    ) -> Record | Refused | None:
+        """Take a step to a state, on the record as it is at the moment of the write."""
+        record = self.look_up(id_)
+        for _ in range(TRIES):
+            if record is None:
+                return None
+            if (change := step(record)) is None:
+                # Asked for twice: the second answer is the first one's.
+                return record if record.state is state and _by_hand(record) else Refused(record)
+            match self._store.apply([change]):
+                case [Applied(written)] if written:
+                    return written
+                case [Conflict(current)]:
+                    record = current
+                case _:
+                    break
+        raise StoreUnavailableError("the step was not written")
+
+    def _deliver(
+        self, message: QueuedMessage, record: Record, until: float, ends_at: float
+    ) -> Record:
+        """Try until the message is final, or its next try would come too late."""
+        delivery = Delivery(message, door="http", sent_at=record.accepted_at)
+        while True:
+            [result] = self._courier.deliver([delivery], ends_at=ends_at, start_by=until)
+            record = result.record or record
+            if isinstance(result, Done):
+                return record
+            if result.reason == "another_run":
+                return self._watch(record, until)
+            if result.reason == "run_ends" or self._clock() + result.seconds > until:
+                break
+            self._sleep(result.seconds)
+        if self._clock() + result.seconds < ends_at:
+            # Sooner than the copy that is held back; if this one fails, that one is still there.
+            self._queues.send([message], math.ceil(result.seconds))
+        return record
+
+    def _watch(self, record: Record, until: float) -> Record:
+        """Look until a message that somebody else sends is final, or the time is up."""
+        while record.state not in TERMINAL and self._clock() + POLL_SECONDS <= until:
+            self._sleep(POLL_SECONDS)
+            try:
+                record = self.look_up(record.id) or record
+            except StoreUnavailableError:
+                break  # it is accepted all the same
+        return record
+
+
+def _by_hand(record: Record) -> bool:
+    """Tell whether a person brought the message into its state."""
+    if record.state is State.CANCELED:
+        return True
+    return bool(record.history) and record.history[-1].what == f"resolved as {record.state}"

@@ -1,0 +1,140 @@
+"""The OpenAPI document, made from the routes and completed with what holds for every one."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from aws_lambda_powertools.event_handler import APIGatewayRestResolver
+from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
+from pydantic import BaseModel
+
+from relay.http.problems import CONTENT_TYPE, Problem
+
+TITLE = "smsgold-relay"
+VERSION = "1.0.0"
+SUMMARY = "Messages to the subscribers of Telegram bots, through SMS Gold."
+
+DESCRIPTION = """\
+Hand a message in and the relay sees to its delivery: none is lost, and none is sent twice by
+surprise. Errors are RFC 9457 problem details; docs/api.md explains each of them.
+"""
+
+SECURITY_SCHEMES = {
+    "apiKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "x-api-key",
+        "description": "The default: a key of the stack's usage plan.",
+    },
+    "iam": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Authorization",
+        "description": "With ApiAuth=iam: AWS Signature Version 4, service execute-api.",
+        "x-amazon-apigateway-authtype": "awsSigv4",
+    },
+}
+
+TAGS = {
+    "messages": "Single messages and batches, their state, and what can be done about it.",
+    "bots": "The provider's own lists.",
+    "contract": "This document.",
+}
+"""What the routes are grouped by, in this order."""
+
+POWERTOOLS_OWN = {"HTTPValidationError", "ValidationError", "ResponseValidationError"}
+"""Bodies of errors that the relay answers in its own way."""
+
+ALWAYS = {
+    403: "No valid API key, or no valid signature.",
+    404: "No such address, or nothing of this name.",
+    429: "Too many requests; repeat later.",
+    500: "Something went wrong inside; repeat later.",
+    503: "The relay cannot take it now; repeat later.",
+}
+WITH_BODY = {
+    400: "Not JSON, or a header that cannot be read.",
+    413: "The body is larger than 256 KiB.",
+    415: "The body is not declared as JSON.",
+    422: "A field breaks a rule, or the idempotency key belongs to another message.",
+}
+
+
+def answer(
+    description: str, model: type[BaseModel] | None = None, **headers: str
+) -> OpenAPIResponse:
+    """Describe an answer: its body, and headers by name, `_` for `-`; of errors only the text."""
+    described: dict[str, Any] = {"description": description}
+    if model:
+        described["content"] = {"application/json": {"model": model}}
+    if headers:
+        described["headers"] = {
+            name.replace("_", "-"): {"description": text, "schema": {"type": "string"}}
+            for name, text in headers.items()
+        }
+    return described  # type: ignore[return-value] # a TypedDict of just these members
+
+
+def document(app: APIGatewayRestResolver) -> dict[str, Any]:
+    """Return the app's OpenAPI document."""
+    made: dict[str, Any] = json.loads(
+        app.get_openapi_json_schema(
+            title=TITLE, version=VERSION, summary=SUMMARY, description=DESCRIPTION
+        )
+    )
+    made["servers"] = [
+        {
+            "url": "https://{api}.execute-api.{region}.amazonaws.com/v1",
+            "variables": {"api": {"default": "api-id"}, "region": {"default": "us-east-1"}},
+        }
+    ]
+    made["security"] = [{name: []} for name in SECURITY_SCHEMES]
+    made["tags"] = [{"name": name, "description": text} for name, text in TAGS.items()]
+    made["paths"] = {
+        path: {method: _completed(operation) for method, operation in made["paths"][path].items()}
+        for path in sorted(made["paths"])
+    }
+    schemas = {n: s for n, s in made["components"]["schemas"].items() if n not in POWERTOOLS_OWN}
+    problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= {**problem.pop("$defs"), "Problem": problem}
+    made["components"] = {
+        "schemas": {name: _untitled(schemas[name]) for name in sorted(schemas)},
+        "securitySchemes": SECURITY_SCHEMES,
+    }
+    return made
+
+
+def _completed(operation: Mapping[str, Any]) -> dict[str, Any]:
+    """Give an operation the errors that any has, every error its body, a header its own name."""
+    own = {int(status): dict(told) for status, told in operation["responses"].items()}
+    own.pop(422, None)  # Powertools' own
+    general = ALWAYS | (WITH_BODY if "requestBody" in operation else {})
+    responses: dict[int, dict[str, Any]] = {s: {"description": t} for s, t in general.items()}
+    responses |= own
+    for status, response in responses.items():
+        if status >= 400:
+            schema = {"$ref": "#/components/schemas/Problem"}
+            response["content"] = {CONTENT_TYPE: {"schema": schema}}
+    completed = {**operation, "responses": {str(s): responses[s] for s in sorted(responses)}}
+    if "parameters" in operation:
+        completed["parameters"] = [_parameter(each) for each in operation["parameters"]]
+    return completed
+
+
+def _parameter(parameter: Mapping[str, Any]) -> dict[str, Any]:
+    """Say of a parameter that may be absent just that, and not that it may be null."""
+    schema = dict(parameter["schema"])
+    given, *_ = schema.pop("anyOf", [{}])
+    for name in ("title", "description"):
+        schema.pop(name, None)
+    named = parameter["name"].title() if parameter["in"] == "header" else parameter["name"]
+    return {**parameter, "name": named, "schema": {**given, **schema}}
+
+
+def _untitled(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop the titles that pydantic makes of a field's name."""
+    properties = {
+        name: {key: value for key, value in field.items() if key != "title"}
+        for name, field in schema.get("properties", {}).items()
+    }
+    return {**schema, **({"properties": properties} if properties else {})}

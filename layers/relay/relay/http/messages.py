@@ -1,0 +1,408 @@
+"""The routes of single messages and of batches of them."""
+
+import logging
+import time
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler.api_gateway import Router
+from aws_lambda_powertools.event_handler.openapi.params import Header, Path
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation
+from pydantic.alias_generators import to_camel
+
+from relay.desk import Desk, Refused
+from relay.http import problems, requests
+from relay.http.contract import answer
+from relay.http.problems import Problem, ProblemError
+from relay.intake import Accepted, Answer, InProgress, KeyReused, fresh_id, queued, scoped_id
+from relay.message import (
+    ID_PATTERN,
+    InvalidMessageError,
+    KeyedMessage,
+    Message,
+    QueuedMessage,
+    model_config,
+    rfc3339,
+    validate,
+)
+from relay.states import TERMINAL, Record, State
+
+MAX_BATCH = 100
+
+ANSWER_SECONDS = 1.0
+"""Kept at an invocation's end for the answer's way back."""
+
+log = logging.getLogger(__name__)
+
+Id = Annotated[str, Path(pattern=ID_PATTERN, description="The message's id.")]
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="The same key and body again: the same message, not another one. "
+        "1 to 255 printable ASCII characters, bare or in quotes.",
+        json_schema_extra={"pattern": requests.KEY_PATTERN, "examples": ["order-4711-paid"]},
+    ),
+]
+Prefer = Annotated[
+    str | None,
+    Header(
+        alias="Prefer",
+        description="`wait=N` tries to send at once and waits for up to N seconds (20 at most) "
+        "for the final state; see RFC 7240.",
+        json_schema_extra={"examples": ["wait=10"]},
+    ),
+]
+
+
+# ------------------------------------------------------------------------------- the bodies
+
+
+class Batch(BaseModel):
+    """Up to 100 messages, each accepted or refused on its own."""
+
+    model_config = model_config
+
+    # Checked one by one, so that one bad item does not refuse the others.
+    messages: Annotated[
+        list[SkipValidation[KeyedMessage]], Field(min_length=1, max_length=MAX_BATCH)
+    ]
+
+
+class Resolution(BaseModel):
+    """What a person found out about a message whose outcome was unknown."""
+
+    model_config = model_config
+
+    as_: Annotated[
+        Literal["sent", "failed"],
+        Field(alias="as", description="Whether the subscriber got it.", examples=["sent"]),
+    ]
+
+
+# ------------------------------------------------------------------------------ the answers
+
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True)
+
+    def response(self, status: HTTPStatus, **headers: str) -> Response[Any]:
+        return Response(
+            status_code=status,
+            content_type="application/json",
+            headers={name.replace("_", "-"): value for name, value in headers.items()},
+            body=self.model_dump_json(by_alias=True, exclude_none=True),
+        )
+
+
+class MessageReceipt(_Answer):
+    """A message and where it stands."""
+
+    id: str
+    status: State
+
+
+class AttemptMade(_Answer):
+    """One exchange with the provider."""
+
+    at: Time
+    outcome: str
+    reason: str
+    milliseconds: int
+
+
+class EventNoted(_Answer):
+    """Something other than an attempt that changed a message, such as a redrive."""
+
+    at: Time
+    what: str
+
+
+class MessageState(MessageReceipt):
+    """Everything that is known of a message; its text, number and buttons are not."""
+
+    accepted_at: Time
+    updated_at: Time
+    deadline: Annotated[Time, Field(description="No try is made after it.")]
+    expires_at: Time | None = None
+    reference: str | None = None
+    provider_id: Annotated[str, Field(description="The provider's id of it.")] | None = None
+    reason: Annotated[str, Field(description="Why it is not sent; a stable code.")] | None = None
+    detail: Annotated[str, Field(description="The same in words, often the provider's.")] | None = (
+        None
+    )
+    tries: Annotated[int, Field(description="Attempts made.")]
+    ambiguous: Annotated[
+        int, Field(description="Attempts with an unknown outcome that were made again.")
+    ]
+    attempts: Annotated[list[AttemptMade], Field(description="The latest 20.")]
+    history: list[EventNoted]
+
+    @classmethod
+    def of(cls, record: Record) -> "MessageState":
+        """Return a record as callers see it."""
+        return cls(
+            id=record.id,
+            status=record.state,
+            accepted_at=rfc3339(record.accepted_at),
+            updated_at=rfc3339(record.updated_at),
+            deadline=rfc3339(record.deadline),
+            expires_at=rfc3339(record.expires_at) if record.expires_at else None,
+            reference=record.reference or None,
+            provider_id=record.provider_id or None,
+            reason=record.reason or None,
+            detail=record.detail or None,
+            tries=record.tries,
+            ambiguous=record.ambiguous,
+            attempts=[
+                AttemptMade(
+                    at=rfc3339(attempt.at),
+                    outcome=attempt.outcome,
+                    reason=attempt.reason,
+                    milliseconds=attempt.milliseconds,
+                )
+                for attempt in record.attempts
+            ],
+            history=[EventNoted(at=rfc3339(event.at), what=event.what) for event in record.history],
+        )
+
+
+class BatchResult(_Answer):
+    """What became of one item: `id` and `status`, or `error`."""
+
+    index: int
+    id: str | None = None
+    status: State | None = None
+    replayed: Annotated[bool, Field(description="An earlier call brought it already.")] | None = (
+        None
+    )
+    error: Problem | None = None
+
+
+class BatchAnswer(_Answer):
+    """What became of each item, in order."""
+
+    results: list[BatchResult]
+
+
+# ------------------------------------------------------------------------------- the routes
+
+
+def routes(desk: Desk) -> Router:
+    """Return the routes under /messages."""
+    router = Router()  # type: ignore[no-untyped-call] # Powertools' own
+
+    @router.post(
+        "/messages",
+        operation_id="sendMessage",
+        summary="Send a message",
+        tags=["messages"],
+        responses={
+            200: answer(
+                "With `Prefer: wait`: the message's final state.",
+                MessageState,
+                Location="Where to ask for its state.",
+                Preference_Applied="The seconds waited for.",
+                Idempotency_Replayed="`true` if an earlier request brought it.",
+            ),
+            202: answer(
+                "Accepted. With `Prefer: wait`: not final yet; the body is the state so far.",
+                MessageReceipt,
+                Location="Where to ask for its state.",
+                Preference_Applied="The seconds waited for.",
+                Idempotency_Replayed="`true` if an earlier request brought it.",
+            ),
+            409: answer("The first request with this key is still in progress; repeat."),
+        },
+    )
+    def send(message: Message, key: Key = None, prefer: Prefer = None) -> Response[Any]:
+        del key, prefer  # described by their types, read where repeated headers can be seen
+        event = router.current_event.raw_event
+        given = requests.idempotency_key(event)
+        id_ = scoped_id("http", requests.caller(event), given) if given else fresh_id()
+        seconds = requests.wait(event)
+        if not seconds:
+            [result] = desk.accept([queued(message, id_)])
+            accepted = _accepted(result)
+            return MessageReceipt(id=id_, status=accepted.record.state).response(
+                HTTPStatus.ACCEPTED, **_headers(accepted)
+            )
+        left = router.lambda_context.get_remaining_time_in_millis() / 1000
+        ends_at = time.time() + left - ANSWER_SECONDS
+        accepted = _accepted(
+            desk.accept_and_wait(queued(message, id_), seconds=seconds, ends_at=ends_at)
+        )
+        final = accepted.record.state in TERMINAL
+        return MessageState.of(accepted.record).response(
+            HTTPStatus.OK if final else HTTPStatus.ACCEPTED,
+            **_headers(accepted),
+            Preference_Applied=f"wait={seconds}",
+        )
+
+    @router.post(
+        "/messages/batch",
+        operation_id="sendMessages",
+        summary="Send up to 100 messages",
+        tags=["messages"],
+        responses={202: answer("Read; each item's result says if it is accepted.", BatchAnswer)},
+    )
+    def send_batch(batch: Batch, key: Key = None) -> Response[Any]:
+        del key
+        event = router.current_event.raw_event
+        results = _accept_all(
+            desk, batch.messages, requests.caller(event), requests.idempotency_key(event)
+        )
+        return BatchAnswer(results=results).response(HTTPStatus.ACCEPTED)
+
+    @router.get(
+        "/messages/<id>",
+        operation_id="getMessage",
+        summary="Ask how a message stands",
+        tags=["messages"],
+        responses={200: answer("Its state.", MessageState)},
+    )
+    def look_up(id: Id) -> Response[Any]:  # noqa: A002 - the contract's name
+        return _state(desk.look_up(id), problems.INTERNAL)
+
+    @router.delete(
+        "/messages/<id>",
+        operation_id="cancelMessage",
+        summary="Cancel a message that waits",
+        tags=["messages"],
+        responses={
+            200: answer("Canceled; it will never be sent.", MessageState),
+            409: answer("It is not queued any more, or may have been sent; `state` says."),
+        },
+    )
+    def cancel(id: Id) -> Response[Any]:  # noqa: A002 - the contract's name
+        return _state(desk.cancel(id), problems.NOT_CANCELABLE)
+
+    @router.post(
+        "/messages/<id>/resolve",
+        operation_id="resolveMessage",
+        summary="Say what became of an unknown message",
+        tags=["messages"],
+        responses={
+            200: answer("Recorded.", MessageState),
+            409: answer("Its outcome is not unknown; `state` says what it is."),
+        },
+    )
+    def resolve(id: Id, resolution: Resolution) -> Response[Any]:  # noqa: A002 - the contract's name
+        state: Literal[State.SENT, State.FAILED] = (
+            State.SENT if resolution.as_ == "sent" else State.FAILED
+        )
+        return _state(desk.resolve(id, state), problems.NOT_UNKNOWN)
+
+    return router
+
+
+def _accepted(result: Answer) -> Accepted:
+    """Return an acceptance, or raise what became of it instead."""
+    if not isinstance(result, Accepted):
+        raise _refusal(result)
+    extra = {
+        "message_id": result.record.id,
+        "state": result.record.state,
+        "replayed": result.replayed,
+    }
+    log.info("accepted", extra=extra)
+    return result
+
+
+def _refusal(result: Answer) -> ProblemError:
+    match result:
+        case KeyReused():
+            return ProblemError(
+                problems.KEY_REUSED,
+                "This key came with another body before; choose a new key for a new message.",
+            )
+        case InProgress():
+            return ProblemError(
+                problems.IN_PROGRESS,
+                "Repeat the request in a moment, with the same key.",
+                headers={"Retry-After": "1"},
+            )
+        case _:
+            return problems.unavailable("The message was not accepted.")
+
+
+def _headers(accepted: Accepted) -> dict[str, str]:
+    # Relative to the request's own address: the relay does not know under which base path of a
+    # stage or a custom domain it is reached.
+    location = {"Location": f"./messages/{accepted.record.id}"}
+    return location | ({"Idempotency_Replayed": "true"} if accepted.replayed else {})
+
+
+def _state(result: Record | Refused | None, refusal: problems.Kind) -> Response[Any]:
+    """Answer with a message's state, or say why not."""
+    match result:
+        case None:
+            raise ProblemError(problems.NOT_FOUND, "No message has this id.")
+        case Refused(record):
+            raise ProblemError(
+                refusal,
+                f"The message is {record.state}; GET it to learn more.",
+                state=record.state,
+            )
+    return MessageState.of(result).response(HTTPStatus.OK)
+
+
+def _accept_all(
+    desk: Desk, items: Sequence[object], caller: str, key: str | None
+) -> list[BatchResult]:
+    """Accept each item that is a message; the key, if any, stands for items without an id."""
+    errors: dict[int, ProblemError] = {}
+    envelopes: dict[int, QueuedMessage] = {}
+    first: dict[str, int] = {}
+    for index, item in enumerate(items):
+        try:
+            message = validate(KeyedMessage, item)
+        except InvalidMessageError as error:
+            errors[index] = problems.invalid(error.problems, within=("messages", index))
+            continue
+        if message.id:
+            id_ = scoped_id("http", caller, message.id)
+        else:
+            id_ = scoped_id("http", caller, key, str(index)) if key else fresh_id()
+        envelopes[index] = queued(message, id_)
+        first.setdefault(id_, index)
+    distinct = [envelopes[index] for index in first.values()]
+    answers = dict(zip(first, desk.accept(distinct), strict=True))
+
+    results: list[BatchResult] = []
+    for index in range(len(items)):
+        if index in errors:
+            results.append(_refused(index, errors[index]))
+            continue
+        envelope = envelopes[index]
+        assert envelope.id
+        result, earlier = answers[envelope.id], first[envelope.id]
+        if isinstance(result, Accepted) and earlier != index:
+            # The same id twice in one batch is a repeat like any other.
+            same = envelopes[earlier].fingerprint == envelope.fingerprint
+            result = Accepted(result.record, replayed=True) if same else KeyReused(result.record)
+        results.append(_batch_result(index, result))
+    log.info(
+        "accepted",
+        extra={"message_ids": [r.id for r in results if r.id], "refused": len(errors)},
+    )
+    return results
+
+
+def _batch_result(index: int, result: Answer) -> BatchResult:
+    if not isinstance(result, Accepted):
+        return _refused(index, _refusal(result))
+    return BatchResult(
+        index=index,
+        id=result.record.id,
+        status=result.record.state,
+        replayed=True if result.replayed else None,
+    )
+
+
+def _refused(index: int, problem: ProblemError) -> BatchResult:
+    return BatchResult(index=index, error=Problem.model_validate(problem.body()))

@@ -1,0 +1,83 @@
+"""What the routes read of a request beside its body: who asks, how often, how patiently."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from relay.http.problems import MALFORMED, TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, ProblemError
+
+MAX_BODY = 256 * 1024
+"""Bytes of a request's body."""
+
+LONGEST_WAIT = 20
+"""Seconds; an exchange begun by then still ends within API Gateway's 29."""
+
+KEY_PATTERN = r'^(?:[!#-~][ -~]{0,254}|"(?:[ !#-\[\]-~]|\\["\\]){1,255}")$'
+"""An idempotency key: printable ASCII, bare or as a string of RFC 8941, 1 to 255 characters."""
+
+_KEY = re.compile(KEY_PATTERN)
+_WAIT = re.compile(r'^\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?:;.*)?$', re.IGNORECASE)
+
+Event = Mapping[str, Any]
+
+
+def body_problem(event: Event) -> ProblemError | None:
+    """Return the problem of a body that is too large or not declared as JSON, if it has one."""
+    body = event.get("body")
+    if not body:
+        return None
+    # base64 makes three bytes four characters; JSON that needs it is nobody's.
+    size = len(body) * 3 // 4 if event.get("isBase64Encoded") else len(body.encode())
+    if size > MAX_BODY:
+        return ProblemError(TOO_LARGE, f"Send at most {MAX_BODY} bytes, or several requests.")
+    types = header(event, "content-type")
+    media_type = types[-1].partition(";")[0].strip().lower() if types else "application/json"
+    if media_type != "application/json":
+        return ProblemError(UNSUPPORTED_MEDIA_TYPE, "Send Content-Type: application/json.")
+    return None
+
+
+def header(event: Event, name: str) -> list[str]:
+    """Return every value of a header, in the order they were sent."""
+    many = event.get("multiValueHeaders") or {
+        key: [value] for key, value in (event.get("headers") or {}).items()
+    }
+    return [value for key, values in many.items() if key.lower() == name for value in values]
+
+
+def idempotency_key(event: Event) -> str | None:
+    """Return the Idempotency-Key, unquoted, or None; raise ProblemError if it is no key."""
+    values = header(event, "idempotency-key")
+    if not values:
+        return None
+    if len(values) > 1 or not _KEY.match(values[0]):
+        raise ProblemError(
+            MALFORMED,
+            "Send one Idempotency-Key of 1 to 255 printable ASCII characters, bare or in quotes.",
+        )
+    key = values[0]
+    return re.sub(r"\\(.)", r"\1", key[1:-1]) if key.startswith('"') else key
+
+
+def wait(event: Event) -> int:
+    """Return the seconds that `Prefer: wait=N` grants (RFC 7240), 0 without; at most the longest.
+
+    A preference that is not understood is ignored, and of two the first counts, as the RFC says.
+    """
+    preferences = ",".join(header(event, "prefer")).split(",")
+    for preference in preferences:
+        if found := _WAIT.match(preference):
+            return min(int(found[1]), LONGEST_WAIT)
+    return 0
+
+
+def caller(event: Event) -> str:
+    """Return who asks: the API key's id, or the IAM user or role, whatever its session."""
+    identity = event["requestContext"].get("identity") or {}
+    if key_id := identity.get("apiKeyId"):
+        return f"key:{key_id}"
+    if arn := identity.get("userArn"):
+        # arn:…:assumed-role/Role/session: a role's sessions are one caller.
+        head, slash, rest = arn.partition(":assumed-role/")
+        return f"iam:{head}{slash}{rest.partition('/')[0]}"
+    return ""
