@@ -1,5 +1,7 @@
 """The HTTP door."""
 
+from relay.startup import ready
+
 import json
 from typing import Any
 
@@ -37,3 +39,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         return problem.raw(request_id)
     answer: dict[str, Any] = app.resolve(event, context)
     return answer
+
+
+ready()

@@ -1,5 +1,7 @@
 """Accepts the messages that schedules send."""
 
+from relay.startup import ready
+
 from datetime import datetime
 from typing import Any
 
@@ -41,3 +43,6 @@ def firing(planned: str, invocation: str) -> str:
         return datetime.fromisoformat(planned).isoformat()
     except ValueError:
         return invocation
+
+
+ready()

@@ -1,5 +1,7 @@
 """Delivers what is on the Messages queue."""
 
+from relay.startup import ready
+
 import time
 from typing import Any
 
@@ -54,3 +56,6 @@ def received(record: dict[str, Any]) -> Delivery:
         sent_at=int(attributes["SentTimestamp"]) / 1000,
         receives=int(attributes["ApproximateReceiveCount"]),
     )
+
+
+ready()

@@ -2,10 +2,10 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import boto3
 from botocore.config import Config
+from botocore.session import Session
 
 from relay.delivery import Courier
 from relay.desk import Desk
@@ -32,8 +32,19 @@ _TABLE_CONFIG = _CONFIG.merge(Config(connect_timeout=1, read_timeout=2))
 
 
 @cache
+def _session() -> Session:
+    return Session()
+
+
+def _aws(service: str, config: Config = _CONFIG) -> Any:
+    """Make a client as `boto3.client` does, without the import of boto3."""
+    return _session().create_client(service, config=config)
+
+
+@cache
 def _dynamodb() -> "DynamoDBClient":
-    return boto3.client("dynamodb", config=_TABLE_CONFIG)
+    client: DynamoDBClient = _aws("dynamodb", _TABLE_CONFIG)
+    return client
 
 
 @cache
@@ -46,7 +57,7 @@ def store() -> TableStore:
 def queues() -> SqsQueues:
     """Return the two queues."""
     return SqsQueues(
-        boto3.client("sqs", config=_CONFIG),
+        _aws("sqs"),
         messages_url=settings.messages_queue_url,
         dead_letter_url=settings.dead_letter_queue_url,
     )
@@ -73,8 +84,7 @@ def credentials() -> CredentialsSource:
     def redact_them(found: Credentials) -> None:
         redact.register(found.password)
 
-    secrets = boto3.client("secretsmanager", config=_CONFIG)
-    fetch = from_secrets_manager(secrets, settings.provider_credentials)
+    fetch = from_secrets_manager(_aws("secretsmanager"), settings.provider_credentials)
     return CredentialsSource(fetch, on_change=redact_them)
 
 

@@ -1,0 +1,103 @@
+"""What a cold start pays for: the imports of each function, and the garbage collector meanwhile."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pack
+
+ROOT = Path(__file__).parents[2]
+FUNCTIONS = sorted(path.parent.name for path in (ROOT / "functions").glob("*/app.py"))
+
+ENVIRONMENT = {
+    "STAGE": "local",
+    "PROVIDER_BASE_URL": "https://provider.example",
+    "PROVIDER_CREDENTIALS": "secret",
+    "MESSAGES_QUEUE_URL": "https://sqs.example/1/messages",
+    "DEAD_LETTER_QUEUE_URL": "https://sqs.example/1/dead",
+    "RELAY_TABLE": "Relay",
+    "MESSAGES_PER_SECOND": "25",
+    "ON_UNKNOWN": "hold",
+    "RETRY_WINDOW": "21600",
+    "BACKOFF_MIN": "5",
+    "BACKOFF_MAX": "600",
+    "PROVIDER_TIMEOUT": "12",
+    "SENDER_TIMEOUT": "60",
+    "POWERTOOLS_METRICS_NAMESPACE": "smsgold-relay",
+    "AWS_REGION": "us-east-1",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+}
+
+LOOK = """
+import gc, json, sys
+import app
+print(json.dumps([sorted(sys.modules), gc.isenabled(), gc.get_freeze_count()]))
+"""
+
+NOBODYS = {"boto3", "s3transfer", "requests", "aws_xray_sdk", "multiprocessing", "pydantic.v1"}
+"""Modules that no function imports: each would cost every cold start milliseconds for nothing."""
+
+ROUTERS = {"aws_lambda_powertools.event_handler", "aws_lambda_powertools.utilities.data_classes"}
+"""What only a function behind the REST API needs."""
+
+
+@pytest.fixture(scope="module", params=FUNCTIONS)
+def started(request: pytest.FixtureRequest) -> tuple[str, set[str], bool, int]:
+    """Import a function as Lambda does, in a fresh process; return what that left behind."""
+    name: str = request.param
+    path = os.pathsep.join([str(ROOT / "functions" / name), str(ROOT / "layers" / "relay")])
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK],
+        env={**ENVIRONMENT, "PYTHONPATH": path, "PATH": os.environ["PATH"]},
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    modules, collecting, frozen = json.loads(done.stdout)
+    return name, set(modules), collecting, frozen
+
+
+def test_a_function_imports_only_what_it_uses(
+    started: tuple[str, set[str], bool, int],
+) -> None:
+    name, modules, _, _ = started
+    forbidden = NOBODYS if name in {"api", "hooks"} else NOBODYS | ROUTERS
+
+    assert "relay.wiring" in modules
+    assert not modules & forbidden
+
+
+def test_the_garbage_collector_starts_after_the_imports_and_past_them(
+    started: tuple[str, set[str], bool, int],
+) -> None:
+    _, _, collecting, frozen = started
+
+    assert collecting
+    assert frozen > 10_000, "what the imports made is frozen: no later collection looks at it"
+
+
+def test_no_import_comes_before_the_one_that_stops_the_collector() -> None:
+    for name in FUNCTIONS:
+        source = (ROOT / "functions" / name / "app.py").read_text(encoding="utf-8")
+        imports = [line for line in source.splitlines() if line.startswith(("import ", "from "))]
+
+        assert imports[0] == "from relay.startup import ready", name
+
+
+def test_what_is_trimmed_from_the_layer_is_imported_by_no_function(
+    started: tuple[str, set[str], bool, int],
+) -> None:
+    name, modules, _, _ = started
+    kept = {name.removesuffix(".py") for name in pack.POWERTOOLS_UTILITIES}
+    utilities = {
+        m.split(".")[2] for m in modules if m.startswith("aws_lambda_powertools.utilities.")
+    }
+
+    assert utilities <= kept, name
