@@ -30,6 +30,8 @@ from tests.support.wire import Server, full_backlog, http, reset, until_closed
 CREDENTIALS = Credentials("12345.6", 'p@ss w&rd"é+%/')
 MESSAGE = OutgoingMessage("Привет", subscriber_id="5f3a")
 SHORT = 0.4
+SHORT_WITH_TLS = 1.5
+"""Leaves a busy machine time for the handshake, and still ends before a drip does."""
 LONG = 30.0
 """Seconds that no test should need; where a test ends earlier, the deadline did not end it."""
 
@@ -230,7 +232,7 @@ def test_no_answer_over_tls_is_unknown(
     server_tls: ssl.SSLContext, trusting: urllib3.PoolManager
 ) -> None:
     with Server(until_closed, tls=server_tls) as server:
-        verdict = send(server.url, SHORT, pool=trusting)
+        verdict = send(server.url, SHORT_WITH_TLS, pool=trusting)
     assert (verdict.outcome, verdict.reason) == (Outcome.UNKNOWN, "read_timeout")
 
 
@@ -349,7 +351,7 @@ def test_a_dripping_answer_over_tls_is_unknown(
     server_tls: ssl.SSLContext, trusting: urllib3.PoolManager
 ) -> None:
     with Server(DRIPS["in the headers"], tls=server_tls) as server:
-        verdict = send(server.url, SHORT, pool=trusting)
+        verdict = send(server.url, SHORT_WITH_TLS, pool=trusting)
     assert (verdict.outcome, verdict.reason) == (Outcome.UNKNOWN, "read_timeout")
 
 
