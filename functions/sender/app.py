@@ -1,4 +1,4 @@
-"""Delivers what is on the Messages queue."""
+"""Delivers what is on the Messages and the Broadcast queue."""
 
 from relay.startup import ready
 
@@ -34,7 +34,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
     later = {id_: result for id_, result in results.items() if isinstance(result, Later)}
     handles = {record["messageId"]: record["receiptHandle"] for record in records}
-    queues.hide({handles[id_]: result.seconds for id_, result in later.items()})
+    source = records[0]["eventSourceARN"]
+    queues.hide(source, {handles[id_]: result.seconds for id_, result in later.items()})
     log.info("batch", extra={"messages": len(records), "later": len(later)})
     for id_, result in results.items():
         state = result.record.state if result.record else None

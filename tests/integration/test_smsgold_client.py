@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -182,7 +181,7 @@ def test_unanswered_handshake_is_not_sent() -> None:
 def test_reset_handshake_is_not_sent() -> None:
     with Server(talk=reset) as server:
         verdict = send(f"https://127.0.0.1:{server.port}")
-    assert (verdict.outcome, verdict.reason) == (Outcome.NOT_SENT, "connect_failed")
+    assert (verdict.outcome, verdict.reason) == (Outcome.NOT_SENT, "connection_lost")
 
 
 def test_plain_http_behind_https_is_not_sent() -> None:
@@ -356,22 +355,15 @@ def test_a_dripping_answer_over_tls_is_unknown(
 
 
 def test_a_peer_that_takes_the_body_too_slowly_is_unknown() -> None:
-    message = OutgoingMessage("x" * 40_000_000, subscriber_id="5f3a")
-    taken: list[int] = []
-    done = threading.Event()
-
     def swallow(sock: socket.socket) -> None:
-        with suppress(OSError):
-            while piece := sock.recv(65536):
-                taken.append(len(piece))
-                time.sleep(0.002)
-        done.set()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        while sock.recv(1024):
+            time.sleep(0.02)
 
     with Server(talk=swallow) as server:
+        message = OutgoingMessage("x" * 20_000_000, subscriber_id="5f3a")
         verdict = Client(server.url, deadline=SHORT).send(CREDENTIALS, message)
-        done.wait()
     assert (verdict.outcome, verdict.reason) == (Outcome.UNKNOWN, "read_timeout")
-    assert 0 < sum(taken) < len(message.text)
 
 
 def test_an_endless_answer_is_unknown() -> None:

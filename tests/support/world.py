@@ -7,17 +7,18 @@ there, as a process does that is killed.
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from relay.broadcasts import Progress
 from relay.delivery import Courier, Delivery, Done, Result
 from relay.intake import Answer, Intake
 from relay.message import InvalidMessageError, QueuedMessage, parse
 from relay.pacing import HORIZON, IDLE_SECONDS, Breaker, Slots
 from relay.queues import Letter
-from relay.states import Change, Record, Rules
+from relay.states import TERMINAL, Change, Record, Rules, State
 from relay.store import Applied, Conflict, StoreUnavailableError, Unwritten, Written
 from smsgold.client import OutgoingMessage
 from smsgold.credentials import Credentials, CredentialsSource
@@ -137,7 +138,13 @@ class MemoryQueues:
         self._world.effect("after a burial")
         return [None] * len(letters)
 
-    def hide(self, receipts: Mapping[str, float]) -> None:
+    def announce(self, messages: Sequence[QueuedMessage]) -> list[str | None]:
+        return self.send(messages)  # one queue is enough of a world
+
+    def notify(self, body: str) -> None:
+        raise NotImplementedError  # nobody orders a broadcast here
+
+    def hide(self, source: str, receipts: Mapping[str, float]) -> None:
         raise NotImplementedError  # a run's caller hides its copies itself
 
     def redrive(self, dead: Letter) -> None:
@@ -216,6 +223,28 @@ class MemoryProvider:
         return answer.verdict
 
 
+class MemoryBroadcasts:
+    """The broadcasts' items in the table."""
+
+    def __init__(self, world: World) -> None:
+        self.items: dict[str, Progress] = {}
+        self._world = world
+
+    def look(self, ids: Collection[str]) -> Mapping[str, Progress]:
+        if self._world.table_down:
+            raise StoreUnavailableError("down")
+        return {id_: self.items[id_] for id_ in ids if id_ in self.items}
+
+    def count(self, id_: str, counts: Mapping[State, int]) -> None:
+        self._world.effect("before a count")
+        if self._world.table_down:
+            return
+        broadcast = self.items[id_]
+        total = {s: broadcast.counts.get(s, 0) + counts.get(s, 0) for s in TERMINAL}
+        self.items[id_] = replace(broadcast, counts=total, counted_at=self._world.now)
+        self._world.effect("after a count")
+
+
 class MemoryPacer:
     """The account's line of slots, as the table keeps it."""
 
@@ -230,6 +259,7 @@ class MemoryPacer:
         first = max(self._next, self._world.now - IDLE_SECONDS)
         if first > self._world.now + within:
             return Slots((), first)
+        count = min(count, max(1, int(self._rate * within)))
         self._next = first + count / self._rate
         return Slots(tuple(first + i / self._rate for i in range(count)), self._next)
 
@@ -256,6 +286,7 @@ class Relay:
         self.store = MemoryStore(self.world)
         self.queues = MemoryQueues(self.world)
         self.provider = MemoryProvider(self.world)
+        self.broadcasts = MemoryBroadcasts(self.world)
         self.rules = rules
         self.intake = Intake(self.store, self.queues, rules, clock=self.world.clock)
         self._attempts = 0
@@ -272,6 +303,7 @@ class Relay:
             queues=self.queues,
             provider=self.provider,
             credentials=CredentialsSource(self._fetch, clock=self.world.clock),
+            broadcasts=self.broadcasts,
             pacer=self.pacer,
             breaker=Breaker(clock=self.world.clock),
             executor=Inline(),

@@ -10,13 +10,15 @@ import math
 import random
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+from relay.broadcasts import Progress, Status, hold_for, tally
 from relay.message import QueuedMessage
-from relay.pacing import HORIZON, Breaker, Pacer
+from relay.pacing import BROADCAST_HORIZON, HORIZON, Breaker, Pacer
 from relay.queues import Letter, Queues, dead_letter_body
 from relay.states import (
     Bury,
@@ -28,9 +30,11 @@ from relay.states import (
     Refuse,
     Rules,
     Send,
+    State,
     Wait,
     backoff,
     buried,
+    call_off,
     claim,
     deadline,
     decide,
@@ -78,6 +82,18 @@ class CredentialsKeeper(Protocol):
 
     def renew(self, refused: Credentials) -> Credentials | None:
         """Return other credentials than the refused ones, or None."""
+        ...
+
+
+class Broadcasts(Protocol):
+    """What delivery needs of the broadcasts that messages belong to."""
+
+    def look(self, ids: Collection[str]) -> Mapping[str, Progress]:
+        """Return the broadcasts there are, by id, as they were a moment ago."""
+        ...
+
+    def count(self, id_: str, counts: Mapping[State, int]) -> None:
+        """Count what became of a broadcast's messages; never raise."""
         ...
 
 
@@ -168,6 +184,7 @@ class Courier:
         queues: Queues,
         provider: Provider,
         credentials: CredentialsKeeper,
+        broadcasts: Broadcasts,
         pacer: Pacer,
         breaker: Breaker,
         executor: Executor,
@@ -182,6 +199,7 @@ class Courier:
         self._queues = queues
         self._provider = provider
         self._credentials = credentials
+        self._broadcasts = broadcasts
         self._pacer = pacer
         self._breaker = breaker
         self._executor = executor
@@ -192,6 +210,7 @@ class Courier:
         self._new_attempt = new_attempt
         self._jitter = jitter
         self._held_until = 0.0
+        self._counts: dict[str, Counter[State]] = {}
 
     def deliver(
         self, batch: Sequence[Delivery], *, ends_at: float, start_by: float = math.inf
@@ -199,11 +218,23 @@ class Courier:
         """Deliver each message, or say when to look at it again; in order.
 
         No POST starts that could not be finished and recorded before `ends_at`, and none waits for
-        its slot beyond `start_by`.
+        its slot beyond `start_by`. A batch of nothing but broadcasts takes the account's slots in
+        small portions: others join the line between.
         """
+        self._counts = {}
+        now = self._clock()
+        # A broadcast's message first waits for its turn: that time is not the retry window's.
+        batch = [replace(d, sent_at=now) if d.message.broadcast else d for d in batch]
+        results = self._deliver(batch, ends_at, start_by)
+        for id_, counts in self._counts.items():
+            self._broadcasts.count(id_, counts)
+        return results
+
+    def _deliver(self, batch: Sequence[Delivery], ends_at: float, start_by: float) -> list[Result]:
         results: dict[int, Result] = {}
         try:
             records = self._store.load(d.message.id for d in batch if d.message.id)
+            broadcasts = self._look(d.message for d in batch)
         except StoreUnavailableError as error:
             log.warning("table not readable", extra={"reason": str(error)})
             return [self._back_off(d, "table_unavailable") for d in batch]
@@ -219,6 +250,7 @@ class Courier:
                 continue
             seen.add(message.id)
             now = self._clock()
+            broadcast = broadcasts.get(message.broadcast)
             match decide(
                 records.get(message.id),
                 message,
@@ -226,6 +258,7 @@ class Courier:
                 sent_at=delivery.sent_at,
                 now=now,
                 rules=self._rules,
+                held_for=broadcast.pause_so_far(now) if broadcast else 0.0,
             ):
                 case Send() as send:
                     sends.append((i, send))
@@ -240,13 +273,54 @@ class Courier:
                 case Refuse(reason, detail):
                     results[i] = self.refuse(message.to_body(), reason, detail)
         results |= self._finish(batch, finishes, letters)
-        results |= self._send(batch, sends, ends_at, start_by)
+        wanted, held = self._wanted(batch, sends, broadcasts)
+        results |= held
+        results |= self._send(batch, wanted, ends_at, start_by)
         return [results[i] for i in range(len(batch))]
 
     def refuse(self, body: str, reason: str, detail: str) -> Result:
         """Put a body that is no message of its own on the DeadLetter queue, as it is."""
         [problem] = self._queues.bury([Letter(body, reason, detail, 0, self._clock())])
         return Later(SOON, "dead_letter_queue_unavailable") if problem else Done(None)
+
+    # --------------------------------------------------------------------------- broadcasts
+
+    def _look(self, messages: Iterable[QueuedMessage]) -> Mapping[str, Progress]:
+        ids = {message.broadcast for message in messages if message.broadcast}
+        return self._broadcasts.look(ids) if ids else {}
+
+    def _wanted(
+        self,
+        batch: Sequence[Delivery],
+        sends: Sequence[tuple[int, Send]],
+        broadcasts: Mapping[str, Progress],
+    ) -> tuple[Sequence[tuple[int, Send]], Mapping[int, Result]]:
+        """Keep what may go; hand back what is paused, and end what is stopped.
+
+        A redrive is an order of its own, which no pause or stop undoes.
+        """
+        wanted: list[tuple[int, Send]] = []
+        finishes: list[tuple[int, Change]] = []
+        held: dict[int, Result] = {}
+        now = self._clock()
+        for i, send in sends:
+            message = batch[i].message
+            broadcast = broadcasts.get(message.broadcast)
+            status = broadcast.status(now) if broadcast and not message.generation else None
+            match status:
+                case Status.PAUSED if broadcast:
+                    wait_for = hold_for(broadcast, now, self._jitter)
+                    held[i] = Later(wait_for, "paused", send.before)
+                case Status.STOPPED | Status.FAILED:
+                    finishes.append((i, call_off(send, now).change))
+                case _:
+                    wanted.append((i, send))
+        return wanted, {**held, **self._finish(batch, finishes, [])}
+
+    def _count(self, message: QueuedMessage, change: Change) -> None:
+        """Note a step that this run has won, for the one writing of counts at its end."""
+        if message.broadcast and (step := tally(change)):
+            self._counts.setdefault(message.broadcast, Counter()).update(step)
 
     # ------------------------------------------------------------------------ ending unsent
 
@@ -259,9 +333,10 @@ class Courier:
         results: dict[int, Result] = {}
         letters = list(letters)
         answers = self._store.apply([change for _, change in finishes])
-        for (i, _), written in zip(finishes, answers, strict=True):
+        for (i, change), written in zip(finishes, answers, strict=True):
             match written:
                 case Applied(record) if record:
+                    self._count(batch[i].message, change)
                     letters.append(_Letter(i, batch[i].message, record))
                 case Conflict(record):
                     results[i] = Later(SOON, "another_run", record)
@@ -330,38 +405,56 @@ class Courier:
         except CredentialsError as error:
             log.error("no credentials", extra={"reason": str(error)})
             return {i: self._back_off(batch[i], "no_credentials") for i, _ in sends}
-        allowed = self._breaker.room()
-        ready = sends if allowed is None else sends[:allowed]
-        results |= {i: self._back_off(batch[i], "provider_failing") for i, _ in sends[len(ready) :]}
-        if not ready:
-            return results
-        now = self._clock()
         latest = min(start_by, self._last_start(ends_at))
-        try:
-            slots = self._pacer.reserve(len(ready), within=min(HORIZON, max(0.0, latest - now)))
-        except StoreUnavailableError as error:
-            log.warning("no pace", extra={"reason": str(error)})
-            return results | {i: self._back_off(batch[i], "table_unavailable") for i, _ in ready}
-        in_time = [at for at in slots.times if at <= latest]
-        paced = ready[: len(in_time)]
-        wait_for_slot = max(1.0, slots.next - self._clock())
-        results |= {i: Later(wait_for_slot, "pace") for i, _ in ready[len(paced) :]}
-
+        give_way = all(delivery.message.broadcast for delivery in batch)
+        horizon = BROADCAST_HORIZON if give_way else HORIZON
         running: set[Future[_Sent | _Unsent]] = set()
-        for start in range(0, len(paced), GROUP):
-            group = paced[start : start + GROUP]
-            times = in_time[start : start + GROUP]
-            # Claimed just ahead of its first slot: a crash makes unknown what it may have sent.
-            claim_at = times[0] - CLAIM_AHEAD
-            while running and self._clock() < claim_at:
-                results |= self._collect(running, claim_at - self._clock(), ends_at)
-            self._pause_until(claim_at)
-            jobs, lost = self._claim(batch, group, times, slots.grace, ends_at)
-            results |= lost
-            running |= {self._executor.submit(self._exchange, job, ends_at) for job in jobs}
+        while sends:
+            allowed = self._breaker.room()
+            ready = sends if allowed is None else sends[:allowed]
+            refused = sends[len(ready) :]
+            results |= {i: self._back_off(batch[i], "provider_failing") for i, _ in refused}
+            if not ready:
+                break
+            try:
+                within = min(horizon, max(0.0, latest - self._clock()))
+                slots = self._pacer.reserve(len(ready), within=within)
+            except StoreUnavailableError as error:
+                log.warning("no pace", extra={"reason": str(error)})
+                results |= {i: self._back_off(batch[i], "table_unavailable") for i, _ in ready}
+                break
+            in_time = [at for at in slots.times if at <= latest]
+            paced, left = ready[: len(in_time)], ready[len(in_time) :]
+            for start in range(0, len(paced), GROUP):
+                group = paced[start : start + GROUP]
+                times = in_time[start : start + GROUP]
+                # Claimed just ahead of its first slot: a crash makes unknown what it may have sent.
+                results |= self._collect_until(times[0] - CLAIM_AHEAD, running, ends_at)
+                jobs, lost = self._claim(batch, group, times, slots.grace, ends_at)
+                results |= lost
+                running |= {self._executor.submit(self._exchange, job, ends_at) for job in jobs}
+            again_at = slots.next - horizon
+            soon = min(self._clock() + HORIZON, latest)
+            if not give_way or again_at > soon:
+                wait_for_slot = max(1.0, slots.next - self._clock())
+                results |= {i: Later(wait_for_slot, "pace") for i, _ in left}
+                break
+            results |= self._collect_until(again_at, running, ends_at)
+            sends, held = self._look_again(batch, left)
+            results |= held
         while running:
             results |= self._collect(running, None, ends_at)
         return results
+
+    def _look_again(
+        self, batch: Sequence[Delivery], sends: Sequence[tuple[int, Send]]
+    ) -> tuple[Sequence[tuple[int, Send]], Mapping[int, Result]]:
+        """Keep what may still go after a wait for slots, as `_wanted` does."""
+        try:
+            broadcasts = self._look(batch[i].message for i, _ in sends)
+        except StoreUnavailableError:
+            return [], {i: self._back_off(batch[i], "table_unavailable") for i, _ in sends}
+        return self._wanted(batch, sends, broadcasts)
 
     def _last_start(self, ends_at: float) -> float:
         """Return until when a POST may start that is to be finished and recorded by then."""
@@ -381,9 +474,11 @@ class Courier:
         ]
         jobs: list[_Job] = []
         lost: dict[int, Result] = {}
-        for (i, _), slot, written in zip(group, times, self._store.apply(changes), strict=True):
+        answers = self._store.apply(changes)
+        for (i, _), slot, change, written in zip(group, times, changes, answers, strict=True):
             match written:
                 case Applied(record) if record:
+                    self._count(batch[i].message, change)
                     jobs.append(_Job(i, record, batch[i].message, slot, slot + grace))
                 case Conflict(record):
                     lost[i] = Later(1.0, "another_run", record)
@@ -399,6 +494,8 @@ class Courier:
             return _Unsent(job, 1.0, "run_ends")
         if now < self._held_until:
             return _Unsent(job, self._held_until - now, "slow_down")
+        if job.record.expires_at is not None and now >= job.record.expires_at:
+            return _Unsent(job, 1.0, "expired")
         if now > job.slot_ends:
             # Sent now it would come on top of those whose turn it is.
             return _Unsent(job, 1.0, "slot_missed")
@@ -454,6 +551,16 @@ class Courier:
         except StoreUnavailableError as error:
             log.warning("pace not recorded", extra={"reason": str(error)})
 
+    def _collect_until(
+        self, at: float, running: set[Future[_Sent | _Unsent]], ends_at: float
+    ) -> Mapping[int, Result]:
+        """Wait until a moment, and settle meanwhile what ends before it."""
+        results: dict[int, Result] = {}
+        while running and self._clock() < at:
+            results |= self._collect(running, at - self._clock(), ends_at)
+        self._pause_until(at)
+        return results
+
     def _collect(
         self, running: set[Future[_Sent | _Unsent]], timeout: float | None, ends_at: float
     ) -> Mapping[int, Result]:
@@ -494,6 +601,7 @@ class Courier:
                 i = s.job.index
                 match written:
                     case Applied(record) if record:
+                        self._count(s.job.message, s.change)
                         if s.later:
                             results[i] = s.later
                         else:

@@ -4,7 +4,7 @@ import hashlib
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from relay.message import Message, QueuedMessage
 from relay.queues import Queues
@@ -69,6 +69,17 @@ class Intake:
         self._queues = queues
         self._rules = rules
         self._clock = clock
+
+    def skip(self, message: QueuedMessage, *, door: str, reason: str) -> Answer:
+        """Record that a message comes too late to be sent, unless it was accepted in time."""
+        now = self._clock()
+        record = first_record(message, door=door, accepted_at=now, now=now, rules=self._rules)
+        skipped = replace(record, state=State.EXPIRED, reason=reason)
+        match self._store.apply([Change(None, skipped)]):
+            case [Applied()]:
+                return Accepted(skipped)
+            case _:
+                return self.accept([message], door=door)[0]
 
     def accept(
         self, messages: Sequence[QueuedMessage], *, door: str, delay: int = 0

@@ -149,6 +149,33 @@ class Button(BaseModel):
     ]
 
 
+class Content(BaseModel):
+    """What is said and how, to whomever it goes."""
+
+    model_config = model_config
+
+    text: Text = Field(
+        description="1 to 4096 characters, each Unicode code point one, as Telegram counts them."
+    )
+    buttons: Annotated[tuple[Button, ...], Field(max_length=MAX_BUTTONS)] = ()
+    on_unknown: OnUnknown | None = Field(
+        None, description="What to do if the outcome is unknown; the stack's default otherwise."
+    )
+    expires_at: Time | None = Field(None, description="Never sent later than this.")
+    reference: Annotated[str, Field(min_length=1, max_length=MAX_REFERENCE)] | None = Field(
+        None, description="The caller's own tag, returned with the state."
+    )
+
+    @property
+    def fingerprint(self) -> str:
+        """Tell two envelopes apart without keeping what they say."""
+        content = self.model_dump(
+            mode="json", exclude={"id", "generation"}, exclude_defaults=True, exclude_none=True
+        )
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
 _TO_A_SUBSCRIBER: JsonDict = {
     "title": "To a subscriber",
     "required": ["subscriberId"],
@@ -174,7 +201,7 @@ _TO_A_SUBSCRIBER_AFTER_ALL: JsonDict = {
 }
 
 
-class Message(BaseModel):
+class Message(Content):
     """A message to one subscriber: by `subscriberId`, or by `botId` and phone `number`.
 
     With all three given, `subscriberId` wins and the other two are dropped, as the provider does.
@@ -201,17 +228,6 @@ class Message(BaseModel):
         None,
         description="Phone number in international format; goes with `botId`. "
         "A leading +, spaces, dashes and brackets are stripped.",
-    )
-    text: Text = Field(
-        description="1 to 4096 characters, each Unicode code point one, as Telegram counts them."
-    )
-    buttons: Annotated[tuple[Button, ...], Field(max_length=MAX_BUTTONS)] = ()
-    on_unknown: OnUnknown | None = Field(
-        None, description="What to do if the outcome is unknown; the stack's default otherwise."
-    )
-    expires_at: Time | None = Field(None, description="Never sent later than this.")
-    reference: Annotated[str, Field(min_length=1, max_length=MAX_REFERENCE)] | None = Field(
-        None, description="The caller's own tag, returned with the state."
     )
 
     @model_validator(mode="before")
@@ -240,15 +256,6 @@ class Message(BaseModel):
             return self
         return self.model_copy(update={"bot_id": None, "number": None})
 
-    @property
-    def fingerprint(self) -> str:
-        """Tell two envelopes apart without keeping what they say."""
-        content = self.model_dump(
-            mode="json", exclude={"id", "generation"}, exclude_defaults=True, exclude_none=True
-        )
-        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
-
 
 class KeyedMessage(Message):
     """A message that may carry its own idempotency key."""
@@ -266,6 +273,8 @@ class QueuedMessage(KeyedMessage):
     """
 
     generation: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    broadcast: Annotated[str, Field(max_length=MAX_ID)] = ""
+    """The broadcast it is one copy of, which may pause or stop it and counts what becomes of it."""
 
     def to_body(self) -> str:
         """Return the message as a queue body: compact JSON that any SQS message may hold."""

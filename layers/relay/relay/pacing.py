@@ -32,6 +32,11 @@ HORIZON = 10.0
 """Slots further off are not taken: their messages go back to the queue, which waits for nothing."""
 
 
+BROADCAST_HORIZON = 0.5
+"""The same for broadcasts, which take no more slots at once than there are in it: so the line is
+never longer than about two of it when a single message comes along and joins."""
+
+
 @dataclass(frozen=True, slots=True)
 class Slots:
     """When each of the granted messages may be sent; `next` is when to ask again for the others.

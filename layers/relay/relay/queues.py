@@ -22,6 +22,10 @@ ATTRIBUTE_BYTES = 4096
 """Room for a dead letter's attributes, which count as its body does."""
 
 
+class QueueUnavailableError(Exception):
+    """A queue does not take an order now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Letter:
     """An envelope for the DeadLetter queue; why it goes there travels as message attributes."""
@@ -40,28 +44,62 @@ class Queues(Protocol):
         """Put messages on the Messages queue; return None or what went wrong for each."""
         ...
 
+    def announce(self, messages: Sequence[QueuedMessage]) -> list[str | None]:
+        """Put a broadcast's messages on the Broadcast queue, as `send` does."""
+        ...
+
+    def notify(self, body: str) -> None:
+        """Put an order on the notifier's queue; raise QueueUnavailableError if it is not taken."""
+        ...
+
     def bury(self, letters: Sequence[Letter]) -> list[str | None]:
         """Put letters on the DeadLetter queue; return None or what went wrong for each."""
         ...
 
-    def hide(self, receipts: Mapping[str, float]) -> None:
-        """Make received messages visible again after so many seconds, by receipt handle."""
+    def hide(self, source: str, receipts: Mapping[str, float]) -> None:
+        """Make messages received from a queue visible again after so many seconds.
+
+        `source` is the queue's ARN; `receipts` has the seconds by receipt handle.
+        """
         ...
 
 
 class SqsQueues:
     """The queues on SQS."""
 
-    def __init__(self, client: "SQSClient", *, messages_url: str, dead_letter_url: str) -> None:
+    def __init__(
+        self,
+        client: "SQSClient",
+        *,
+        messages_url: str,
+        broadcast_url: str,
+        notifier_url: str,
+        dead_letter_url: str,
+    ) -> None:
         self._client = client
         self._messages_url = messages_url
+        self._broadcast_url = broadcast_url
+        self._notifier_url = notifier_url
         self._dead_letter_url = dead_letter_url
 
     def send(self, messages: Sequence[QueuedMessage], delay: int = 0) -> list[str | None]:
         """Put messages on the Messages queue; return None or what went wrong for each."""
+        return self._send(self._messages_url, messages, delay)
+
+    def announce(self, messages: Sequence[QueuedMessage]) -> list[str | None]:
+        """Put a broadcast's messages on the Broadcast queue, as `send` does."""
+        return self._send(self._broadcast_url, messages, 0)
+
+    def notify(self, body: str) -> None:
+        """Put an order on the notifier's queue; raise QueueUnavailableError if it is not taken."""
+        [problem] = self._put(self._notifier_url, [{"MessageBody": body}], [len(body.encode())])
+        if problem:
+            raise QueueUnavailableError(problem)
+
+    def _send(self, url: str, messages: Sequence[QueuedMessage], delay: int) -> list[str | None]:
         bodies = [message.to_body() for message in messages]
         return self._put(
-            self._messages_url,
+            url,
             [{"MessageBody": body, "DelaySeconds": delay} for body in bodies],
             [len(body.encode()) for body in bodies],
         )
@@ -90,12 +128,14 @@ class SqsQueues:
                 answers[int(failed["Id"])] = failed["Code"]
         return answers
 
-    def hide(self, receipts: Mapping[str, float]) -> None:
-        """Make received messages visible again after so many seconds, by receipt handle.
+    def hide(self, source: str, receipts: Mapping[str, float]) -> None:
+        """Make messages received from a queue visible again after so many seconds.
 
         Best effort: a message whose visibility cannot be changed comes back when the queue's own
         visibility timeout ends.
         """
+        urls = (self._messages_url, self._broadcast_url, self._notifier_url)
+        url = next((url for url in urls if _name(url, "/") == _name(source, ":")), urls[0])
         entries: list[Any] = [
             {
                 "Id": str(i),
@@ -107,7 +147,7 @@ class SqsQueues:
         for start in range(0, len(entries), ENTRIES_PER_CALL):
             try:
                 self._client.change_message_visibility_batch(
-                    QueueUrl=self._messages_url, Entries=entries[start : start + ENTRIES_PER_CALL]
+                    QueueUrl=url, Entries=entries[start : start + ENTRIES_PER_CALL]
                 )
             except (ClientError, BotoCoreError):
                 continue
@@ -133,6 +173,11 @@ def _dead_letter(letter: Letter) -> dict[str, Any]:
     if detail := _sqs_text(letter.detail)[:512]:
         attributes["detail"] = {"DataType": "String", "StringValue": detail}
     return {"MessageBody": body, "MessageAttributes": attributes}
+
+
+def _name(address: str, separator: str) -> str:
+    """Return the queue's name, with which its URL and its ARN end."""
+    return address.rpartition(separator)[2]
 
 
 def _groups(sizes: Sequence[int]) -> Iterable[list[int]]:

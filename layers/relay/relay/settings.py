@@ -21,9 +21,13 @@ class Settings:
     provider_credentials: str
     provider_timeout: float
     messages_queue_url: str
+    broadcast_queue_url: str
+    notifier_queue_url: str
     dead_letter_queue_url: str
     table: str
     messages_per_second: float
+    broadcast_refusals_percent: float
+    sender_timeout: float
     rules: Rules
 
     @classmethod
@@ -44,9 +48,13 @@ class Settings:
             provider_credentials=get("PROVIDER_CREDENTIALS"),
             provider_timeout=float(get("PROVIDER_TIMEOUT")),
             messages_queue_url=get("MESSAGES_QUEUE_URL"),
+            broadcast_queue_url=get("BROADCAST_QUEUE_URL"),
+            notifier_queue_url=get("NOTIFIER_QUEUE_URL"),
             dead_letter_queue_url=get("DEAD_LETTER_QUEUE_URL"),
             table=get("RELAY_TABLE"),
             messages_per_second=float(get("MESSAGES_PER_SECOND")),
+            broadcast_refusals_percent=float(get("BROADCAST_REFUSALS_PERCENT")),
+            sender_timeout=float(get("SENDER_TIMEOUT")),
             rules=Rules(
                 on_unknown=OnUnknown(get("ON_UNKNOWN")),
                 retry_window=float(get("RETRY_WINDOW")),

@@ -47,7 +47,8 @@ TERMINAL = REDRIVABLE | {State.SENT, State.EXPIRED, State.CANCELED}
 
 STEPS: Mapping[State | None, frozenset[State]] = {
     # None: a message the table has never seen.
-    None: frozenset({State.QUEUED, State.SENDING, State.EXPIRED, State.FAILED}),
+    # Canceled at once: a stopped broadcast's message, which has no record before its turn comes.
+    None: frozenset({State.QUEUED, State.SENDING, State.EXPIRED, State.FAILED, State.CANCELED}),
     State.QUEUED: frozenset({State.SENDING, State.EXPIRED, State.FAILED, State.CANCELED}),
     State.SENDING: TERMINAL - {State.CANCELED} | {State.QUEUED, State.SENDING},
     # Out of these three leads only a redrive, at once to failed where its time is up.
@@ -111,6 +112,7 @@ class Record:
     reason: str = ""
     detail: str = ""
     reference: str = ""
+    broadcast: str = ""
     expires_at: float | None = None
     provider_id: str = ""
     provider_body: str = ""
@@ -217,6 +219,7 @@ def first_record(
         deadline=deadline(accepted_at, expires_at, rules),
         generation=message.generation,
         reference=message.reference or "",
+        broadcast=message.broadcast,
         expires_at=expires_at,
     )
 
@@ -229,8 +232,12 @@ def decide(
     sent_at: float,
     now: float,
     rules: Rules,
+    held_for: float = 0.0,
 ) -> Decision:
-    """Decide what to do with a message that came from a queue, given what the table knows."""
+    """Decide what to do with a message that came from a queue, given what the table knows.
+
+    `held_for` is how long its broadcast was paused: time that does not count against it.
+    """
     if record is None:
         fresh = first_record(message, door=door, accepted_at=sent_at, now=now, rules=rules)
         return _send_unless_too_late(None, fresh, now)
@@ -244,7 +251,7 @@ def decide(
         # A copy that is a moment early, as whole seconds of a queue can make it, is on time.
         if record.lease - EARLY > now and now < record.deadline:
             return Wait(record.lease, record)
-        return _send_unless_too_late(record, record, now)
+        return _send_unless_too_late(record, _later_deadline(record, held_for, rules), now)
     if record.lease > now:
         return Wait(record.lease, record)
     return _abandoned(record, message, now, rules)
@@ -378,6 +385,19 @@ def resolve(record: Record, state: Literal[State.SENT, State.FAILED], now: float
     return Change(record, resolved)
 
 
+def call_off(send: Send, now: float) -> Finish:
+    """Return the end of a message whose broadcast was stopped before it was sent."""
+    ended = replace(send.base, lease=0.0, updated_at=now, reason="broadcast_stopped")
+    # One that may have been sent is not simply canceled.
+    state = State.FAILED if ended.ambiguous else State.CANCELED
+    return Finish(
+        Change(
+            send.before,
+            _dead(ended, state) if state is State.FAILED else replace(ended, state=state),
+        )
+    )
+
+
 def buried(record: Record) -> Change:
     """Return the step that records that the envelope lies on the DeadLetter queue."""
     return Change(record, replace(record, dead_letter=DeadLetter.WRITTEN))
@@ -387,6 +407,13 @@ def deadline(accepted_at: float, expires_at: float | None, rules: Rules) -> floa
     """Return when the last try for a message may begin."""
     end = accepted_at + rules.retry_window if expires_at is None else expires_at
     return min(end, accepted_at + LONGEST_LIFE)
+
+
+def _later_deadline(record: Record, seconds: float, rules: Rules) -> Record:
+    if not seconds or record.expires_at is not None or record.generation:
+        return record
+    end = deadline(record.accepted_at, None, rules) + seconds
+    return replace(record, deadline=min(end, record.accepted_at + LONGEST_LIFE))
 
 
 def _dead(record: Record, state: State) -> Record:

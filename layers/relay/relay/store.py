@@ -218,6 +218,7 @@ def to_item(record: Record) -> dict[str, Any]:
         "reason": record.reason,
         "detail": record.detail,
         "reference": record.reference,
+        "broadcast": record.broadcast,
         "providerId": record.provider_id,
         "providerBody": record.provider_body,
     }
@@ -289,6 +290,7 @@ def from_item(item: dict[str, Any]) -> Record:
         reason=text("reason"),
         detail=text("detail"),
         reference=text("reference"),
+        broadcast=text("broadcast"),
         expires_at=number("expiresAt") if "expiresAt" in item else None,
         provider_id=text("providerId"),
         provider_body=text("providerBody"),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from botocore.config import Config
 from botocore.session import Session
 
+from relay.broadcaster import Broadcaster
+from relay.broadcasts import Board, BroadcastTable
 from relay.delivery import Courier
 from relay.desk import Desk
 from relay.directory import Directory
@@ -18,6 +20,7 @@ from relay.settings import settings
 from relay.store import TableStore
 from smsgold.client import Client
 from smsgold.credentials import Credentials, CredentialsSource, from_secrets_manager
+from smsgold.errors import CredentialsRefusedError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -54,11 +57,19 @@ def store() -> TableStore:
 
 
 @cache
+def broadcast_table() -> BroadcastTable:
+    """Return the broadcasts in it."""
+    return BroadcastTable(_dynamodb(), settings.table)
+
+
+@cache
 def queues() -> SqsQueues:
-    """Return the two queues."""
+    """Return the queues."""
     return SqsQueues(
         _aws("sqs"),
         messages_url=settings.messages_queue_url,
+        broadcast_url=settings.broadcast_queue_url,
+        notifier_url=settings.notifier_queue_url,
         dead_letter_url=settings.dead_letter_queue_url,
     )
 
@@ -89,6 +100,31 @@ def credentials() -> CredentialsSource:
 
 
 @cache
+def broadcaster() -> Broadcaster:
+    """Return the one who spreads broadcasts."""
+
+    def subscribers(bot_id: str) -> list[dict[str, object]]:
+        # Made only now: most runs of the notifier ask the provider for nothing.
+        found = credentials().get()
+        try:
+            return provider().subscribers(found, bot_id)
+        except CredentialsRefusedError:
+            if renewed := credentials().renew(found):
+                return provider().subscribers(renewed, bot_id)
+            raise
+
+    return Broadcaster(
+        table=broadcast_table(),
+        store=store(),
+        queues=queues(),
+        subscribers=subscribers,
+        rules=settings.rules,
+        longest_run=settings.sender_timeout,
+        rate=settings.messages_per_second,
+    )
+
+
+@cache
 def courier() -> Courier:
     """Return the one who delivers."""
     return Courier(
@@ -96,6 +132,7 @@ def courier() -> Courier:
         queues=queues(),
         provider=provider(),
         credentials=credentials(),
+        broadcasts=Board(broadcast_table(), refusals_percent=settings.broadcast_refusals_percent),
         pacer=TablePacer(_dynamodb(), settings.table, settings.messages_per_second),
         breaker=Breaker(
             pause=settings.rules.backoff_min, longest=min(60.0, settings.rules.backoff_max)

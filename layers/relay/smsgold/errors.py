@@ -121,10 +121,8 @@ def transport_error(error: BaseException, *, body_began: bool) -> TransportError
         reason = "read_timeout" if body_began else "connect_timeout"
     elif among(_TLS) and not body_began:
         reason = "tls"
-    elif among(_BROKEN):
-        reason = "connection_lost" if body_began else "connect_failed"
     else:
-        reason = "unexpected_error"
+        reason = "connection_lost" if among(_BROKEN) else "unexpected_error"
     return TransportError(reason, _detail(causes[-1]), maybe_sent=body_began and not never)
 
 

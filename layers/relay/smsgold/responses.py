@@ -125,7 +125,10 @@ def provider_error(verdict: Verdict) -> ProviderError:
 def bots(
     result: Response | BaseException, now: float, redact: Redact = lambda text: text
 ) -> list[Entry]:
-    """Return the bots that a response lists, each `id` as a string; else raise ProviderError."""
+    """Return the bots that a response lists, each `id` as a string; else raise ProviderError.
+
+    An entry that has no id is listed without one.
+    """
     return _entries(result, now, redact, ("bots", *LIST_KEYS, "subscribers"))
 
 
@@ -292,7 +295,8 @@ def _entries(
 
 
 def _entry(item: object) -> Entry:
-    # An entry that cannot be addressed is an error, not a subscriber less: nobody would notice.
-    if not isinstance(item, dict) or not (found := _id(item.get("id"))):
-        raise ProviderUnavailableError("entry_without_id")
-    return {**item, "id": found}
+    # One that cannot be addressed stays in the list, without an id: it is for those who address
+    # the others to say that it is left out, and not for it to keep a whole list from them.
+    fields = dict(item) if isinstance(item, dict) else {}
+    found = _id(fields.pop("id", None))
+    return {"id": found, **fields} if found else fields
