@@ -3,6 +3,7 @@
 # Another interpreter: make … PYTHON=/path/to/python3.12
 PYTHON ?=
 BIN := .venv/bin
+SCANNER := .venv-checkov
 INSTALLED := .venv/.installed$(subst /,-,$(PYTHON))
 # The local stack: its ports, another provider than the sandbox, and Name=value parameters.
 PORT ?= 4566
@@ -56,6 +57,13 @@ $(INSTALLED): requirements/uv.txt requirements/dev.txt
 		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@touch .venv/.installed $@
 
+# Apart from the rest, because it pins a boto3 that MiniStack does not work with.
+$(SCANNER)/.installed: requirements/checkov.txt | $(INSTALLED)
+	@$(BIN)/python -m venv --clear $(SCANNER)
+	@$(BIN)/uv pip install --quiet --python $(SCANNER)/bin/python --require-hashes -r $< \
+		|| $(SCANNER)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes \
 	--no-annotate --custom-compile-command 'make lock'
 
@@ -63,6 +71,7 @@ lock: $(INSTALLED) ## choose the newest versions that pyproject.toml allows
 	$(COMPILE) pyproject.toml --group dev -o requirements/dev.txt
 	$(COMPILE) pyproject.toml --constraint requirements/dev.txt -o layers/relay/requirements.txt
 	$(COMPILE) --group uv -o requirements/uv.txt
+	$(COMPILE) --group checkov -o requirements/checkov.txt
 	@$(MAKE) venv
 
 # -- the stack on this machine ------------------------------------------------------------------
@@ -84,12 +93,16 @@ test: $(INSTALLED) ## run every test, end to end included
 test-unit: $(INSTALLED) ## run the unit tests
 	@$(BIN)/pytest tests/unit $(ARGS)
 
-check: $(INSTALLED) ## check format, style, types and the template
+check: $(INSTALLED) $(SCANNER)/.installed ## check format, style, types and the template
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/sam validate --lint
 	$(BIN)/cfn-lint
+	@mkdir -p .local && $(BIN)/python -m local.translated > .local/translated.json
+	$(BIN)/cfn-lint -t .local/translated.json
+	$(SCANNER)/bin/checkov --framework cloudformation --skip-download --compact --quiet \
+		-f template.yaml .local/translated.json
 
 format: $(INSTALLED) ## format the code and mend what can be mended
 	$(BIN)/ruff check --fix-only --quiet .
@@ -106,5 +119,5 @@ deploy: build ## deploy to AWS: make deploy STAGE=prod
 
 clean: ## remove what was built or left behind, .venv included
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m local.stack down; fi
-	rm -rf .venv .local .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv $(SCANNER) .local .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -r {} +

@@ -373,7 +373,7 @@ def _run(settings: Settings) -> None:
             print(f"\n{trial.send(facts)}")
         print(f"{trial.guide(facts)}\n\nThe logs, until Ctrl-C:")
         trial.follow(stack.home, while_=stack.is_running)
-        raise StackError(f"The stack was stopped from elsewhere, or failed: see {stack.home}/*.log")
+        print("\nThe stack was stopped from elsewhere, or failed; the logs say which.")
     except KeyboardInterrupt:
         print()  # that is how a run ends
     finally:

@@ -7,7 +7,7 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from relay import wiring
+from relay import metrics, wiring
 from relay.delivery import Delivery, Later, Result
 from relay.logs import logger
 from relay.message import InvalidMessageError, QueuedMessage, parse
@@ -30,6 +30,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         except InvalidMessageError as error:
             results[record["messageId"]] = courier.refuse(record["body"], "invalid", str(error))
     delivered = courier.deliver(list(deliveries.values()), ends_at=ends_at)
+    metrics.delivered(list(deliveries.values()), delivered)
     results |= dict(zip(deliveries, delivered, strict=True))
 
     later = {id_: result for id_, result in results.items() if isinstance(result, Later)}

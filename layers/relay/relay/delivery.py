@@ -109,10 +109,11 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The message is finished: take it off the queue."""
+    """The message is finished: take it off the queue; `repeated` if it was so before this run."""
 
     record: Record | None
     verdict: Verdict | None = None
+    repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +264,7 @@ class Courier:
                 case Send() as send:
                     sends.append((i, send))
                 case Drop(record):
-                    results[i] = Done(record)
+                    results[i] = Done(record, repeated=True)
                 case Wait(until, record):
                     results[i] = Later(until - now + 1.0, "another_run", record)
                 case Finish(change):

@@ -63,12 +63,19 @@ class Intake:
     """Accepts messages: writes their records, puts them on the queue, and only then says so."""
 
     def __init__(
-        self, store: Store, queues: Queues, rules: Rules, *, clock: Callable[[], float] = time.time
+        self,
+        store: Store,
+        queues: Queues,
+        rules: Rules,
+        *,
+        clock: Callable[[], float] = time.time,
+        count: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._queues = queues
         self._rules = rules
         self._clock = clock
+        self._count = count
 
     def skip(self, message: QueuedMessage, *, door: str, reason: str) -> Answer:
         """Record that a message comes too late to be sent, unless it was accepted in time."""
@@ -122,4 +129,5 @@ class Intake:
             if isinstance(answer, Accepted) and not answer.replayed:
                 # Nobody was told that it is accepted, and it may never be repeated.
                 self._store.apply([Change(answer.record, None)])
+        self._count(sum(isinstance(a, Accepted) and not a.replayed for a in answers))
         return answers

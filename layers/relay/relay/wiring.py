@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.config import Config
 from botocore.session import Session
 
+from relay import metrics
 from relay.broadcaster import Broadcaster
 from relay.broadcasts import Board, BroadcastTable
 from relay.delivery import Courier
@@ -77,7 +78,7 @@ def queues() -> SqsQueues:
 @cache
 def intake() -> Intake:
     """Return the way in."""
-    return Intake(store(), queues(), settings.rules)
+    return Intake(store(), queues(), settings.rules, count=metrics.accepted)
 
 
 @cache

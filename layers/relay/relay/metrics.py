@@ -1,0 +1,74 @@
+"""What the relay counts, as CloudWatch metrics: one line of the log (EMF) for a run, not a message.
+
+Their one dimension is the stack's name, as POWERTOOLS_SERVICE_NAME: every combination of dimensions
+is a metric of its own, and billed as one.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from aws_lambda_powertools import Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+
+from relay.delivery import Delivery, Done, Result
+from relay.states import State
+from smsgold.responses import Outcome
+
+ENDED: Mapping[State, str] = {
+    State.SENT: "Sent",
+    State.REJECTED: "Rejected",
+    State.UNKNOWN: "Unknown",
+    State.FAILED: "Failed",
+    State.EXPIRED: "Expired",
+}
+"""The metric that counts the messages that came to this end."""
+
+
+def accepted(count: int) -> None:
+    """Count messages that a door has accepted."""
+    if count:
+        _emit({"Accepted": count}, [])
+
+
+def delivered(batch: Sequence[Delivery], results: Sequence[Result]) -> None:
+    """Count what a run made of its batch."""
+    _emit(*measure(batch, results))
+
+
+def measure(
+    batch: Iterable[Delivery], results: Iterable[Result]
+) -> tuple[Mapping[str, int], list[int]]:
+    """Return a run's counts by metric, and the provider's latencies in milliseconds."""
+    counts: Counter[str] = Counter()
+    latencies: list[int] = []
+    for delivery, result in zip(batch, results, strict=True):
+        record, verdict = result.record, result.verdict
+        if isinstance(result, Done):
+            if result.repeated or record is None:
+                continue
+            if record.state in ENDED:
+                counts[ENDED[record.state]] += 1
+        elif result.reason == "no_credentials":
+            counts["CredentialsRefused"] += 1
+        # The other doors count what they accept; this one is a queue, which may deliver twice.
+        if record and record.door == delivery.door and delivery.receives == 1:
+            counts["Accepted"] += 1
+        if verdict is None:
+            continue
+        counts["Attempts"] += 1
+        counts["Throttled"] += verdict.status == 429
+        counts["CredentialsRefused"] += verdict.outcome is Outcome.CREDENTIALS
+        counts["Redirects"] += verdict.outcome is Outcome.MISDIRECTED
+        if record and record.attempts:
+            latencies.append(record.attempts[-1].milliseconds)
+    return +counts, latencies
+
+
+def _emit(counts: Mapping[str, int], latencies: Iterable[int]) -> None:
+    metrics = Metrics()
+    for name, count in counts.items():
+        metrics.add_metric(name, MetricUnit.Count, count)
+    for latency in latencies:
+        metrics.add_metric("ProviderLatency", MetricUnit.Milliseconds, latency)
+    if metrics.metric_set:
+        metrics.flush_metrics()

@@ -1,0 +1,99 @@
+"""What the template promises to whoever runs it, read as CloudFormation gets it."""
+
+from functools import cache
+from typing import Any
+
+from local.translated import template, translated
+from relay import metrics
+
+
+@cache
+def resources() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = translated()["Resources"]
+    return found
+
+
+def of_type(kind: str) -> dict[str, dict[str, Any]]:
+    return {name: r["Properties"] for name, r in resources().items() if r["Type"] == kind}
+
+
+def test_every_alarm_tells_a_person() -> None:
+    for name, alarm in of_type("AWS::CloudWatch::Alarm").items():
+        assert alarm["AlarmActions"] == [{"Ref": "AlarmTopic"}], name
+        assert alarm["AlarmDescription"], name
+
+
+def test_the_alarm_on_dead_letters_sees_those_that_a_redrive_left_behind() -> None:
+    alarm = of_type("AWS::CloudWatch::Alarm")["DeadLettersAlarm"]
+
+    assert alarm["MetricName"] == "ApproximateNumberOfMessagesVisible"
+
+
+def test_alarms_on_the_relays_own_metrics_name_what_the_code_counts() -> None:
+    own = {
+        alarm["MetricName"]
+        for alarm in of_type("AWS::CloudWatch::Alarm").values()
+        if alarm["Namespace"] == "smsgold-relay"
+    }
+    counted = {*metrics.ENDED.values(), "CredentialsRefused", "Redirects"}
+
+    assert own == {"Unknown", "CredentialsRefused", "Redirects"}
+    assert own <= counted
+
+
+def test_data_outlives_the_stack() -> None:
+    kept = [
+        r for r in resources().values() if r["Type"] in ("AWS::SQS::Queue", "AWS::DynamoDB::Table")
+    ]
+
+    assert len(kept) >= 3
+    for resource in kept:
+        assert resource["DeletionPolicy"] == "RetainExceptOnCreate"
+        assert resource["UpdateReplacePolicy"] == "Retain"
+
+
+def test_every_queue_refuses_plain_http() -> None:
+    [policy] = of_type("AWS::SQS::QueuePolicy").values()
+
+    assert {queue["Ref"] for queue in policy["Queues"]} == set(of_type("AWS::SQS::Queue"))
+    [statement] = policy["PolicyDocument"]["Statement"]
+    assert statement["Effect"] == "Deny"
+    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_own_key_encrypts_all_that_is_kept() -> None:
+    key = {"Fn::If": ["HasKey", {"Ref": "KmsKeyArn"}, {"Ref": "AWS::NoValue"}]}
+
+    for queue in of_type("AWS::SQS::Queue").values():
+        assert queue["KmsMasterKeyId"] == key
+        assert queue["SqsManagedSseEnabled"]["Fn::If"][2] is True
+    for table in of_type("AWS::DynamoDB::Table").values():
+        assert table["SSESpecification"]["KMSMasterKeyId"] == key
+    for kind in ("AWS::SecretsManager::Secret", "AWS::Logs::LogGroup"):
+        for other in of_type(kind).values():
+            assert other["KmsKeyId"] == key
+
+
+def test_every_role_may_use_the_own_key() -> None:
+    policy = of_type("AWS::IAM::Policy")["KeyPolicy"]
+    named = {role["Ref"] if "Ref" in role else role["Fn::If"][1]["Ref"] for role in policy["Roles"]}
+
+    assert named == set(of_type("AWS::IAM::Role"))
+
+
+def test_nothing_has_a_name_of_its_own() -> None:
+    """Two stacks live in one account and region: only CloudFormation names things."""
+    names = ("QueueName", "TableName", "FunctionName", "RoleName", "LogGroupName", "TopicName")
+    for name, resource in resources().items():
+        if resource["Type"] != "AWS::Lambda::Permission" and "EventSource" not in resource["Type"]:
+            properties = resource.get("Properties", {})
+            fixed = {n for n in (*names, "AlarmName", "DashboardName") if n in properties}
+            assert not fixed or resource["Type"] == "AWS::Lambda::EventInvokeConfig", name
+
+
+def test_the_environment_holds_no_secret() -> None:
+    for name, function in of_type("AWS::Lambda::Function").items():
+        for variable, value in function["Environment"]["Variables"].items():
+            assert "resolve:" not in str(value), (name, variable)
+    no_echo = [n for n, p in template()["Parameters"].items() if p.get("NoEcho")]
+    assert not no_echo, "a secret is no parameter: it would be in every changeset's history"
