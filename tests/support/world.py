@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from relay.broadcasts import Progress
 from relay.delivery import Courier, Delivery, Done, Result
+from relay.desk import Desk
 from relay.intake import Answer, Intake
 from relay.message import InvalidMessageError, QueuedMessage, parse
 from relay.pacing import HORIZON, IDLE_SECONDS, Breaker, Slots
@@ -24,6 +25,8 @@ from smsgold.client import OutgoingMessage
 from smsgold.credentials import Credentials, CredentialsSource
 from smsgold.errors import CredentialsError
 from smsgold.responses import Outcome, Verdict
+
+T = TypeVar("T")
 
 START = 1_800_000_000.0
 RUN_SECONDS = 60.0
@@ -315,6 +318,18 @@ class Relay:
             jitter=self._random,
         )
 
+    @property
+    def desk(self) -> Desk:
+        """Return what the API's callers deal with."""
+        return Desk(
+            store=self.store,
+            queues=self.queues,
+            intake=self.intake,
+            courier=self.courier,
+            clock=self.world.clock,
+            sleep=self.world.sleep,
+        )
+
     def _fetch(self) -> str:
         if not self.secret:
             raise CredentialsError("the secret cannot be read")
@@ -353,13 +368,19 @@ class Relay:
 
     def run_and_crash(self, after: int) -> None:
         """Run, and end the process at the given effect; a fresh environment takes its place."""
+        self.crash(self.run, after)
+
+    def crash(self, run: Callable[[], T], after: int) -> T | None:
+        """Return what a run returns, or None if its process ended at the given effect."""
         self.world.crash_in = after
         try:
-            self.run()
+            return run()
         except Crash:
             self.courier = self.new_courier()
             self.provider.quiet_until = 0.0
-        self.world.crash_in = None
+            return None
+        finally:
+            self.world.crash_in = None
 
     def settle_down(self) -> None:
         """Let time pass, with nothing going wrong any more, until the queue is empty."""

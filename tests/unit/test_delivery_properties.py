@@ -8,6 +8,7 @@ must find.
 from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from itertools import pairwise
+from typing import Literal
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -19,11 +20,11 @@ from hypothesis.stateful import (
     rule,
 )
 
-from relay.intake import Accepted
+from relay.intake import Accepted, Answer
 from relay.message import OnUnknown, QueuedMessage, parse
 from relay.pacing import GRACE
 from relay.queues import Letter
-from relay.states import REDRIVABLE, TERMINAL, Rules, State, cancel
+from relay.states import EARLY, REDRIVABLE, TERMINAL, Record, Rules, State, cancel
 from tests.support.world import ANSWERS, Crash, Relay
 
 RULES = Rules(retry_window=3600.0)
@@ -77,6 +78,57 @@ class Promises(RuleBasedStateMachine):
         answer = self.relay.accept(message)
         if isinstance(answer, Accepted):
             self.accepted.add(message.id)
+
+    @rule(
+        target=ids,
+        policy=POLICIES,
+        lives=st.sampled_from([None, None, 20.0]),
+        patience=st.sampled_from([1.0, 10.0, 20.0]),
+        after=st.sampled_from([None, None, *range(14)]),
+    )
+    def accept_and_wait(
+        self, policy: OnUnknown | None, lives: float | None, patience: float, after: int | None
+    ) -> str:
+        message = self._message(policy, lives)
+        self._accept_and_wait(message, patience, after)
+        return str(message.id)
+
+    @rule(
+        id_=ids,
+        patience=st.sampled_from([1.0, 20.0]),
+        after=st.sampled_from([None, None, *range(14)]),
+    )
+    def accept_again_and_wait(self, id_: str, patience: float, after: int | None) -> None:
+        self._accept_and_wait(self.bodies[id_], patience, after)
+
+    def _accept_and_wait(self, message: QueuedMessage, patience: float, after: int | None) -> None:
+        assert message.id
+
+        def call() -> Answer:
+            return self.relay.desk.accept_and_wait(message, seconds=patience, time_left=28.0)
+
+        began = self.relay.world.now
+        answer = call() if after is None else self.relay.crash(call, after)
+        assert self.relay.world.now <= began + 28.0, "waited longer than a function may run"
+        if isinstance(answer, Accepted):
+            self.accepted.add(message.id)
+            assert answer.record == self.relay.store.records[message.id], "an outdated answer"
+        elif answer is None:
+            self.crashes += 1
+
+    @rule(id_=ids)
+    def resolve(self, id_: str) -> None:
+        """Somebody looks at the subscriber's phone and says what he sees."""
+        if self.relay.world.table_down:
+            return
+        record = self.relay.store.records.get(id_)
+        found: Literal[State.SENT, State.FAILED] = (
+            State.SENT if self.relay.provider.ledger[id_] else State.FAILED
+        )
+        resolved = self.relay.desk.resolve(id_, found)
+        if record and record.state is State.UNKNOWN:
+            assert isinstance(resolved, Record)
+            assert resolved.state is found
 
     @rule(target=ids, policy=POLICIES)
     def put_on_the_queue(self, policy: OnUnknown | None) -> str:
@@ -239,9 +291,23 @@ class Promises(RuleBasedStateMachine):
                 ):
                     continue
                 assert was.state in REDRIVABLE, f"{id_} went from {was.state} to {now.state}"
+                if was.state is State.UNKNOWN and len(now.history) > len(was.history):
+                    event = now.history[-1]
+                    if event.what == f"resolved as {now.state}":
+                        continue
                 assert now.generation > was.generation
                 assert self.redriven[id_], f"{id_} started again without a redrive"
                 assert any(event.what == "redriven" for event in now.history)
+
+    @invariant()
+    def no_second_copy_brings_a_retry_forward(self) -> None:
+        for id_, record in self.relay.store.records.items():
+            if self.redriven[id_]:
+                continue
+            made = [a for a in record.attempts if a.reason != "abandoned"]
+            for was, now in pairwise(made):
+                if was.at + RULES.backoff_min + 2.0 < record.deadline:
+                    assert now.at - was.at >= RULES.backoff_min - EARLY, f"{id_} did not wait"
 
     @invariant()
     def every_dead_letter_has_its_reason(self) -> None:
@@ -275,8 +341,10 @@ class Promises(RuleBasedStateMachine):
             if record.state in REDRIVABLE:
                 assert id_ in dead, f"{id_} is {record.state}, but no dead letter"
             elif id_ in dead:
-                # Only a crash or a full queue between burial and record leaves a copy behind.
-                assert self.redriven[id_], f"{id_} is {record.state} and a dead letter"
+                # Only a crash or a full queue between burial and record leaves a copy behind, or
+                # a person who resolves what was unknown.
+                resolved = any(event.what == "resolved as sent" for event in record.history)
+                assert self.redriven[id_] or resolved, f"{id_} is {record.state} and a dead letter"
         for body, times in self.junk.items():
             assert sum(d.body == body for d in letters) >= times, "junk got lost"
         # A redrive of what is dead sends each once more, whatever it meets then.

@@ -51,15 +51,18 @@ class Desk:
         """Accept messages for delivery from the queue; answer in order, ids distinct."""
         return self._intake.accept(messages, door="http")
 
-    def accept_and_wait(self, message: QueuedMessage, *, seconds: float, ends_at: float) -> Answer:
+    def accept_and_wait(
+        self, message: QueuedMessage, *, seconds: float, time_left: float
+    ) -> Answer:
         """Accept a message and try to send it at once, for so many seconds; answer how it stands.
 
-        The queue has its copy first, held back until this run is surely over at `ends_at`: whatever
-        stops the run, the message goes on from there. An exchange with the provider that has begun
-        in time is seen through, so the answer can come later than asked for, never after `ends_at`.
+        The queue has its copy first, held back until this run is surely over, which has `time_left`
+        seconds: whatever stops it, the message goes on from there. An exchange with the provider
+        that has begun in time is seen through, so the answer can come later than asked for.
         """
+        ends_at = self._clock() + time_left
         until = min(self._clock() + seconds, ends_at)
-        delay = math.ceil(ends_at - self._clock()) + 1
+        delay = math.ceil(time_left) + 1
         [answer] = self._intake.accept([message], door="http", delay=delay)
         match answer:
             case Accepted(record, replayed=True):

@@ -1,7 +1,6 @@
 """The routes of single messages and of batches of them."""
 
 import logging
-import time
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
@@ -231,10 +230,9 @@ def routes(desk: Desk) -> Router:
             return MessageReceipt(id=id_, status=accepted.record.state).response(
                 HTTPStatus.ACCEPTED, **_headers(accepted)
             )
-        left = router.lambda_context.get_remaining_time_in_millis() / 1000
-        ends_at = time.time() + left - ANSWER_SECONDS
+        time_left = router.lambda_context.get_remaining_time_in_millis() / 1000 - ANSWER_SECONDS
         accepted = _accepted(
-            desk.accept_and_wait(queued(message, id_), seconds=seconds, ends_at=ends_at)
+            desk.accept_and_wait(queued(message, id_), seconds=seconds, time_left=time_left)
         )
         final = accepted.record.state in TERMINAL
         return MessageState.of(accepted.record).response(

@@ -1,0 +1,43 @@
+"""The whole API: its routes put together, and one request answered."""
+
+import json
+import logging
+from typing import Any
+
+from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from relay.desk import Desk
+from relay.directory import Directory
+from relay.http import bots, contract, messages, problems, requests
+from relay.message import read_json
+
+log = logging.getLogger(__name__)
+
+
+def api(desk: Desk, directory: Directory) -> APIGatewayRestResolver:
+    """Return the API over what does the work."""
+    app = APIGatewayRestResolver(enable_validation=True, json_body_deserializer=read_json)
+    problems.answer_with_problems(app)
+    app.include_router(messages.routes(desk))
+    app.include_router(bots.routes(directory))
+
+    @app.get(
+        "/openapi.json", operation_id="getContract", summary="Get this document", tags=["contract"]
+    )
+    def openapi() -> Response[Any]:
+        return Response(200, "application/json", json.dumps(contract.document(app)))
+
+    return app
+
+
+def answer(
+    app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaContext
+) -> dict[str, Any]:
+    """Answer one request."""
+    # Before anything reads the body: Powertools would take a form for JSON.
+    if problem := requests.body_problem(event):
+        log.info("problem", extra={"problem": problem.kind.name})
+        return problem.raw(event["requestContext"]["requestId"])
+    answered: dict[str, Any] = app.resolve(event, context)
+    return answered
