@@ -24,7 +24,7 @@ export SAM_CLI_TELEMETRY := 0
 export __SAM_CLI_APP_DIR := $(CURDIR)/.local/sam
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock run up down test test-unit check format build deploy clean
+.PHONY: help venv lock run up down test test-unit check format openapi build deploy clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; \
@@ -107,6 +107,9 @@ check: $(INSTALLED) $(SCANNER)/.installed ## check format, style, types and the 
 format: $(INSTALLED) ## format the code and mend what can be mended
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
+
+openapi: $(INSTALLED) ## write docs/openapi.json anew from the code
+	@PYTHONPATH=layers/relay $(BIN)/python -m local.contract
 
 # -- AWS ----------------------------------------------------------------------------------------
 

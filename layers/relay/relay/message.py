@@ -65,7 +65,8 @@ class _Matching:
     def __get_pydantic_core_schema__(
         self, source: object, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        compiled = re.compile(self.pattern)
+        # In a JSON schema $ is the end; in Python a line break may follow it.
+        compiled = re.compile(re.sub(r"\$$", r"\\Z", self.pattern))
 
         def match(text: str) -> str:
             if not compiled.search(text):
@@ -82,7 +83,7 @@ class _Matching:
 
 def _rfc3339_text(value: object) -> object:
     """Refuse what pydantic would take for a time besides, such as a number of seconds."""
-    if isinstance(value, datetime) or (isinstance(value, str) and _RFC3339.match(value)):
+    if isinstance(value, datetime) or (isinstance(value, str) and _RFC3339.fullmatch(value)):
         return value
     raise PydanticCustomError(
         "time", "must be a time with its zone as in RFC 3339, such as 2026-12-01T10:00:00Z"
@@ -96,7 +97,7 @@ def _within_what_numbers_hold(at: datetime) -> datetime:
 
 _RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
-    r"([Zz]|[+-][0-9]{2}:[0-9]{2})$"
+    r"([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
 _EARLIEST = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
 _LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)

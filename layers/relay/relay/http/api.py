@@ -35,9 +35,12 @@ def answer(
     app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaContext
 ) -> dict[str, Any]:
     """Answer one request."""
-    # Before anything reads the body: Powertools would take a form for JSON.
+    # Before anything reads the body: Powertools would take a form for JSON, and JSON in capital
+    # letters for neither.
     if problem := requests.body_problem(event):
         log.info("problem", extra={"problem": problem.kind.name})
         return problem.raw(event["requestContext"]["requestId"])
-    answered: dict[str, Any] = app.resolve(event, context)
+    headers = event.get("headers") or {}
+    known = {name: value for name, value in headers.items() if name.lower() != "content-type"}
+    answered: dict[str, Any] = app.resolve({**event, "headers": known}, context)
     return answered

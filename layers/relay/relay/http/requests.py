@@ -50,7 +50,7 @@ def idempotency_key(event: Event) -> str | None:
     values = header(event, "idempotency-key")
     if not values:
         return None
-    if len(values) > 1 or not _KEY.match(values[0]):
+    if len(values) > 1 or not _KEY.fullmatch(values[0]):
         raise ProblemError(
             MALFORMED,
             "Send one Idempotency-Key of 1 to 255 printable ASCII characters, bare or in quotes.",

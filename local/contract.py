@@ -1,0 +1,20 @@
+"""Write docs/openapi.json, the HTTP contract, from the code: `python -m local.contract`."""
+
+import json
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+from relay.http.api import api
+from relay.http.contract import document
+
+PATH = Path(__file__).resolve().parent.parent / "docs" / "openapi.json"
+
+
+def made() -> dict[str, Any]:
+    """Return the contract; nothing that does the work is needed for it."""
+    return document(api(Mock(), Mock()))
+
+
+if __name__ == "__main__":
+    PATH.write_text(json.dumps(made(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
