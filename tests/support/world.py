@@ -75,6 +75,8 @@ class MemoryStore:
         return {id_: self.records[id_] for id_ in set(ids) if id_ in self.records}
 
     def apply(self, changes: Sequence[Change]) -> list[Written]:
+        if not changes:
+            return []
         self._world.effect("before a write")
         if self._world.table_down:
             return [Unwritten("down") for _ in changes]
@@ -196,6 +198,8 @@ class MemoryProvider:
         """When each POST came."""
         self.quiet_until = 0.0
         """Until when the provider asked for quiet, as far as it is certain that it was heard."""
+        self.last_moment: dict[str, float] = {}
+        """When a message expires, by its id."""
         self.password = "the first password"
         self.next: list[str] = []
         """How the next POSTs are answered, in order; after that all are accepted."""
@@ -205,8 +209,9 @@ class MemoryProvider:
 
     def send(self, credentials: Credentials, message: OutgoingMessage) -> Verdict:
         self._world.effect("before a POST")
-        self.times.append(self._world.now)
-        assert self._world.now >= self.quiet_until, "sent while the provider asked for quiet"
+        began = self._world.now
+        self.times.append(began)
+        assert began >= self.quiet_until, "sent while the provider asked for quiet"
         if meanwhile := self.meanwhile:
             self.meanwhile = None
             meanwhile()
@@ -215,6 +220,7 @@ class MemoryProvider:
         else:
             answer = ANSWERS[self.next.pop(0) if self.next else "accepts"]
         id_ = message.text
+        assert began < self.last_moment.get(id_, began + 1), f"{id_} was sent too late"
         self.posts[id_] += 1
         self.served[id_] += credentials.password == self.password
         self.ledger[id_] += answer.keeps

@@ -28,8 +28,19 @@ from relay.states import EARLY, REDRIVABLE, TERMINAL, Record, Rules, State, canc
 from tests.support.world import ANSWERS, Crash, Relay
 
 RULES = Rules(retry_window=3600.0)
-RATE = 5.0
+RATE = 2.0
 NO_MESSAGE = ("invalid", "id_reused")
+FEW_ANSWERS = st.lists(st.sampled_from(sorted(ANSWERS)), max_size=6)
+TROUBLES = [
+    # One that lasts keeps all the others from being met.
+    *["none"] * 4,
+    "the table is down",
+    "the queues are down",
+    "the password changes",
+    "the password changes unheard",
+    "the secret is wrong",
+    "the secret is unreadable",
+]
 POLICIES = st.sampled_from([None, OnUnknown.HOLD, OnUnknown.RESEND])
 
 
@@ -59,25 +70,35 @@ class Promises(RuleBasedStateMachine):
             subscriberId="s-1", text=id_, id=id_, onUnknown=policy, expiresAt=expires
         )
         self.bodies[id_] = message
+        if lives:
+            self.relay.provider.last_moment[id_] = self.relay.world.now + lives
         if policy is OnUnknown.RESEND:
             self.resends.add(id_)
         return message
 
-    @rule(target=ids, policy=POLICIES, lives=st.sampled_from([None, None, 20.0, 7200.0]))
-    def accept(self, policy: OnUnknown | None, lives: float | None) -> str:
+    @rule(
+        target=ids,
+        policy=POLICIES,
+        lives=st.sampled_from([None, None, 20.0, 7200.0]),
+        crash_after=st.sampled_from([None, None, 0, 1, 2, 3]),
+    )
+    def accept(self, policy: OnUnknown | None, lives: float | None, crash_after: int | None) -> str:
         message = self._message(policy, lives)
-        self._accept(message)
+        self._accept(message, crash_after)
         return str(message.id)
 
-    @rule(id_=ids)
-    def accept_again(self, id_: str) -> None:
-        self._accept(self.bodies[id_])
+    @rule(id_=ids, crash_after=st.sampled_from([None, None, 0, 1, 2, 3]))
+    def accept_again(self, id_: str, crash_after: int | None) -> None:
+        self._accept(self.bodies[id_], crash_after)
 
-    def _accept(self, message: QueuedMessage) -> None:
-        assert message.id
-        answer = self.relay.accept(message)
-        if isinstance(answer, Accepted):
-            self.accepted.add(message.id)
+    def _accept(self, message: QueuedMessage, crash_after: int | None) -> None:
+        self.relay.world.crash_in = crash_after
+        try:
+            if isinstance(self.relay.accept(message), Accepted):
+                self.accepted.add(str(message.id))
+        except Crash:
+            self.crashes += 1
+        self.relay.world.crash_in = None
 
     @rule(
         target=ids,
@@ -149,16 +170,14 @@ class Promises(RuleBasedStateMachine):
         if record and (change := cancel(record, self.relay.world.now)):
             self.relay.store.apply([change])
 
-    @rule(kind=st.sampled_from(["not JSON", "{}", '{"subscriberId": "s-1", "txet": "typo"}']))
-    def put_junk_on_the_queue(self, kind: str) -> None:
-        self.relay.queues.put(kind)
-        self.junk[kind] += 1
-
-    @rule(id_=ids)
-    def put_another_message_of_the_same_id(self, id_: str) -> None:
+    @rule(id_=ids, junk=st.sampled_from(["", "not JSON", '{"subscriberId": "s-1", "txet": ""}']))
+    def put_what_is_no_message_on_the_queue(self, id_: str, junk: str) -> None:
         record = self.relay.store.records.get(id_)
+        if junk:
+            self.relay.queues.put(junk)
+            self.junk[junk] += 1
         # One that is queued may still be withdrawn, and its id be free again.
-        if record and record.state is not State.QUEUED:
+        elif record and record.state is not State.QUEUED:
             other = self.bodies[id_].model_copy(update={"text": f"another {id_}"})
             self.relay.queues.put(other.to_body())
             self.impostors.add(id_)
@@ -176,25 +195,32 @@ class Promises(RuleBasedStateMachine):
 
     # ---------------------------------------------------------------------------- what happens
 
-    @rule(answers=st.lists(st.sampled_from(sorted(ANSWERS)), min_size=1, max_size=6))
-    def provider_will(self, answers: list[str]) -> None:
+    def _prepare(self, answers: list[str]) -> None:
+        """Let the provider answer like this, and time pass until there is something to send."""
         self.relay.provider.next += answers
+        if copies := self.relay.queues.messages:
+            self.relay.world.now = max(self.relay.world.now, min(c.visible_at for c in copies))
 
-    @rule(answer=st.sampled_from(sorted(ANSWERS)), times=st.integers(6, 15))
-    def provider_keeps_at_it(self, answer: str, times: int) -> None:
-        self.relay.provider.next += [answer] * times
-
-    @rule(most=st.integers(1, 10))
-    def run(self, most: int) -> None:
+    @rule(answers=FEW_ANSWERS, most=st.integers(1, 10))
+    def run(self, answers: list[str], most: int) -> None:
+        self._prepare(answers)
         self.relay.run(most)
 
-    @rule(after=st.integers(0, 12))
-    def run_and_crash(self, after: int) -> None:
+    @rule(answer=st.sampled_from(sorted(ANSWERS)), times=st.integers(6, 15))
+    def run_while_the_provider_keeps_at_it(self, answer: str, times: int) -> None:
+        self._prepare([answer] * times)
+        self.relay.run()
+
+    @rule(answers=FEW_ANSWERS, after=st.integers(0, 12))
+    def run_and_crash(self, answers: list[str], after: int) -> None:
         self.crashes += 1
+        self._prepare(answers)
         self.relay.run_and_crash(after)
 
-    @rule()
-    def run_while_the_table_goes_down(self) -> None:
+    @rule(answers=FEW_ANSWERS)
+    def run_while_the_table_goes_down(self, answers: list[str]) -> None:
+        self._prepare(answers)
+
         def meanwhile() -> None:
             self.relay.world.table_down = True
 
@@ -202,17 +228,32 @@ class Promises(RuleBasedStateMachine):
         self.relay.run()
         self.relay.provider.meanwhile = None
 
-    @rule(jump=st.sampled_from([1.0, 100.0, 500.0]))
-    def run_and_stall(self, jump: float) -> None:
+    @rule(
+        answers=FEW_ANSWERS,
+        jump=st.sampled_from([1.0, 100.0, 500.0]),
+        crash_after=st.sampled_from([None, None, 0, 1, 2, 3, 4]),
+    )
+    def run_and_stall(self, answers: list[str], jump: float, crash_after: int | None) -> None:
         """A worker stalls in the middle of its POST, and others go on meanwhile."""
+        self._prepare(answers)
 
         def meanwhile() -> None:
             self.relay.world.now += jump
+            owned = {
+                id_: record
+                for id_, record in self.relay.store.records.items()
+                if record.state is State.SENDING and record.lease > self.relay.world.now + 30.0
+            }
             for copy in self.relay.queues.messages:
                 copy.visible_at = min(copy.visible_at, self.relay.world.now)
             stalled, self.relay.courier = self.relay.courier, self.relay.new_courier()
-            self.relay.run()
+            if crash_after is None:
+                self.relay.run()
+            else:
+                self.relay.run_and_crash(crash_after)
             self.relay.courier = stalled
+            for id_, record in owned.items():
+                assert self.relay.store.records[id_] == record, "taken from its owner"
             # It holds slots from before, and hears of a wish for quiet by its next answer.
             self.relay.provider.quiet_until = 0.0
 
@@ -220,35 +261,24 @@ class Promises(RuleBasedStateMachine):
         self.relay.run()
         self.relay.provider.meanwhile = None
 
-    @rule(after=st.integers(0, 4), id_=ids)
-    def accept_and_crash(self, after: int, id_: str) -> None:
-        self.relay.world.crash_in = after
-        try:
-            self._accept(self.bodies[id_])
-        except Crash:
-            self.crashes += 1
-        self.relay.world.crash_in = None
-
     @rule(seconds=st.sampled_from([1.0, 10.0, 80.0, 400.0, 2000.0, 5000.0]))
     def time_passes(self, seconds: float) -> None:
         self.relay.world.now += seconds
 
-    @rule(secret=st.sampled_from(["right", "wrong", ""]))
-    def secret_is(self, secret: str) -> None:
-        provider = self.relay.provider
-        self.relay.secret = provider.password if secret == "right" else secret
-
-    @rule()
-    def password_changes(self) -> None:
-        self.relay.provider.password += "!"
-
-    @rule(down=st.booleans())
-    def table_down(self, down: bool) -> None:
-        self.relay.world.table_down = down
-
-    @rule(down=st.booleans())
-    def queues_down(self, down: bool) -> None:
-        self.relay.world.queue_down = down
+    @rule(trouble=st.sampled_from(TROUBLES))
+    def trouble(self, trouble: str) -> None:
+        world, provider = self.relay.world, self.relay.provider
+        world.table_down = trouble == "the table is down"
+        world.queue_down = trouble == "the queues are down"
+        if "password changes" in trouble:
+            provider.password += "!"
+        self.relay.secret = provider.password
+        if trouble == "the secret is unreadable":
+            self.relay.secret = ""
+        elif trouble == "the secret is wrong":
+            self.relay.secret = "wrong"
+        elif trouble == "the password changes unheard":
+            self.relay.secret = provider.password.removesuffix("!")
 
     # ------------------------------------------------------------------------------- promises
 

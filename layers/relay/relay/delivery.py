@@ -493,6 +493,8 @@ class Courier:
         now = self._clock()
         if now > self._last_start(ends_at):
             return _Unsent(job, 1.0, "run_ends")
+        if now >= job.record.deadline:
+            return _Unsent(job, 1.0, "too_late")
         if now < self._held_until:
             return _Unsent(job, self._held_until - now, "slow_down")
         if job.record.expires_at is not None and now >= job.record.expires_at:

@@ -1,0 +1,209 @@
+"""Deliveries in a small world, scene by scene; the property test plays them at random."""
+
+import pytest
+
+from relay.message import OnUnknown, QueuedMessage, parse
+from relay.states import Rules, State
+from tests.support.world import Relay
+
+RULES = Rules(retry_window=3600.0)
+
+
+@pytest.fixture
+def relay() -> Relay:
+    return Relay(RULES, rate=5.0)
+
+
+def put(relay: Relay, id_: str = "m-1", policy: OnUnknown | None = None) -> QueuedMessage:
+    message = QueuedMessage(subscriberId="s-1", text=id_, id=id_, onUnknown=policy)
+    relay.queues.put(message.to_body())
+    return message
+
+
+def state(relay: Relay, id_: str = "m-1") -> State:
+    return relay.store.records[id_].state
+
+
+def make_visible(relay: Relay) -> None:
+    for copy in relay.queues.messages:
+        copy.visible_at = relay.world.now
+
+
+def test_a_dead_letter_counts_on_from_the_record_and_not_from_an_old_copy(relay: Relay) -> None:
+    message = put(relay)
+    relay.provider.next = ["refuses", "is busy", "refuses"]
+    relay.run()
+    relay.queues.redrive(relay.queues.dead[0])
+    relay.run()  # the redriven copy: the provider is busy, the message waits
+    relay.queues.messages.clear()
+    relay.queues.put(message.to_body())  # and an old duplicate of it comes first
+    relay.world.now += 60.0
+    relay.run()
+
+    [letter] = relay.queues.dead
+    assert parse(QueuedMessage, letter.body).generation == 2
+    relay.queues.redrive(letter)
+    relay.settle_down()
+    assert state(relay) is State.SENT
+
+
+def test_an_outcome_that_the_table_refuses_at_first_is_recorded_within_the_run(
+    relay: Relay,
+) -> None:
+    put(relay)
+
+    def meanwhile() -> None:
+        relay.world.table_down = True
+        sleep = relay.world.sleep
+
+        def and_back_up(seconds: float) -> None:
+            relay.world.table_down = False
+            sleep(seconds)
+
+        relay.courier._sleep = and_back_up
+
+    relay.provider.meanwhile = meanwhile
+    relay.run()
+
+    assert state(relay) is State.SENT
+
+
+def test_an_outcome_that_the_table_never_takes_is_unknown(relay: Relay) -> None:
+    put(relay)
+
+    def meanwhile() -> None:
+        relay.world.table_down = True
+
+    relay.provider.meanwhile = meanwhile
+    relay.run()
+    assert state(relay) is State.SENDING
+    relay.settle_down()
+
+    assert state(relay) is State.UNKNOWN
+    assert relay.provider.ledger["m-1"] == 1
+    assert relay.queues.dead[0].reason == "abandoned"
+
+
+def test_no_post_starts_that_the_run_could_not_finish(relay: Relay) -> None:
+    for i in range(10):
+        put(relay, f"m-{i}")
+    relay.pacer._rate = 0.1  # a slot every 10 s: the sixth lies past the run's end
+
+    relay.run()
+
+    assert len(relay.provider.times) == 5
+    assert max(relay.provider.times) + 12.0 < relay.world.now + 60.0
+    assert all(r.tries for r in relay.store.records.values())
+    relay.settle_down()
+    assert {r.state for r in relay.store.records.values()} == {State.SENT}
+
+
+def test_a_429_stops_the_rest_of_the_batch(relay: Relay) -> None:
+    for i in range(5):
+        put(relay, f"m-{i}")
+    relay.provider.next = ["asks to slow down"]
+    began = relay.world.now
+
+    relay.run()
+
+    assert len(relay.provider.times) == 1
+    for copy in relay.queues.messages:
+        assert copy.visible_at >= began + 29.0
+    relay.settle_down()
+    assert sum(relay.provider.ledger.values()) == 5
+
+
+def test_a_failing_provider_is_left_alone_for_a_while(relay: Relay) -> None:
+    for i in range(10):
+        put(relay, f"m-{i}")
+    relay.provider.next = ["cannot be reached"] * 100
+
+    relay.run()
+    assert len(relay.provider.times) == 5
+    make_visible(relay)
+    relay.run()
+    assert len(relay.provider.times) == 5, "it is still left alone"
+    relay.world.now += 6.0
+    make_visible(relay)
+    relay.run()
+
+    assert len(relay.provider.times) == 6, "one message tries"
+    tries = [record.tries for record in relay.store.records.values()]
+    assert sum(tries) == 6, "the others are not blamed"
+
+
+def test_changed_credentials_are_fetched_once_and_cost_no_attempt(relay: Relay) -> None:
+    put(relay, "m-0")
+    relay.run()
+    relay.provider.password = relay.secret = "another password"
+    for i in range(1, 6):
+        put(relay, f"m-{i}")
+    relay.settle_down()
+
+    assert {r.state for r in relay.store.records.values()} == {State.SENT}
+    assert {r.tries for r in relay.store.records.values()} == {1}
+
+
+def test_refused_credentials_are_not_sent_twice(relay: Relay) -> None:
+    put(relay)
+    relay.secret = "wrong"
+    relay.run()
+
+    assert relay.provider.posts["m-1"] == 1
+    assert state(relay) is State.QUEUED
+    relay.settle_down()
+    assert state(relay) is State.SENT
+
+
+def test_an_unreadable_secret_costs_no_attempt(relay: Relay) -> None:
+    put(relay)
+    relay.secret = ""
+    relay.run()
+
+    assert not relay.store.records
+    relay.settle_down()
+    assert relay.store.records["m-1"].tries == 1
+
+
+def test_resend_records_the_doubt(relay: Relay) -> None:
+    put(relay, policy=OnUnknown.RESEND)
+    relay.provider.next = ["keeps and times out"]
+
+    relay.run()
+    relay.settle_down()
+
+    record = relay.store.records["m-1"]
+    assert (record.state, record.ambiguous) == (State.SENT, 1)
+    assert relay.provider.ledger["m-1"] == 2
+
+
+def test_every_message_of_a_batch_may_fail(relay: Relay) -> None:
+    for i in range(10):
+        put(relay, f"m-{i}")
+    relay.provider.next = ["refuses"] * 10
+    relay.run()
+
+    assert len(relay.queues.dead) == 10
+    assert {r.dead_letter for r in relay.store.records.values()} == {"written"}
+    assert not relay.queues.messages
+
+
+def test_a_late_worker_writes_over_nobody(relay: Relay) -> None:
+    put(relay, policy=OnUnknown.RESEND)
+    relay.provider.next = ["accepts", "is busy"]
+
+    def meanwhile() -> None:
+        """Another run takes the message over, and dies after its POST."""
+        relay.world.now += 100.0
+        make_visible(relay)
+        late, relay.courier = relay.courier, relay.new_courier()
+        relay.run_and_crash(after=3)
+        relay.courier = late
+
+    relay.provider.meanwhile = meanwhile
+    relay.run()
+
+    record = relay.store.records["m-1"]
+    assert (record.state, record.attempt) == (State.SENDING, "a2")
+    relay.settle_down()
+    assert relay.provider.ledger["m-1"] <= 1 + relay.store.records["m-1"].ambiguous

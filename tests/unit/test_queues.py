@@ -1,0 +1,162 @@
+"""The queues on SQS: what fits into one call, what SQS takes, what comes back."""
+
+from typing import Any
+
+import pytest
+from botocore.exceptions import ConnectTimeoutError
+
+from relay.message import QueuedMessage, parse
+from relay.queues import LONGEST_VISIBILITY, Letter, SqsQueues, dead_letter_body
+
+MIB = 1_048_576
+
+
+class Sqs:
+    """Takes calls as SQS does, or fails as told."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[dict[str, Any]]] = []
+        self.hidden: dict[str, int] = {}
+        self.refuse: set[str] = set()
+        self.down_at_call: int | None = None
+
+    def send_message_batch(self, *, QueueUrl: str, Entries: list[Any]) -> dict[str, Any]:  # noqa: N803
+        assert QueueUrl in ("messages", "dead")
+        if self.down_at_call == len(self.calls):
+            self.calls.append([])
+            raise ConnectTimeoutError(endpoint_url="sqs")
+        self.calls.append(Entries)
+        assert 1 <= len(Entries) <= 10
+        assert sum(map(_size, Entries)) <= MIB
+        return {
+            "Successful": [{"Id": e["Id"]} for e in Entries if e["MessageBody"] not in self.refuse],
+            "Failed": [
+                {"Id": e["Id"], "Code": "InternalError"}
+                for e in Entries
+                if e["MessageBody"] in self.refuse
+            ],
+        }
+
+    def change_message_visibility_batch(self, *, QueueUrl: str, Entries: list[Any]) -> None:  # noqa: N803
+        assert QueueUrl == "messages"
+        assert 1 <= len(Entries) <= 10
+        self.hidden |= {e["ReceiptHandle"]: e["VisibilityTimeout"] for e in Entries}
+
+
+def _size(entry: dict[str, Any]) -> int:
+    attributes = entry.get("MessageAttributes", {})
+    return len(entry["MessageBody"].encode()) + sum(
+        len(name) + len(a["DataType"]) + len(a["StringValue"].encode())
+        for name, a in attributes.items()
+    )
+
+
+@pytest.fixture
+def sqs() -> Sqs:
+    return Sqs()
+
+
+@pytest.fixture
+def queues(sqs: Sqs) -> SqsQueues:
+    client: Any = sqs
+    return SqsQueues(client, messages_url="messages", dead_letter_url="dead")
+
+
+def message(i: int, text: str = "hello") -> QueuedMessage:
+    return QueuedMessage(id=f"m-{i}", subscriberId="s-1", text=text)
+
+
+def letter(body: str = "{}", detail: str = "why") -> Letter:
+    return Letter(body, "http_400", detail, 3, 1_800_000_000.0)
+
+
+def test_messages_travel_ten_to_a_call(queues: SqsQueues, sqs: Sqs) -> None:
+    assert queues.send([message(i) for i in range(23)], delay=7) == [None] * 23
+
+    assert [len(call) for call in sqs.calls] == [10, 10, 3]
+    assert {e["DelaySeconds"] for call in sqs.calls for e in call} == {7}
+
+
+def test_a_call_is_no_larger_than_sqs_takes(queues: SqsQueues, sqs: Sqs) -> None:
+    assert queues.bury([letter("x" * 400_000)] * 5) == [None] * 5
+
+    assert [len(call) for call in sqs.calls] == [2, 2, 1]
+
+
+def test_each_message_gets_its_own_answer(queues: SqsQueues, sqs: Sqs) -> None:
+    messages = [message(i) for i in range(22)]
+    sqs.refuse = {messages[3].to_body()}
+    sqs.down_at_call = 1
+
+    answers = queues.send(messages)
+
+    assert answers[3] == "InternalError"
+    assert answers[10:20] == ["ConnectTimeoutError"] * 10
+    assert [a for i, a in enumerate(answers) if i != 3 and not 10 <= i < 20] == [None] * 11
+
+
+def test_a_letter_says_why(queues: SqsQueues, sqs: Sqs) -> None:
+    queues.bury([letter()])
+
+    [[entry]] = sqs.calls
+    attributes = {name: a["StringValue"] for name, a in entry["MessageAttributes"].items()}
+    assert attributes == {
+        "reason": "http_400",
+        "detail": "why",
+        "attempts": "3",
+        "failedAt": "2027-01-15T08:00:00.000Z",
+    }
+
+
+def test_junk_of_a_mebibyte_is_cut_to_what_sqs_takes(queues: SqsQueues, sqs: Sqs) -> None:
+    junk = "я" * (MIB // 2)
+
+    assert queues.bury([letter(junk, detail="я" * 10_000)]) == [None]
+
+    [[entry]] = sqs.calls
+    assert junk.startswith(entry["MessageBody"])
+    assert len(entry["MessageBody"].encode()) > MIB - 8192
+
+
+def test_a_detail_is_made_fit_for_sqs(queues: SqsQueues, sqs: Sqs) -> None:
+    queues.bury([letter(detail="a\x00b\x1bc\ufffed\ud800e\tf"), letter(detail="\x00")])
+
+    [[first, second]] = sqs.calls
+    assert first["MessageAttributes"]["detail"]["StringValue"] == "abcde\tf"
+    assert "detail" not in second["MessageAttributes"], "SQS takes no empty attribute"
+
+
+def test_characters_that_sqs_does_not_take_survive_in_a_body(queues: SqsQueues, sqs: Sqs) -> None:
+    odd = message(1, text="a\x01b\ufffec\uffffd\x7fe😀")
+
+    queues.send([odd])
+
+    [[entry]] = sqs.calls
+    body = entry["MessageBody"]
+    assert all(c in "\t\n\r" or " " <= c < "\ufffe" or c > "\uffff" for c in body)
+    assert parse(QueuedMessage, body) == odd
+
+
+def test_a_dead_letter_is_the_envelope_one_generation_on() -> None:
+    old = message(1)
+
+    assert parse(QueuedMessage, dead_letter_body(old, 4)) == old.model_copy(
+        update={"generation": 5}
+    )
+
+
+def test_hiding_is_rounded_and_within_what_sqs_allows(queues: SqsQueues, sqs: Sqs) -> None:
+    queues.hide({"a": -3.0, "b": 1.6, "c": 10 * LONGEST_VISIBILITY} | {f"{i}": 5 for i in range(9)})
+
+    assert sqs.hidden["a"] == 0
+    assert sqs.hidden["b"] == 2
+    assert sqs.hidden["c"] < LONGEST_VISIBILITY
+    assert len(sqs.hidden) == 12
+
+
+def test_nothing_to_do_is_no_call(queues: SqsQueues, sqs: Sqs) -> None:
+    queues.send([])
+    queues.bury([])
+    queues.hide({})
+
+    assert not sqs.calls

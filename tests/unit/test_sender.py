@@ -1,0 +1,157 @@
+"""The sender's handler: SQS records in, a partial batch response out."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from functions.sender import app
+from relay.states import Rules, State
+from tests.support.world import RUN_SECONDS, Relay
+
+
+@dataclass
+class Context:
+    function_name: str = "sender"
+    memory_limit_in_mb: int = 512
+    invoked_function_arn: str = "arn:aws:lambda:us-east-1:1:function:sender"
+    aws_request_id: str = "r-1"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return int(RUN_SECONDS * 1000)
+
+
+class Hidden:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def hide(self, receipts: dict[str, float]) -> None:
+        self.seconds |= receipts
+
+
+@pytest.fixture
+def relay(monkeypatch: pytest.MonkeyPatch) -> Relay:
+    relay = Relay(Rules())
+    monkeypatch.setattr(app, "courier", relay.courier)
+    monkeypatch.setattr("time.time", relay.world.clock)
+    return relay
+
+
+@pytest.fixture
+def hidden(monkeypatch: pytest.MonkeyPatch) -> Hidden:
+    hidden = Hidden()
+    monkeypatch.setattr(app, "queues", hidden)
+    return hidden
+
+
+def record(i: int, body: object, *, receives: int = 1) -> dict[str, Any]:
+    return {
+        "messageId": f"sqs-{i}",
+        "receiptHandle": f"receipt-{i}",
+        "body": body if isinstance(body, str) else json.dumps(body),
+        "attributes": {
+            "ApproximateReceiveCount": str(receives),
+            "SentTimestamp": "1800000000000",
+        },
+        "messageAttributes": {},
+        "eventSource": "aws:sqs",
+    }
+
+
+def envelope(text: str, **fields: object) -> dict[str, object]:
+    return {"subscriberId": "s-1", "text": text, **fields}
+
+
+def handle(*records: dict[str, Any]) -> dict[str, Any]:
+    context: Any = Context()
+    answer: dict[str, Any] = app.handler({"Records": list(records)}, context)
+    return answer
+
+
+def test_finished_messages_leave_the_queue_and_others_stay_hidden(
+    relay: Relay, hidden: Hidden
+) -> None:
+    relay.provider.next = ["accepts", "is busy", "refuses"]
+
+    answer = handle(*(record(i, envelope(f"m-{i}", id=f"m-{i}")) for i in range(3)))
+
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "sqs-1"}]}
+    assert list(hidden.seconds) == ["receipt-1"]
+    assert 5 <= hidden.seconds["receipt-1"] <= 10
+    assert [relay.store.records[f"m-{i}"].state for i in range(3)] == [
+        State.SENT,
+        State.QUEUED,
+        State.REJECTED,
+    ]
+
+
+def test_all_failing_is_answered_not_raised(relay: Relay, hidden: Hidden) -> None:
+    relay.world.table_down = True
+
+    answer = handle(*(record(i, envelope(f"m-{i}")) for i in range(10)))
+
+    assert answer == {"batchItemFailures": [{"itemIdentifier": f"sqs-{i}"} for i in range(10)]}
+    assert len(hidden.seconds) == 10
+
+
+def test_an_envelope_without_an_id_goes_by_the_queues(relay: Relay, hidden: Hidden) -> None:
+    handle(record(1, envelope("m-1")))
+
+    assert relay.store.records["sqs-1"].state is State.SENT
+    assert not hidden.seconds
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("not JSON", "JSON"),
+        ("", "JSON"),
+        ("[]", "object"),
+        ("null", "object"),
+        ('{"subscriberId": "s-1", "text": 5}', "text"),
+        ('{"subscriberId": "s-1", "text": null}', "text"),
+        ('{"subscriberId": "s-1"}', "text"),
+        ('{"subscriberId": 5, "text": "hi"}', "subscriberId"),
+        ('{"subscriberId": "s-1", "text": "hi", "buttons": {}}', "buttons"),
+        ('{"subscriberId": "s-1", "text": "hi", "buttons": [{"text": "a"}]}', "buttons.0.url"),
+        ('{"subscriberId": "s-1", "txet": "hi"}', "txet"),
+        ('{"subscriberId": "s-1", "text": "hi", "id": "ü"}', "id"),
+        ('{"subscriberId": "s-1", "text": "hi", "expiresAt": "soon"}', "expiresAt"),
+        ('{"subscriberId": "s-1", "text": "hi", "generation": -1}', "generation"),
+        ('{"subscriberId": "s-1", "text": "hi", "text": "ho"}', "text"),
+        ('{"subscriberId": "s-1", "text": NaN}', "NaN"),
+        ('{"subscriberId": "s-1", "text": "hi", "generation": Infinity}', "Infinity"),
+        (r'{"subscriberId": "s-1", "text": "\ud800"}', "text"),
+        (r'{"subscriberId": "s-1", "text": "hi", "reference": "\udfff"}', "reference"),
+        ('{"botId": "b-1", "text": "hi"}', "number"),
+        ("[" * 100_000, "JSON"),
+        ('{"text":' * 50_000, "JSON"),
+        ("x" * 1_048_576, "JSON"),
+        ('{"text": ' + "1" * 1_000_000 + "}", "JSON"),
+        ('{"a":1' + "".join(f',"a{i}":1' for i in range(90_000)) + ',"a":1}', "twice"),
+    ],
+    ids=lambda value: value[:40],
+)
+def test_what_is_no_message_is_a_dead_letter_and_disturbs_nobody(
+    relay: Relay, hidden: Hidden, body: str, says: str
+) -> None:
+    answer = handle(
+        record(1, envelope("m-1", id="m-1")), record(2, body), record(3, envelope("m-3", id="m-3"))
+    )
+
+    assert answer == {"batchItemFailures": []}
+    assert not hidden.seconds
+    [letter] = relay.queues.dead
+    assert (letter.body, letter.reason) == (body, "invalid")
+    assert says in letter.detail
+    assert relay.provider.ledger == {"m-1": 1, "m-3": 1}
+
+
+def test_what_is_no_message_stays_while_there_is_no_dead_letter_queue(
+    relay: Relay, hidden: Hidden
+) -> None:
+    relay.world.queue_down = True
+
+    assert handle(record(1, "junk")) == {"batchItemFailures": [{"itemIdentifier": "sqs-1"}]}
+    assert list(hidden.seconds) == ["receipt-1"]
