@@ -24,7 +24,7 @@ export SAM_CLI_TELEMETRY := 0
 export __SAM_CLI_APP_DIR := $(CURDIR)/.local/sam
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock run up down test test-unit check format openapi build deploy clean
+.PHONY: help venv lock run up down test test-unit mutants verify load check format openapi build deploy clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; \
@@ -92,6 +92,12 @@ test: $(INSTALLED) ## run every test, end to end included
 
 test-unit: $(INSTALLED) ## run the unit tests
 	@$(BIN)/pytest tests/unit $(ARGS)
+
+mutants: $(INSTALLED) ## break the code in ways that the tests must find
+	@$(BIN)/python -m tests.mutants $(ARGS)
+
+verify: $(INSTALLED) ## compare what a running stack has with what the relay promises
+	@PYTHONPATH=layers/relay $(BIN)/python -m tests.support.verifier $(ARGS)
 
 check: $(INSTALLED) $(SCANNER)/.installed ## check format, style, types and the template
 	$(BIN)/ruff format --check .

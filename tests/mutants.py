@@ -1,0 +1,266 @@
+"""Break the code in ways that must not stay unseen, and see that a test finds each.
+
+`make mutants` or `python -m tests.mutants [word …]`: each mutant is made in a copy of the tree, and
+the test named with it runs there. One that survives, or that no longer fits the code, fails the
+command. A word picks the mutants whose names contain it.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED = ("functions", "layers", "local", "tests", "pyproject.toml")
+PROPERTIES = "tests/unit/test_delivery_properties.py"
+SCENES = "tests/unit/test_delivery.py"
+DECISIONS = "tests/unit/test_states.py"
+TABLE = "tests/integration/test_table_store.py"
+OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=unshrunk")
+TEST_TIMEOUT = 300  # seconds
+
+DELIVERY = "layers/relay/relay/delivery.py"
+INTAKE = "layers/relay/relay/intake.py"
+STATES = "layers/relay/relay/states.py"
+STORE = "layers/relay/relay/store.py"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A way to break the code, and the test that must find it."""
+
+    name: str
+    path: str
+    code: str
+    broken: str
+    test: str = PROPERTIES
+
+
+MUTANTS = [
+    Mutant(
+        "no claim before the POST",
+        DELIVERY,
+        "zip(group, times, self._store.apply(changes), strict=True)",
+        "zip(group, times, [Applied(c.after) for c in changes], strict=True)",
+    ),
+    Mutant(
+        "a step takes no heed of the attempt",
+        "tests/support/world.py",
+        "and (current.state, current.attempt) != (expected.state, expected.attempt)",
+        "and current.state != expected.state",
+        SCENES,
+    ),
+    Mutant(
+        "a step is not guarded at all",
+        "tests/support/world.py",
+        "        if (current is None) != (expected is None) or (",
+        "        if (current is None) != (expected is None) and (",
+    ),
+    Mutant(
+        "the table takes no heed of the attempt",
+        STORE,
+        """ AND "attempt" = ?\"""",
+        """ AND ? <> 'x'\"""",
+        TABLE,
+    ),
+    Mutant(
+        "a write whose answer was lost counts as another's",
+        STORE,
+        "        return Applied(current)",
+        "        return Conflict(current)",
+        TABLE,
+    ),
+    Mutant(
+        "a read timeout is tried again under hold",
+        STATES,
+        "case Outcome.UNKNOWN if (on_unknown or rules.on_unknown) is OnUnknown.HOLD:",
+        "case Outcome.UNKNOWN if verdict.reason != 'read_timeout':",
+    ),
+    Mutant(
+        "a dead letter has no reason",
+        DELIVERY,
+        "                    e.record.reason,\n",
+        '                    "",\n',
+    ),
+    Mutant(
+        "waiting counts as an attempt",
+        STATES,
+        "replace(record, state=State.QUEUED, lease=0.0, updated_at=now)",
+        "replace(record, state=State.QUEUED, lease=0.0, updated_at=now, tries=record.tries + 1,"
+        ' attempts=(*record.attempts, Attempt(now, "waited")))',
+    ),
+    Mutant(
+        "a redrive is ignored",
+        STATES,
+        "if record.state in REDRIVABLE and message.generation > record.generation:",
+        "if record.state in REDRIVABLE and message.generation > record.generation + 1:",
+    ),
+    Mutant(
+        "a redrive is repeated",
+        STATES,
+        "if record.state in REDRIVABLE and message.generation > record.generation:",
+        "if record.state in REDRIVABLE and message.generation >= record.generation:",
+    ),
+    Mutant(
+        "a redrive is not written into the history",
+        STATES,
+        'history=(*record.history, Event(now, "redriven"))[-KEPT_ATTEMPTS:],',
+        "history=record.history,",
+    ),
+    Mutant(
+        "a dead letter counts on from the copy that was received",
+        DELIVERY,
+        "dead_letter_body(e.message, e.record.generation)",
+        "dead_letter_body(e.message, e.message.generation)",
+        SCENES,
+    ),
+    Mutant(
+        "a message whose outcome is unknown can be cancelled",
+        STATES,
+        "if record.state is not State.QUEUED or record.ambiguous:",
+        "if record.state is not State.QUEUED:",
+        DECISIONS,
+    ),
+    Mutant(
+        "a claim is cancelled under its owner",
+        STATES,
+        "State.SENDING: TERMINAL - {State.CANCELED} | {State.QUEUED, State.SENDING},",
+        "State.SENDING: TERMINAL | {State.QUEUED, State.SENDING},",
+        DECISIONS,
+    ),
+    Mutant(
+        "a lease is ignored",
+        STATES,
+        "    if record.lease > now:\n",
+        "    if record.lease > now + 1e9:\n",
+    ),
+    Mutant(
+        "an abandoned claim counts as never sent",
+        STATES,
+        "    return _abandoned(record, message, now, rules)",
+        "    return _send_unless_too_late(record, record, now)",
+    ),
+    Mutant(
+        "a deadline is ignored",
+        STATES,
+        "    if now < base.deadline:\n",
+        "    if now < base.deadline + 1e9:\n",
+    ),
+    Mutant(
+        "credentials are blamed on the message",
+        STATES,
+        "        case Outcome.REFUSED:\n",
+        "        case Outcome.REFUSED | Outcome.CREDENTIALS:\n",
+    ),
+    Mutant(
+        "a second POST after refused credentials takes no slot",
+        DELIVERY,
+        "            and self._slot_for_one_more(ends_at)\n",
+        "",
+    ),
+    Mutant(
+        "a missed slot is used all the same",
+        DELIVERY,
+        "if now > job.slot_ends:",
+        "if now > job.slot_ends + 1e9:",
+    ),
+    Mutant(
+        "a run goes on sending after a 429",
+        DELIVERY,
+        "if now < self._held_until:",
+        "if now < self._held_until - 1e9:",
+    ),
+    Mutant(
+        "a known outcome is dropped when the table refuses it",
+        DELIVERY,
+        "if self._clock() + SETTLE_SECONDS / 2 > ends_at:",
+        "if ends_at:",
+        SCENES,
+    ),
+    Mutant(
+        "the queue comes before the record",
+        INTAKE,
+        "        refused = self._queues.send([messages[i] for i in to_queue], delay)\n",
+        "        refused = [None] * len(to_queue)\n",
+    ),
+    Mutant(
+        "a repeated key is not queued again",
+        INTAKE,
+        "if record.state is State.QUEUED and not record.tries:",
+        "if record.tries:",
+    ),
+    Mutant(
+        "another body may take a key that is taken",
+        STATES,
+        "    if record.fingerprint != message.fingerprint:\n",
+        "    if not record.fingerprint:\n",
+    ),
+    Mutant(
+        "a dead letter that was not written is forgotten",
+        STATES,
+        "return Bury(record) if record.dead_letter is DeadLetter.DUE else Drop(record)",
+        "return Drop(record)",
+    ),
+]
+
+
+def outcome(mutant: Mutant, workspace: Path) -> str:
+    """Return "found", or what is wrong."""
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            leave = shutil.ignore_patterns("__pycache__", ".hypothesis")
+            shutil.copytree(source, workspace / name, ignore=leave)
+        else:
+            shutil.copy(source, workspace / name)
+    path = workspace / mutant.path
+    code = path.read_text(encoding="utf-8")
+    if code.count(mutant.code) != 1:
+        return f"no longer fits: its code stands {code.count(mutant.code)} times in {mutant.path}"
+    path.write_text(code.replace(mutant.code, mutant.broken), encoding="utf-8")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", mutant.test, *OPTIONS],
+            cwd=workspace,
+            env={**os.environ, "PYTHONPYCACHEPREFIX": str(workspace / "pycache")},
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=TEST_TIMEOUT,
+        )
+    except subprocess.TimeoutExpired:
+        return f"its test does not end within {TEST_TIMEOUT} s"
+    match done.returncode:
+        case 1:
+            return "found"
+        case 0:
+            return "SURVIVES"
+        case code_:
+            return f"pytest ended with {code_}: {done.stdout[-500:]}{done.stderr[-500:]}"
+
+
+def main(words: Sequence[str]) -> int:
+    """Try the mutants; 1 unless each is found."""
+    mutants = [m for m in MUTANTS if not words or any(word in m.name for word in words)]
+
+    def judge(mutant: Mutant) -> bool:
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="mutant-") as workspace:
+            found = outcome(mutant, Path(workspace))
+        print(f"{time.monotonic() - began:6.1f} s  {mutant.name}: {found}", flush=True)
+        return found == "found"
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        judged = list(pool.map(judge, mutants))
+    print(f"{sum(judged)} of {len(judged)} mutants found")
+    return 0 if judged and all(judged) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

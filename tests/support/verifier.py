@@ -1,0 +1,317 @@
+"""The verifier: compare a stack's table, queues, ledger and logs with what the relay promises.
+
+`make verify`, or `python -m tests.support.verifier [stack.json]`, reads a stack of this machine and
+prints what it finds; every end-to-end fault test ends with it. `violations` is the pure part.
+"""
+
+import argparse
+import base64
+import json
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import boto3
+import requests
+
+from relay.message import InvalidMessageError, QueuedMessage, parse
+from relay.states import REDRIVABLE, TERMINAL, DeadLetter, Record, State
+from relay.store import from_item
+
+NO_MESSAGE = frozenset({"invalid", "id_reused"})
+"""The reasons of dead letters that are no message of their own, and have no record."""
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class OnQueue:
+    """A message that lies on a queue; `attributes` as their names and texts."""
+
+    id: str
+    body: str
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def message(self) -> QueuedMessage | None:
+        """The envelope, under the id that the relay knows it by; None if it is none."""
+        try:
+            message = parse(QueuedMessage, self.body)
+        except InvalidMessageError:
+            return None
+        return message if message.id else message.model_copy(update={"id": self.id})
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a stack has at one moment."""
+
+    records: Mapping[str, Record]
+    waiting: Sequence[OnQueue] = ()
+    dead: Sequence[OnQueue] = ()
+    ledger: Sequence[Mapping[str, Any]] = ()
+    elsewhere: Sequence[Mapping[str, Any]] = ()
+    """The requests that followed a redirect."""
+    written: Mapping[str, str] = field(default_factory=dict)
+    """Everything that must hold no secret, by name: logs, the table, the queues."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A message that the relay accepted, and what its sender knows of it."""
+
+    id: str
+    text: str
+    resend: bool = False
+
+
+def violations(
+    seen: Evidence, sent: Iterable[Sent] = (), *, secrets: Collection[str] = ()
+) -> list[str]:
+    """Return every broken promise, once the stack has come to rest.
+
+    `sent` are messages with texts of their own, by which the ledger tells them apart; without them
+    the ledger is compared by the provider's ids alone.
+    """
+    sent = list(sent)
+    return [
+        *_unfinished(seen, sent),
+        *_without_reason(seen),
+        *_dead_letters(seen),
+        *_provider_ids(seen),
+        *_in_the_ledger(seen, sent),
+        *(f"a redirect was followed: {request}" for request in seen.elsewhere),
+        *_leaks(seen, secrets, sent),
+    ]
+
+
+def changed(earlier: Evidence, later: Evidence) -> list[str]:
+    """Return the terminal states that changed in between without a redrive or a resolution."""
+    found = []
+    for id_, was in earlier.records.items():
+        now = later.records.get(id_)
+        if was.state not in TERMINAL or (now and now.state is was.state):
+            continue
+        if now is None:
+            found.append(f"{id_}: its record is gone")
+        elif len(now.history) <= len(was.history):
+            found.append(f"{id_} went from {was.state} to {now.state} without a redrive")
+    return found
+
+
+def _unfinished(seen: Evidence, sent: Sequence[Sent]) -> Iterator[str]:
+    on_queue = {m.message.id for m in seen.waiting if m.message}
+    stranded = {m.message.id for m in seen.dead if m.message and "reason" not in m.attributes}
+    for message in sent:
+        if message.id not in seen.records:
+            yield f"{message.id} is lost: it has no record"
+    for id_, record in seen.records.items():
+        if record.state in TERMINAL:
+            continue
+        if id_ in stranded:
+            yield f"{id_} is {record.state}, and the queue's own net took it: redrive it"
+        elif id_ in on_queue:
+            yield f"{id_} is not finished: {record.state}, on the queue"
+        else:
+            yield f"{id_} is lost: {record.state}, and on no queue"
+    for waiting in seen.waiting:
+        yield f"{waiting.id} is still on the Messages queue"
+
+
+def _without_reason(seen: Evidence) -> Iterator[str]:
+    for id_, record in seen.records.items():
+        if record.state in TERMINAL - {State.SENT} and not record.reason:
+            yield f"{id_} is {record.state} without a reason"
+        if record.tries < len(record.attempts):
+            yield f"{id_} has more attempts than tries"
+        if record.state is State.REJECTED and not any(
+            attempt.outcome == "refused" for attempt in record.attempts
+        ):
+            yield f"{id_} is rejected, and no answer of the provider's says so"
+
+
+def _dead_letters(seen: Evidence) -> Iterator[str]:
+    letters: Counter[str] = Counter()
+    for letter in seen.dead:
+        reason = letter.attributes.get("reason", "")
+        if reason in NO_MESSAGE:
+            continue
+        message = letter.message
+        record = seen.records.get(str(message.id)) if message else None
+        if not reason:
+            yield f"dead letter {letter.id} has no reason"
+        if message is None or record is None:
+            yield f"dead letter {letter.id} belongs to no record"
+            continue
+        letters[record.id] += 1
+        if record.state not in REDRIVABLE:
+            yield f"{record.id} is {record.state}, and a dead letter"
+        elif message.generation != record.generation + 1:
+            yield f"{record.id}: a redrive of its dead letter would do nothing"
+        if reason and record.reason != reason:
+            yield f"{record.id} is {record.state} for {record.reason}, its letter says {reason}"
+        if missing := {"attempts", "failedAt"} - letter.attributes.keys():
+            yield f"{record.id}: its dead letter lacks {', '.join(sorted(missing))}"
+    for id_, record in seen.records.items():
+        if record.state in REDRIVABLE and letters[id_] != 1:
+            yield f"{id_} is {record.state} and has {letters[id_]} dead letters"
+        if record.state in REDRIVABLE and record.dead_letter is not DeadLetter.WRITTEN:
+            yield f"{id_}: its dead letter is not recorded"
+
+
+def _provider_ids(seen: Evidence) -> Iterator[str]:
+    times = Counter(str(entry["id"]) for entry in seen.ledger)
+    owners: dict[str, list[str]] = defaultdict(list)
+    for id_, record in seen.records.items():
+        if record.state is State.SENT and record.provider_id:
+            owners[record.provider_id].append(id_)
+            if not times[record.provider_id]:
+                yield f"{id_} is sent as {record.provider_id}, which the ledger does not have"
+    for provider_id, ids in owners.items():
+        if len(ids) > 1:
+            yield f"{', '.join(ids)} share the provider's id {provider_id}"
+
+
+def _in_the_ledger(seen: Evidence, sent: Sequence[Sent]) -> Iterator[str]:
+    times = Counter(entry["text"] for entry in seen.ledger)
+    for message in sent:
+        record = seen.records.get(message.id)
+        if record is None:
+            continue
+        count = times[message.text]
+        redrives = sum(event.what == "redriven" for event in record.history)
+        allowed = 1 + redrives + (record.ambiguous if message.resend else 0)
+        if count > allowed:
+            yield f"{message.id} is in the ledger {count} times, {allowed} allowed"
+        if record.state is State.SENT and not count:
+            yield f"{message.id} is sent, and not in the ledger"
+        untouched = not redrives and not record.ambiguous
+        never = (State.REJECTED, State.FAILED, State.EXPIRED, State.CANCELED)
+        if record.state in never and untouched and count:
+            yield f"{message.id} is {record.state}, and in the ledger"
+
+
+def _leaks(seen: Evidence, secrets: Collection[str], sent: Sequence[Sent]) -> Iterator[str]:
+    for name, text in seen.written.items():
+        for secret in secrets:
+            for encoding, spelled in encodings(secret):
+                if spelled in text:
+                    yield f"{name} holds a secret, {encoding}"
+        if not name.endswith("queue"):
+            for message in sent:
+                if message.text in text:
+                    yield f"{name} holds the text of {message.id}"
+
+
+def encodings(secret: str) -> Iterator[tuple[str, str]]:
+    """Yield the spellings of a secret that logs and bodies use, each with its name."""
+    yield "as it is", secret
+    yield "URL-quoted", quote(secret, safe="")
+    yield "plus-quoted", quote_plus(secret)
+    yield "in JSON", json.dumps(secret)[1:-1]
+    yield "in JSON as UTF-8", json.dumps(secret, ensure_ascii=False)[1:-1]
+    yield "in Python", repr(secret)[1:-1]
+    for shift in range(3):
+        # Without the characters at the ends, which the neighbours decide too.
+        spelled = base64.b64encode(bytes(shift) + secret.encode()).decode().rstrip("=")
+        yield f"in base64, {shift} on", spelled[(0, 2, 3)[shift] : -2]
+
+
+# ------------------------------------------------------------------------------ reading a stack
+
+
+class Reader:
+    """Reads a stack of this machine, as stack.json describes it, and changes nothing in it."""
+
+    def __init__(self, facts: Mapping[str, str], logs: Path | None = None) -> None:
+        self._facts = facts
+        self._logs = logs
+        session = boto3.Session(facts["accessKeyId"], facts["secretAccessKey"])
+        self._dynamodb = session.client(
+            "dynamodb", endpoint_url=facts["awsEndpoint"], region_name=facts["region"]
+        )
+
+    def read(self) -> Evidence:
+        """Return what the stack has now."""
+        items = self._items()
+        waiting = self.queue(self._facts["messagesQueueUrl"])
+        dead = self.queue(self._facts["deadLetterQueueUrl"])
+        written = {
+            "the table": json.dumps(items, ensure_ascii=False),
+            "the Messages queue": repr(waiting),
+            "the DeadLetter queue": repr(dead),
+        }
+        for log in sorted(self._logs.glob("*.log")) if self._logs else []:
+            written[log.name] = log.read_text(encoding="utf-8", errors="replace")
+        sandbox = self._facts["sandboxUrl"]
+        records = (from_item(i) for i in items if i["pk"]["S"].startswith("message#"))
+        return Evidence(
+            records={record.id: record for record in records},
+            waiting=waiting,
+            dead=dead,
+            ledger=_get(f"{sandbox}/ledger?fields=id,text,time"),
+            elsewhere=_get(f"{sandbox}/elsewhere"),
+            written=written,
+        )
+
+    def _items(self) -> list[dict[str, Any]]:
+        pages = self._dynamodb.get_paginator("scan").paginate(
+            TableName=self._facts["tableName"], ConsistentRead=True
+        )
+        return [dict(item) for page in pages for item in page["Items"]]
+
+    def queue(self, url: str) -> list[OnQueue]:
+        """Return what lies on a queue, hidden messages included, without receiving it."""
+        found = _get(f"{self._facts['awsEndpoint']}/_ministack/sqs/messages?QueueUrl={quote(url)}")
+        return [
+            OnQueue(
+                m["MessageId"],
+                m["Body"],
+                {name: a.get("StringValue", "") for name, a in m["MessageAttributes"].items()},
+            )
+            for regions in found["messages"].values()
+            for queues in regions.values()
+            for messages in queues.values()
+            for m in messages
+        ]
+
+
+def _get(address: str) -> Any:
+    response = requests.get(address, timeout=30)
+    response.raise_for_status()
+    return response.json()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Verify a running stack; 1 if it breaks a promise."""
+    parser = argparse.ArgumentParser(prog="python -m tests.support.verifier", description=__doc__)
+    parser.add_argument("stack", nargs="?", type=Path, default=ROOT / ".local" / "stack.json")
+    path: Path = parser.parse_args(arguments).stack
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        print(f"{path} is not there: start a stack with `make up`", file=sys.stderr)
+        return 1
+    if not facts["sandboxUrl"]:
+        print("This stack has no sandbox: only its ledger can be compared", file=sys.stderr)
+        return 1
+    seen = Reader(facts, path.parent).read()
+    passwords = _get(f"{facts['sandboxUrl']}/credentials")["passwords"]
+    found = violations(seen, secrets=[*passwords, facts["secretAccessKey"]])
+    states = Counter(str(record.state) for record in seen.records.values())
+    print(
+        f"{len(seen.records)} messages: {dict(states)}; {len(seen.ledger)} in the ledger, ", end=""
+    )
+    print(f"{len(seen.waiting)} on the queue, {len(seen.dead)} dead letters")
+    for violation in found:
+        print(f"VIOLATION: {violation}")
+    print(f"{len(found)} violations")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,192 @@
+"""The verifier finds each broken promise: a stack that keeps them all is broken in every way."""
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from relay.message import QueuedMessage
+from relay.queues import dead_letter_body
+from relay.states import Attempt, DeadLetter, Event, Record, Rules, State, first_record
+from tests.support.verifier import Evidence, OnQueue, Sent, changed, violations
+
+NOW = 1_800_000_000.0
+PASSWORD = 'p@ss w&rd"é+%/'
+SENT = Sent("m-sent", "text of m-sent")
+RESENT = Sent("m-resent", "text of m-resent", resend=True)
+REJECTED = Sent("m-rejected", "text of m-rejected")
+EXPIRED = Sent("m-expired", "text of m-expired")
+ALL = [SENT, RESENT, REJECTED, EXPIRED]
+
+
+def message(sent: Sent) -> QueuedMessage:
+    return QueuedMessage(id=sent.id, subscriberId="s-1", text=sent.text)
+
+
+def record(sent: Sent, state: State, **fields: Any) -> Record:
+    fresh = first_record(message(sent), door="sqs", accepted_at=NOW, now=NOW, rules=Rules())
+    return replace(fresh, **{"state": state, **fields})
+
+
+def good() -> Evidence:
+    refused = (Attempt(NOW, "refused", "http_400"),)
+    records = [
+        record(SENT, State.SENT, provider_id="p-1", tries=1),
+        record(RESENT, State.SENT, provider_id="p-3", tries=2, ambiguous=1),
+        record(
+            REJECTED,
+            State.REJECTED,
+            reason="http_400",
+            tries=1,
+            attempts=refused,
+            dead_letter=DeadLetter.WRITTEN,
+        ),
+        record(EXPIRED, State.EXPIRED, reason="expired"),
+    ]
+    attributes = {"reason": "http_400", "attempts": "1", "failedAt": "2027-01-15T08:00:00.000Z"}
+    return Evidence(
+        records={r.id: r for r in records},
+        dead=[
+            OnQueue("d-1", dead_letter_body(message(REJECTED), 0), attributes),
+            OnQueue("d-2", "junk", {"reason": "invalid", "detail": "must be JSON"}),
+        ],
+        ledger=[
+            {"id": "p-1", "text": SENT.text},
+            {"id": "p-2", "text": RESENT.text},
+            {"id": "p-3", "text": RESENT.text},
+        ],
+        written={"functions.log": "sent m-sent", "the Messages queue": ""},
+    )
+
+
+def with_record(id_: str, **fields: Any) -> Callable[[Evidence], Evidence]:
+    def broken(seen: Evidence) -> Evidence:
+        return replace(seen, records={**seen.records, id_: replace(seen.records[id_], **fields)})
+
+    return broken
+
+
+def with_log(text: str) -> Callable[[Evidence], Evidence]:
+    return lambda seen: replace(seen, written={**seen.written, "functions.log": text})
+
+
+def with_letter(body: str, **attributes: str) -> Callable[[Evidence], Evidence]:
+    letter = OnQueue("d-3", body, attributes)
+    return lambda seen: replace(seen, dead=[*seen.dead, letter])
+
+
+def without(id_: str) -> Callable[[Evidence], Evidence]:
+    return lambda seen: replace(seen, records={k: v for k, v in seen.records.items() if k != id_})
+
+
+def in_ledger(sent: Sent) -> Callable[[Evidence], Evidence]:
+    return lambda seen: replace(seen, ledger=[*seen.ledger, {"id": "p-9", "text": sent.text}])
+
+
+BROKEN: list[tuple[str, Callable[[Evidence], Evidence]]] = [
+    ("m-sent is lost: it has no record", without("m-sent")),
+    ("m-sent is lost: sending, and on no queue", with_record("m-sent", state=State.SENDING)),
+    (
+        "m-sent is not finished",
+        lambda seen: replace(
+            with_record("m-sent", state=State.QUEUED)(seen),
+            waiting=[OnQueue("q-1", message(SENT).to_body())],
+        ),
+    ),
+    (
+        "q-1 is still on the Messages queue",
+        lambda seen: replace(seen, waiting=[OnQueue("q-1", message(SENT).to_body())]),
+    ),
+    (
+        "the queue's own net took it",
+        lambda seen: with_letter(message(SENT).to_body())(
+            with_record("m-sent", state=State.QUEUED)(seen)
+        ),
+    ),
+    ("m-expired is expired without a reason", with_record("m-expired", reason="")),
+    (
+        "m-sent has more attempts than tries",
+        with_record("m-sent", tries=0, attempts=(Attempt(NOW, "x"),)),
+    ),
+    (
+        "no answer of the provider's says so",
+        with_record("m-rejected", attempts=(Attempt(NOW, "credentials"),)),
+    ),
+    ("dead letter d-3 has no reason", with_letter(dead_letter_body(message(REJECTED), 0))),
+    (
+        "dead letter d-3 belongs to no record",
+        with_letter(dead_letter_body(message(Sent("x", "x")), 0), reason="http_400"),
+    ),
+    ("m-sent is sent, and a dead letter", with_letter(message(SENT).to_body(), reason="http_400")),
+    ("a redrive of its dead letter would do nothing", with_record("m-rejected", generation=1)),
+    ("its letter says http_400", with_record("m-rejected", reason="http_404")),
+    (
+        "its dead letter lacks attempts, failedAt",
+        lambda seen: replace(seen, dead=[replace(seen.dead[0], attributes={"reason": "http_400"})]),
+    ),
+    ("m-rejected is rejected and has 0 dead letters", lambda seen: replace(seen, dead=[])),
+    (
+        "m-rejected is rejected and has 2 dead letters",
+        lambda seen: replace(seen, dead=[*seen.dead, seen.dead[0]]),
+    ),
+    ("its dead letter is not recorded", with_record("m-rejected", dead_letter=DeadLetter.DUE)),
+    ("which the ledger does not have", with_record("m-sent", provider_id="p-0")),
+    ("share the provider's id", with_record("m-resent", provider_id="p-1")),
+    ("m-sent is in the ledger 2 times, 1 allowed", in_ledger(SENT)),
+    ("m-resent is in the ledger 3 times, 2 allowed", in_ledger(RESENT)),
+    (
+        "m-resent is in the ledger 2 times, 1 allowed",
+        with_record("m-resent", ambiguous=0),
+    ),
+    ("m-sent is sent, and not in the ledger", lambda seen: replace(seen, ledger=seen.ledger[1:])),
+    ("m-rejected is rejected, and in the ledger", in_ledger(REJECTED)),
+    ("m-expired is expired, and in the ledger", in_ledger(EXPIRED)),
+    ("a redirect was followed", lambda seen: replace(seen, elsewhere=[{"path": "/"}])),
+    ("functions.log holds the text of m-sent", with_log(f"… {SENT.text} …")),
+    *(
+        ("functions.log holds a secret", with_log(f"xx{spelled}yy"))
+        for spelled in (
+            PASSWORD,
+            "p%40ss%20w%26rd%22%C3%A9%2B%25%2F",
+            "p%40ss+w%26rd%22%C3%A9%2B%25%2F",
+            json.dumps({"pass": PASSWORD}),
+            json.dumps({"pass": PASSWORD}, ensure_ascii=False),
+            repr({"pass": PASSWORD}),
+            base64.b64encode(PASSWORD.encode()).decode(),
+            base64.b64encode(f"1{PASSWORD}".encode()).decode(),
+            base64.b64encode(f"10001:{PASSWORD}".encode()).decode(),
+        )
+    ),
+]
+
+
+def test_a_stack_that_keeps_its_promises_is_found_so() -> None:
+    assert violations(good(), ALL, secrets=[PASSWORD]) == []
+    assert violations(good(), secrets=[PASSWORD]) == []
+
+
+@pytest.mark.parametrize(("says", "broken"), BROKEN, ids=[says for says, _ in BROKEN])
+def test_each_broken_promise_is_found(says: str, broken: Callable[[Evidence], Evidence]) -> None:
+    found = violations(broken(good()), ALL, secrets=[PASSWORD])
+
+    assert any(says in violation for violation in found), found
+
+
+def test_a_redrive_allows_one_more() -> None:
+    redriven = with_record("m-sent", history=(Event(NOW, "redriven"),), generation=1)
+
+    assert violations(redriven(in_ledger(SENT)(good())), ALL) == []
+    assert violations(redriven(in_ledger(SENT)(in_ledger(SENT)(good()))), ALL)
+
+
+def test_terminal_states_change_only_by_redrive() -> None:
+    moved = with_record("m-rejected", state=State.SENT)(good())
+    redriven = with_record("m-rejected", state=State.SENT, history=(Event(NOW, "redriven"),))
+
+    assert changed(good(), good()) == []
+    assert changed(good(), moved) == ["m-rejected went from rejected to sent without a redrive"]
+    assert changed(good(), without("m-sent")(good())) == ["m-sent: its record is gone"]
+    assert changed(good(), redriven(good())) == []
