@@ -9,6 +9,7 @@ from relay.message import QueuedMessage, parse
 from relay.queues import LONGEST_VISIBILITY, Letter, SqsQueues, dead_letter_body
 
 MIB = 1_048_576
+SOURCE = "arn:aws:sqs:us-east-1:1:broadcast"
 
 
 class Sqs:
@@ -21,7 +22,7 @@ class Sqs:
         self.down_at_call: int | None = None
 
     def send_message_batch(self, *, QueueUrl: str, Entries: list[Any]) -> dict[str, Any]:  # noqa: N803
-        assert QueueUrl in ("messages", "dead")
+        assert QueueUrl in ("https://sqs.example/1/messages", "https://sqs.example/1/dead")
         if self.down_at_call == len(self.calls):
             self.calls.append([])
             raise ConnectTimeoutError(endpoint_url="sqs")
@@ -38,7 +39,7 @@ class Sqs:
         }
 
     def change_message_visibility_batch(self, *, QueueUrl: str, Entries: list[Any]) -> None:  # noqa: N803
-        assert QueueUrl == "messages"
+        assert QueueUrl == "https://sqs.example/1/broadcast"
         assert 1 <= len(Entries) <= 10
         self.hidden |= {e["ReceiptHandle"]: e["VisibilityTimeout"] for e in Entries}
 
@@ -59,7 +60,13 @@ def sqs() -> Sqs:
 @pytest.fixture
 def queues(sqs: Sqs) -> SqsQueues:
     client: Any = sqs
-    return SqsQueues(client, messages_url="messages", dead_letter_url="dead")
+    return SqsQueues(
+        client,
+        messages_url="https://sqs.example/1/messages",
+        broadcast_url="https://sqs.example/1/broadcast",
+        notifier_url="https://sqs.example/1/notifier",
+        dead_letter_url="https://sqs.example/1/dead",
+    )
 
 
 def message(i: int, text: str = "hello") -> QueuedMessage:
@@ -146,7 +153,9 @@ def test_a_dead_letter_is_the_envelope_one_generation_on() -> None:
 
 
 def test_hiding_is_rounded_and_within_what_sqs_allows(queues: SqsQueues, sqs: Sqs) -> None:
-    queues.hide({"a": -3.0, "b": 1.6, "c": 10 * LONGEST_VISIBILITY} | {f"{i}": 5 for i in range(9)})
+    queues.hide(
+        SOURCE, {"a": -3.0, "b": 1.6, "c": 10 * LONGEST_VISIBILITY} | {f"{i}": 5 for i in range(9)}
+    )
 
     assert sqs.hidden["a"] == 0
     assert sqs.hidden["b"] == 2
@@ -157,6 +166,6 @@ def test_hiding_is_rounded_and_within_what_sqs_allows(queues: SqsQueues, sqs: Sq
 def test_nothing_to_do_is_no_call(queues: SqsQueues, sqs: Sqs) -> None:
     queues.send([])
     queues.bury([])
-    queues.hide({})
+    queues.hide(SOURCE, {})
 
     assert not sqs.calls

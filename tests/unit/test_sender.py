@@ -10,6 +10,8 @@ from functions.sender import app
 from relay.states import Rules, State
 from tests.support.world import RUN_SECONDS, Relay
 
+SOURCE = "arn:aws:sqs:us-east-1:1:messages"
+
 
 @dataclass
 class Context:
@@ -26,7 +28,8 @@ class Hidden:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
-    def hide(self, receipts: dict[str, float]) -> None:
+    def hide(self, source: str, receipts: dict[str, float]) -> None:
+        assert source == SOURCE
         self.seconds |= receipts
 
 
@@ -56,6 +59,7 @@ def record(i: int, body: object, *, receives: int = 1) -> dict[str, Any]:
         },
         "messageAttributes": {},
         "eventSource": "aws:sqs",
+        "eventSourceARN": SOURCE,
     }
 
 

@@ -4,21 +4,7 @@ import pytest
 
 from relay.message import OnUnknown
 from relay.settings import SettingMissingError, Settings
-
-ENVIRONMENT = {
-    "STAGE": "local",
-    "PROVIDER_BASE_URL": "http://127.0.0.1:9",
-    "PROVIDER_CREDENTIALS": "arn",
-    "PROVIDER_TIMEOUT": "12",
-    "MESSAGES_QUEUE_URL": "messages",
-    "DEAD_LETTER_QUEUE_URL": "dead",
-    "RELAY_TABLE": "relay",
-    "MESSAGES_PER_SECOND": "25",
-    "ON_UNKNOWN": "resend",
-    "RETRY_WINDOW": "3600",
-    "BACKOFF_MIN": "5",
-    "BACKOFF_MAX": "600",
-}
+from tests.support.environment import ENVIRONMENT
 
 
 def test_the_environment_becomes_settings() -> None:
