@@ -307,7 +307,7 @@ def test_what_an_outcome_leads_to(
     assert (after.state, after.ambiguous, after.tries) == (state, ambiguous, 1)
     assert (settlement.retry_in is None) == (state is not State.QUEUED)
     assert (after.dead_letter is DeadLetter.DUE) == (state in REDRIVABLE)
-    assert after.lease == 0
+    assert after.lease == (0 if settlement.retry_in is None else NOW + 1 + settlement.retry_in)
     assert [(a.outcome, a.reason, a.milliseconds) for a in after.attempts] == [
         (verdict.outcome, verdict.reason, 1000)
     ]
