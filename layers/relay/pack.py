@@ -7,7 +7,6 @@ version of Python (MAJOR.MINOR) can compile for it; where this machine has none,
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -70,10 +69,8 @@ def compile_all(layer: Path, python: str) -> None:
     # its source's place; -s leaves this machine's folder names out.
     base = [python, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
     base += ["-s", str(layer), "-p", "/opt/python"]
-    # A prefix would send the compiled files elsewhere.
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPYCACHEPREFIX"}
-    for arguments in [*map(str, ours)], ["-b", *map(str, theirs)]:
-        subprocess.run([*base, *arguments], check=True, env=environment)
+    subprocess.run([*base, *map(str, ours)], check=True)
+    subprocess.run([*base, "-b", *map(str, theirs)], check=True)
     for path in theirs:
         for source in [path] if path.suffix == ".py" else list(path.rglob("*.py")):
             source.unlink()
