@@ -24,7 +24,7 @@ export SAM_CLI_TELEMETRY := 0
 export __SAM_CLI_APP_DIR := $(CURDIR)/.local/sam
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock run up down test test-unit mutants verify load check format openapi build deploy clean
+.PHONY: help venv lock run up down test test-unit mutants verify load check format openapi build deploy doctor secret dead-letters redrive clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; \
@@ -125,6 +125,24 @@ build: $(INSTALLED) ## build for AWS, into .aws-sam/build
 
 deploy: build ## deploy to AWS: make deploy STAGE=prod
 	$(BIN)/sam deploy --config-env $(STAGE)
+
+# Where the operator's commands go: STACK=a-name, or STAGE=prod, or the stack of `make up`.
+STACK ?= $(if $(filter command line,$(origin STAGE)),smsgold-relay-$(STAGE))
+OPS = PYTHONPATH=layers/relay $(BIN)/python -m ops
+WHERE = $(if $(STACK),--stack $(STACK))
+
+doctor: $(INSTALLED) ## examine a stack: make doctor STAGE=prod
+	@$(OPS) doctor $(WHERE)
+
+secret: $(INSTALLED) ## set SMS Gold's user and password: make secret STAGE=prod
+	@$(OPS) secret $(WHERE)
+
+dead-letters: $(INSTALLED) ## what could not be delivered, and why: make dead-letters STAGE=prod [MAX=…]
+	@$(OPS) dead-letters $(WHERE) $(if $(MAX),--max $(MAX))
+
+redrive: $(INSTALLED) ## try it once more: make redrive STAGE=prod [QUEUE=notifier] [REASON=…] [MAX=…] [APPLY=1]
+	@$(OPS) redrive $(WHERE) $(if $(QUEUE),--queue $(QUEUE)) $(if $(REASON),--reason '$(REASON)') \
+		$(if $(MAX),--max $(MAX)) $(if $(APPLY),--apply)
 
 clean: ## remove what was built or left behind, .venv included
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m local.stack down; fi

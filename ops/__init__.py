@@ -1,0 +1,1 @@
+"""What an operator does with a stack, on AWS or on this machine: `python -m ops --help`."""

@@ -1,0 +1,59 @@
+"""The operator's commands; the Makefile has a target for each."""
+
+import argparse
+import sys
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ops import dead_letters, doctor, secret
+from ops.stack import OperatorError, find
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the commands and their options."""
+    every = argparse.ArgumentParser(add_help=False)
+    every.add_argument(
+        "--stack", help="a stack on AWS; without it the one that `make up` started here"
+    )
+    top = argparse.ArgumentParser(prog="python -m ops", description="Look after a deployed stack.")
+    commands = top.add_subparsers(dest="command", required=True)
+    commands.add_parser("doctor", parents=[every], help="examine it, and say what to do")
+    commands.add_parser("secret", parents=[every], help="set SMS Gold's user and password")
+    look = commands.add_parser("dead-letters", parents=[every], help="what lies there, and why")
+    look.add_argument("--max", type=int, default=1000, help="look at so many (default: 1000)")
+    move = commands.add_parser("redrive", parents=[every], help="try dead letters once more")
+    move.add_argument("--queue", choices=dead_letters.ROUTES, default="messages")
+    move.add_argument("--reason", help="only those with this reason, as dead-letters shows it")
+    move.add_argument("--max", type=int, help="so many at the most")
+    move.add_argument("--apply", action="store_true", help="do it; without, say what would be done")
+    return top
+
+
+def main() -> int:
+    """Carry out the command; 1 if something is not as it should be."""
+    options = parser().parse_args()
+    try:
+        stack = find(options.stack)
+        match options.command:
+            case "doctor":
+                return 0 if doctor.run(stack) else 1
+            case "secret":
+                secret.put(stack)
+            case "dead-letters":
+                dead_letters.show(stack, options.max)
+            case "redrive":
+                dead_letters.redrive(
+                    stack,
+                    queue=options.queue,
+                    reason=options.reason,
+                    most=options.max,
+                    apply=options.apply,
+                )
+    except (OperatorError, ClientError, BotoCoreError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""The operator's commands, against SQS and Secrets Manager in memory."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.stub import Stubber
+from moto import mock_aws
+
+from ops import dead_letters, secret
+from ops.dead_letters import NO_REASON
+from ops.stack import OperatorError, Stack
+
+REGION = "us-east-1"
+TEXT, NUMBER = "Your code is 4711", "79001234567"
+
+
+def put(sqs: Any, url: str, id_: str, reason: str | None) -> None:
+    attributes = {"reason": {"DataType": "String", "StringValue": reason}} if reason else {}
+    body = {"botId": "b-1", "number": NUMBER, "text": TEXT, "id": id_, "generation": 1}
+    sqs.send_message(QueueUrl=url, MessageBody=json.dumps(body), MessageAttributes=attributes)
+
+
+def bodies(sqs: Any, url: str) -> list[str]:
+    found = []
+    while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+        found += [json.loads(m["Body"])["id"] for m in messages]
+    return sorted(found)
+
+
+@pytest.fixture
+def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    with mock_aws():
+        session = boto3.Session(region_name=REGION)
+        sqs, secrets = session.client("sqs"), session.client("secretsmanager")
+        urls = {
+            output: sqs.create_queue(QueueName=output)["QueueUrl"]
+            for route in dead_letters.ROUTES.values()
+            for output in (route.dead, route.back)
+        }
+        arn = secrets.create_secret(Name="credentials")["ARN"]
+        yield Stack(
+            "a-stack",
+            session,
+            None,
+            {**urls, "ProviderCredentialsArn": arn},
+            {"MessagesPerSecond": "4"},
+            {},
+        )
+
+
+@pytest.fixture
+def sqs(stack: Stack) -> Any:
+    client = stack.client("sqs")
+    dead = stack.outputs["DeadLetterQueueUrl"]
+    for i in range(12):
+        put(client, dead, f"m{i:02}", "http_404" if i % 3 else "read_timeout")
+    put(client, dead, "m99", None)
+    return client
+
+
+def redrive(stack: Stack, **options: Any) -> tuple[str, list[float]]:
+    said: list[str] = []
+    slept: list[float] = []
+    defaults: dict[str, Any] = {"queue": "messages", "reason": None, "most": None, "apply": True}
+    dead_letters.redrive(stack, **{**defaults, **options}, say=said.append, sleep=slept.append)
+    return "\n".join(said), slept
+
+
+def test_dead_letters_are_grouped_and_masked(stack: Stack, sqs: Any) -> None:
+    said: list[str] = []
+
+    dead_letters.show(stack, 1000, said.append)
+
+    report = "\n".join(said)
+    assert "13 dead letters" in report
+    assert [line.split(",")[0].split()[:2] for line in report.splitlines() if "oldest" in line] == [
+        ["8", "http_404"],
+        ["4", "read_timeout"],
+        ["1", NO_REASON.split()[0]],
+    ]
+    assert TEXT not in report
+    assert NUMBER not in report
+    assert '"id": "m' in report
+    assert len(bodies(sqs, stack.outputs["DeadLetterQueueUrl"])) == 13, "looking takes nothing"
+
+
+def test_a_redrive_is_a_dry_run_first(stack: Stack, sqs: Any) -> None:
+    said, _ = redrive(stack, apply=False, reason="http_404")
+
+    assert "8 dead letters would be tried again" in said
+    assert "APPLY=1" in said
+    assert len(bodies(sqs, stack.outputs["DeadLetterQueueUrl"])) == 13
+
+
+def test_a_chosen_reason_moves_one_by_one_at_the_accounts_rate(stack: Stack, sqs: Any) -> None:
+    said, slept = redrive(stack, reason="read_timeout")
+
+    assert "4 dead letters were moved" in said
+    assert bodies(sqs, stack.outputs["MessagesQueueUrl"]) == ["m00", "m03", "m06", "m09"]
+    assert len(bodies(sqs, stack.outputs["DeadLetterQueueUrl"])) == 9
+    assert slept == [0.25] * 4
+
+
+def test_a_number_of_letters_moves_no_more(stack: Stack, sqs: Any) -> None:
+    redrive(stack, most=5)
+
+    assert len(bodies(sqs, stack.outputs["MessagesQueueUrl"])) == 5
+    assert len(bodies(sqs, stack.outputs["DeadLetterQueueUrl"])) == 8
+
+
+def test_the_notifiers_letters_go_back_to_the_notifier(stack: Stack, sqs: Any) -> None:
+    put(sqs, stack.outputs["NotifierDeadLetterQueueUrl"], "n1", None)
+
+    redrive(stack, queue="notifier", most=10)
+
+    assert bodies(sqs, stack.outputs["NotifierQueueUrl"]) == ["n1"]
+
+
+@pytest.mark.parametrize(
+    ("rate", "pace"),
+    [
+        (25.0, {"MaxNumberOfMessagesPerSecond": 25}),
+        (2.5, {"MaxNumberOfMessagesPerSecond": 2}),
+        (900.0, {"MaxNumberOfMessagesPerSecond": 500}),
+        (0.0, {}),
+    ],
+)
+def test_all_letters_are_moved_by_sqs_itself(
+    rate: float, pace: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    sqs = boto3.client("sqs", region_name=REGION)
+    with Stubber(sqs) as stub:
+        for name in ("dead", "back"):
+            stub.add_response(
+                "get_queue_attributes",
+                {"Attributes": {"QueueArn": f"arn:aws:sqs:{REGION}:1:{name}"}},
+                {"QueueUrl": name, "AttributeNames": ["QueueArn"]},
+            )
+        stub.add_response(
+            "start_message_move_task",
+            {"TaskHandle": "a-task"},
+            {
+                "SourceArn": f"arn:aws:sqs:{REGION}:1:dead",
+                "DestinationArn": f"arn:aws:sqs:{REGION}:1:back",
+                **pace,
+            },
+        )
+
+        assert dead_letters.start_move(sqs, "dead", "back", rate) == "a-task"
+        stub.assert_no_pending_responses()
+
+
+@pytest.mark.parametrize(("rate", "task"), [(4.0, True), (0.5, False)])
+def test_which_redrive_is_sqss_own(
+    stack: Stack, sqs: Any, monkeypatch: pytest.MonkeyPatch, rate: float, task: bool
+) -> None:
+    started: list[float] = []
+
+    def start(_sqs: Any, _dead: str, _back: str, rate: float) -> str:
+        started.append(rate)
+        return "a-task"
+
+    monkeypatch.setattr(dead_letters, "start_move", start)
+    slow = Stack(
+        stack.name, stack.session, None, stack.outputs, {"MessagesPerSecond": str(rate)}, {}
+    )
+
+    redrive(slow)
+
+    assert bool(started) is task
+    moved = bodies(sqs, stack.outputs["MessagesQueueUrl"])
+    assert len(moved) == (0 if task else 13)
+
+
+def test_the_secret_is_stored_and_not_shown(stack: Stack) -> None:
+    said: list[str] = []
+    password = 'p@ss w&rd"é'
+
+    secret.put(stack, lambda _: " 12345.6 ", lambda _: password, said.append)
+
+    stored = stack.client("secretsmanager").get_secret_value(
+        SecretId=stack.outputs["ProviderCredentialsArn"]
+    )
+    assert json.loads(stored["SecretString"]) == {"user": "12345.6", "pass": password}
+    assert password not in "".join(said)
+
+
+def test_a_user_that_cannot_be_one_is_not_stored(stack: Stack) -> None:
+    with pytest.raises(OperatorError, match="XXXXX") as caught:
+        secret.put(stack, lambda _: "me@example.com", lambda _: "a-password", lambda _: None)
+
+    assert "a-password" not in str(caught.value)

@@ -1,0 +1,73 @@
+"""What the doctor says of a stack."""
+
+from dataclasses import replace
+
+import pytest
+
+from local.translated import template
+from ops.doctor import Facts, Finding, Level, Queue, Source, findings
+
+FORTNIGHT = 1209600
+HEALTHY = Facts(
+    status="UPDATE_COMPLETE",
+    parameters={n: str(p["Default"]) for n, p in template()["Parameters"].items()},
+    queues={
+        "MessagesQueue": Queue(360, FORTNIGHT, True, 5),
+        "DeadLetterQueue": Queue(30, FORTNIGHT, False, 0),
+    },
+    sources=(Source("MessagesQueue", True, True, 60),),
+    confirmed_mails=1,
+    bots=2,
+)
+
+
+def troubles(facts: Facts) -> list[Finding]:
+    return [finding for finding in findings(facts) if finding.level is not Level.GOOD]
+
+
+def parameter(**changed: str) -> Facts:
+    return replace(HEALTHY, parameters={**HEALTHY.parameters, **changed})
+
+
+def queue(name: str, found: Queue) -> Facts:
+    return replace(HEALTHY, queues={**HEALTHY.queues, name: found})
+
+
+def source(found: Source) -> Facts:
+    return replace(HEALTHY, sources=(found,))
+
+
+def test_the_templates_defaults_are_healthy() -> None:
+    assert troubles(HEALTHY) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        (replace(HEALTHY, status="UPDATE_ROLLBACK_COMPLETE"), "UPDATE_ROLLBACK_COMPLETE"),
+        (replace(HEALTHY, status="UPDATE_IN_PROGRESS"), "UPDATE_IN_PROGRESS"),
+        (replace(HEALTHY, denied=("sqs:SendMessage on DeadLetterQueue",)), "sqs:SendMessage"),
+        (replace(HEALTHY, bots=None, provider_problem="http_401"), "http_401"),
+        (replace(HEALTHY, bots=0), "no bot"),
+        (source(Source("MessagesQueue", False, True, 60)), "nothing is taken"),
+        (source(Source("MessagesQueue", True, False, 60)), "whole batch"),
+        (source(Source("MessagesQueue", True, True, 400)), "a run may take 400"),
+        (source(Source("MessagesQueue", True, True, 61)), "less than 6 runs"),
+        (queue("MessagesQueue", Queue(360, FORTNIGHT, False, 0)), "no dead-letter queue"),
+        (queue("MessagesQueue", Queue(360, 345600, True, 0)), "forgets messages"),
+        (queue("DeadLetterQueue", Queue(30, FORTNIGHT, False, 3)), "3 dead letters"),
+        (parameter(MessagesPerSecond="0"), "MessagesPerSecond is 0"),
+        (parameter(MessagesPerSecond="100"), "MessagesPerSecond is 100"),
+        (parameter(ProviderTimeout="20", SenderTimeout="20"), "too short"),
+        (parameter(BackoffMin="700"), "BackoffMin"),
+        (parameter(OnUnknown="resend"), "resend"),
+        (replace(HEALTHY, in_alarm=("RedirectsAlarm",)), "RedirectsAlarm is on"),
+        (replace(parameter(Stage="prod"), confirmed_mails=0), "nobody is told"),
+        (replace(HEALTHY, unread=("the alarms (AccessDenied)",)), "not examined: the alarms"),
+    ],
+)
+def test_each_trouble_is_named_with_what_to_do(facts: Facts, says: str) -> None:
+    [found] = troubles(facts)
+
+    assert says in found.what
+    assert found.todo
