@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from smsgold.errors import CredentialsError
 
@@ -54,12 +54,20 @@ class Credentials:
         return cls(found["user"], found["pass"])
 
 
-class CredentialsSource:
-    """Credentials fetched when needed and kept for `max_age` seconds; for use by many threads.
+S = TypeVar("S")
+
+
+class SecretSource(Generic[S]):
+    """A secret fetched when needed and kept for `max_age` seconds; for use by many threads.
 
     A failed refresh keeps the last good value; `on_stale` is told why. `on_change` gets every new
     value before anyone else does.
     """
+
+    @staticmethod
+    def parse(secret: str) -> S:
+        """Read the secret's text; raise CredentialsError, which never shows the secret."""
+        raise NotImplementedError
 
     def __init__(
         self,
@@ -68,7 +76,7 @@ class CredentialsSource:
         max_age: float = 300.0,
         min_refresh: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
-        on_change: Callable[[Credentials], None] = lambda _: None,
+        on_change: Callable[[S], None] = lambda _: None,
         on_stale: Callable[[CredentialsError], None] = lambda _: None,
     ) -> None:
         self._fetch = fetch
@@ -78,30 +86,30 @@ class CredentialsSource:
         self._on_change = on_change
         self._on_stale = on_stale
         self._lock = threading.Lock()
-        self._held: Credentials | None = None
+        self._held: S | None = None
         self._failure: CredentialsError | None = None
         self._next_fetch = float("-inf")
         self._next_renewal = float("-inf")
 
-    def get(self) -> Credentials:
-        """Return the credentials; raise CredentialsError if there are none yet."""
-        if (held := self._held) and self._clock() < self._next_fetch:
+    def get(self) -> S:
+        """Return the secret; raise CredentialsError if there is none yet."""
+        if (held := self._held) is not None and self._clock() < self._next_fetch:
             return held
         with self._lock:
             if self._clock() >= self._next_fetch:
                 self._refresh()
-            if self._held:
+            if self._held is not None:
                 return self._held
             raise CredentialsError(*(self._failure.args if self._failure else ()))
 
-    def renew(self, refused: Credentials) -> Credentials | None:
-        """Return what to try in place of credentials that the provider refused, or None.
+    def renew(self, refused: S) -> S | None:
+        """Return what to try in place of a secret that turned out wrong, or None.
 
         Fetches at most once in `min_refresh` seconds, whoever asks; what was fetched in between
         serves everyone who was refused with an older value.
         """
         with self._lock:
-            if self._held and self._held != refused:
+            if self._held is not None and self._held != refused:
                 return self._held
             if self._clock() < self._next_renewal:
                 return None
@@ -111,12 +119,12 @@ class CredentialsSource:
     def _refresh(self) -> bool:
         """Fetch once and set when to fetch next; tell whether it went well. Needs the lock."""
         try:
-            fetched = Credentials.parse(self._fetch())
+            fetched = self.parse(self._fetch())
         except CredentialsError as error:
             self._failure = error
-            wait = self._min_refresh if self._held else COLD_RETRY
+            wait = COLD_RETRY if self._held is None else self._min_refresh
             self._next_fetch = self._clock() + wait
-            if self._held:
+            if self._held is not None:
                 self._on_stale(error)
             return False
         self._next_fetch = self._clock() + self._max_age
@@ -124,6 +132,12 @@ class CredentialsSource:
             self._on_change(fetched)
             self._held = fetched
         return True
+
+
+class CredentialsSource(SecretSource[Credentials]):
+    """The source of an account's credentials."""
+
+    parse = staticmethod(Credentials.parse)
 
 
 def from_secrets_manager(client: "SecretsManagerClient", secret_id: str) -> Callable[[], str]:
