@@ -1,0 +1,231 @@
+"""How senders prove that a webhook is theirs: each scheme's check over the raw bytes, pure.
+
+A check that fails raises UnverifiedError, whatever the headers and the body hold; nothing else
+escapes. Every comparison takes the same time wherever the first difference stands.
+"""
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+TOLERANCE = 300
+"""Seconds a timestamp may lie in the past or the future; the value of the schemes' libraries."""
+
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", max_length=128)]
+
+
+class UnverifiedError(Exception):
+    """The request is not known to be the sender's; `reason` is a word for the log."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class _Scheme(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def verify(
+        self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: float
+    ) -> None:
+        """Raise UnverifiedError unless a holder of one of the secrets sent this just now.
+
+        Header names are lower-case. Schemes without a timestamp cannot tell when it was sent.
+        """
+        raise NotImplementedError
+
+    @property
+    def delivery(self) -> str | None:
+        """The JMESPath expression of a delivery's own id, where the scheme has one."""
+        return None
+
+    @property
+    def confidential(self) -> str | None:
+        """The lower-case name of the header that holds the secret itself, if one does."""
+        return None
+
+
+class StandardWebhooks(_Scheme):
+    """Standard Webhooks 1.0 with a symmetric secret: `whsec_` and base64."""
+
+    scheme: Literal["standard-webhooks"]
+
+    def verify(
+        self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: float
+    ) -> None:
+        """Check `webhook-signature` over the id, the timestamp and the body."""
+        id_ = _header(headers, "webhook-id")
+        timestamp = _header(headers, "webhook-timestamp")
+        signatures = [s.partition(",") for s in _header(headers, "webhook-signature").split()]
+        signed = b".".join([_bytes(id_), _bytes(timestamp), body])
+        expected = [_base64(_hmac(_standard_key(secret), signed)) for secret in secrets]
+        _one_matches(expected, [s for version, _, s in signatures if version == "v1"])
+        _just_now(timestamp, now)
+
+    @property
+    def delivery(self) -> str:
+        """The JMESPath expression of a delivery's own id."""
+        return "header('webhook-id')"
+
+
+class GitHub(_Scheme):
+    """GitHub's `X-Hub-Signature-256`."""
+
+    scheme: Literal["github"]
+
+    def verify(
+        self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: float
+    ) -> None:
+        """Check `X-Hub-Signature-256` over the body; it has no timestamp."""
+        del now
+        given = _header(headers, "x-hub-signature-256")
+        expected = ["sha256=" + _hmac(_bytes(secret), body).hex() for secret in secrets]
+        _one_matches(expected, [given])
+
+    @property
+    def delivery(self) -> str:
+        """The JMESPath expression of a delivery's own id."""
+        return "header('X-GitHub-Delivery')"
+
+
+class Stripe(_Scheme):
+    """Stripe's `Stripe-Signature`."""
+
+    scheme: Literal["stripe"]
+
+    def verify(
+        self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: float
+    ) -> None:
+        """Check the `v1` signatures over the timestamp `t` and the body."""
+        pairs = [p.strip().partition("=") for p in _header(headers, "stripe-signature").split(",")]
+        timestamps = [value for key, _, value in pairs if key == "t"]
+        if len(timestamps) != 1:
+            raise UnverifiedError("no_timestamp")
+        signed = b".".join([_bytes(timestamps[0]), body])
+        expected = [_hmac(_bytes(secret), signed).hex() for secret in secrets]
+        _one_matches(expected, [value for key, _, value in pairs if key == "v1"])
+        _just_now(timestamps[0], now)
+
+    @property
+    def delivery(self) -> str:
+        """The JMESPath expression of a delivery's own id."""
+        return "id"
+
+
+class Hmac(_Scheme):
+    """Any other HMAC in a header, over the body or over what `signed` says."""
+
+    scheme: Literal["hmac"]
+    header: HeaderName
+    digest: Literal["sha1", "sha256", "sha384", "sha512"] = "sha256"
+    encoding: Literal["hex", "base64"] = "hex"
+    prefix: str = ""
+    timestamp: HeaderName | None = None
+    """The header with the Unix time of sending, in seconds."""
+    signed: str = "{body}"
+    """What the HMAC is over: `{body}` and, with `timestamp`, also `{timestamp}`."""
+
+    @model_validator(mode="after")
+    def _signs_what_it_says(self) -> Self:
+        if self.signed.count("{body}") != 1:
+            problem = "signed must hold {body} once"
+        elif self.signed.count("{timestamp}") != (self.timestamp is not None):
+            problem = (
+                "timestamp names a header, and signed must hold {timestamp} once: both or none"
+            )
+        else:
+            return self
+        raise PydanticCustomError("signed", "{problem}", {"problem": problem})
+
+    def verify(
+        self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: float
+    ) -> None:
+        """Check the header against the HMAC of the body, and the timestamp if there is one."""
+        given = _header(headers, self.header.lower())
+        timestamp = _header(headers, self.timestamp.lower()) if self.timestamp else ""
+        before, _, after = (
+            _bytes(part.replace("{timestamp}", timestamp))
+            for part in self.signed.partition("{body}")
+        )
+        digests = [_hmac(_bytes(s), before + body + after, self.digest) for s in secrets]
+        if self.encoding == "hex":
+            # Senders differ in the case of hex digits, which says nothing.
+            given = given[: len(self.prefix)] + given[len(self.prefix) :].lower()
+            expected = [self.prefix + digest.hex() for digest in digests]
+        else:
+            expected = [self.prefix + _base64(digest) for digest in digests]
+        _one_matches(expected, [given])
+        if self.timestamp:
+            _just_now(timestamp, now)
+
+
+class Token(_Scheme):
+    """The secret itself in a header."""
+
+    scheme: Literal["token"]
+    header: HeaderName = "Authorization"
+    prefix: str = ""
+
+    def verify(
+        self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: float
+    ) -> None:
+        """Check the header against the secrets; nothing ties it to the body or the time."""
+        del body, now
+        given = _header(headers, self.header.lower())
+        _one_matches([self.prefix + secret for secret in secrets], [given])
+
+    @property
+    def confidential(self) -> str:
+        """The lower-case name of the header that holds the secret itself."""
+        return self.header.lower()
+
+
+Scheme = Annotated[StandardWebhooks | GitHub | Stripe | Hmac | Token, Field(discriminator="scheme")]
+
+
+def _header(headers: Mapping[str, str], name: str) -> str:
+    if not (value := headers.get(name)):
+        raise UnverifiedError("no_signature")
+    return value
+
+
+def _one_matches(expected: Iterable[str], given: Iterable[str]) -> None:
+    """Raise UnverifiedError unless one of the expected values was given; compares them all."""
+    candidates = [_bytes(value) for value in given]
+    hits = [hmac.compare_digest(_bytes(e), candidate) for e in expected for candidate in candidates]
+    if not any(hits):
+        raise UnverifiedError("signature_mismatch")
+
+
+def _just_now(timestamp: str, now: float) -> None:
+    if not re.fullmatch(r"[0-9]{1,12}", timestamp, re.ASCII):
+        raise UnverifiedError("no_timestamp")
+    age = now - int(timestamp)
+    if abs(age) > TOLERANCE:
+        raise UnverifiedError("too_old" if age > 0 else "from_the_future")
+
+
+def _standard_key(secret: str) -> bytes:
+    text = secret.removeprefix("whsec_")
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except ValueError:
+        return _bytes(secret)
+
+
+def _hmac(key: bytes, data: bytes, digest: str = "sha256") -> bytes:
+    return hmac.digest(key, data, getattr(hashlib, digest))
+
+
+def _base64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

@@ -1,0 +1,99 @@
+"""Signed requests as the senders of webhooks make them, each by its own scheme."""
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import stripe
+from standardwebhooks import Webhook
+
+EVENTS = Path(__file__).resolve().parents[2] / "events"
+
+SECRETS = {
+    "github": "It's a Secret to Everybody",
+    "grafana": "grafana-secret-0123456789",
+    "alertmanager": "alertmanager-secret-0123456789",
+    "stripe": "whsec_stripe-test-secret-0123456789",
+    "sentry": "sentry-client-secret-0123456789",
+    "gitlab": "gitlab-secret-token-0123456789",
+    "plain": "plain-secret-token-0123456789",
+    "standard": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+}
+"""A secret for each hook of hooks.toml, made up or from the schemes' own documentation."""
+
+
+def hexdigest(secret: str, data: bytes) -> str:
+    return hmac.new(secret.encode(), data, hashlib.sha256).hexdigest()
+
+
+def signed(
+    hook: str, body: bytes, now: float, *, secret: str | None = None, delivery: str = "d-1"
+) -> dict[str, str]:
+    """Return the headers with which the hook's sender would send this body now."""
+    key = secret or SECRETS[hook]
+    match hook:
+        case "github":
+            return {
+                "X-GitHub-Delivery": delivery,
+                "X-GitHub-Event": "workflow_run" if b"workflow_run" in body else "push",
+                "X-Hub-Signature-256": "sha256=" + hexdigest(key, body),
+            }
+        case "grafana":
+            return {
+                "X-Grafana-Alerting-Signature": hexdigest(key, b"%d:" % int(now) + body),
+                "X-Grafana-Alerting-Signature-Timestamp": f"{int(now)}",
+            }
+        case "alertmanager" | "plain":
+            return {"Authorization": f"Bearer {key}"}
+        case "stripe":
+            sign = stripe.WebhookSignature._compute_signature
+            signature = sign(f"{int(now)}.{body.decode()}", key)
+            return {"Stripe-Signature": f"t={int(now)},v0=00,v1={signature}"}
+        case "sentry":
+            return {
+                "Request-ID": delivery,
+                "Sentry-Hook-Resource": "event_alert",
+                "Sentry-Hook-Timestamp": f"{int(now)}",
+                "Sentry-Hook-Signature": hexdigest(key, body),
+            }
+        case "gitlab":
+            return {"X-Gitlab-Token": key, "Idempotency-Key": delivery}
+        case _:
+            at = datetime.fromtimestamp(int(now), UTC)
+            signature = Webhook(key).sign(delivery, at, body.decode())
+            return {
+                "webhook-id": delivery,
+                "webhook-timestamp": f"{int(now)}",
+                "webhook-signature": signature,
+            }
+
+
+def api_event(
+    name: str, body: bytes, headers: Mapping[str, str], *, encoded: bool = False
+) -> dict[str, Any]:
+    """Return the event in which API Gateway hands a request to the function."""
+    return {
+        "resource": "/hooks/{name}",
+        "path": f"/hooks/{name}",
+        "httpMethod": "POST",
+        "headers": {"Content-Type": "application/json", **headers},
+        "pathParameters": {"name": name},
+        "requestContext": {"requestId": "r-1"},
+        "body": base64.b64encode(body).decode() if encoded else body.decode(),
+        "isBase64Encoded": encoded,
+    }
+
+
+def payload(file: str) -> bytes:
+    """Return a file of events/ as it stands."""
+    return (EVENTS / file).read_bytes()
+
+
+def changed(body: bytes, **fields: object) -> bytes:
+    """Return a JSON object with some fields replaced."""
+    return json.dumps({**json.loads(body), **fields}).encode()
