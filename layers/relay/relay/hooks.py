@@ -1,0 +1,291 @@
+"""Inbound webhooks: what hooks.toml may say, and what becomes of one request. Pure."""
+
+import base64
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Self, TypeVar
+from urllib.parse import parse_qs
+
+from pydantic import BaseModel, BeforeValidator, Field, RootModel, model_validator
+from pydantic_core import PydanticCustomError
+
+from relay.message import (
+    MAX_BUTTON_TEXT,
+    MAX_BUTTONS,
+    MAX_TEXT,
+    Button,
+    InvalidMessageError,
+    Message,
+    model_config,
+    validate,
+)
+from relay.signatures import Scheme, UnverifiedError
+from relay.templates import Expression, Payload, Template, TemplateError, cut
+from smsgold.credentials import SecretSource
+from smsgold.errors import CredentialsError
+
+MAX_BODY = 256 * 1024
+"""Bytes of a request's body."""
+
+MIN_SECRET = 8
+"""Characters; a shorter secret keeps nobody out."""
+
+_model = model_config | {"arbitrary_types_allowed": True}
+
+T = TypeVar("T", Template, Expression)
+
+
+def _compiled(kind: type[T]) -> BeforeValidator:
+    """Make a field's text a template or an expression, or say what is wrong with it."""
+
+    def compiled(source: object) -> T:
+        if not isinstance(source, str):
+            raise PydanticCustomError("template", "must be a string")
+        try:
+            return kind(source)
+        except TemplateError as error:
+            raise PydanticCustomError("template", "{problem}", {"problem": str(error)}) from None
+
+    return BeforeValidator(compiled)
+
+
+HookName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+TemplateText = Annotated[Template, _compiled(Template)]
+ExpressionText = Annotated[Expression, _compiled(Expression)]
+
+
+class HooksFileError(ValueError):
+    """hooks.toml breaks a rule; the text says where and what to change."""
+
+
+# -------------------------------------------------------------------------- what hooks.toml says
+
+
+class Recipient(BaseModel):
+    """Who gets a hook's messages: a subscriber, or a bot's subscriber by number."""
+
+    model_config = _model
+
+    subscriber_id: str | None = None
+    bot_id: str | None = None
+    number: str | None = None
+
+    @model_validator(mode="after")
+    def _is_an_address(self) -> Self:
+        try:
+            validate(Message, {**self.address, "text": "-"})
+        except InvalidMessageError as error:
+            raise PydanticCustomError("address", "{problem}", {"problem": str(error)}) from None
+        return self
+
+    @property
+    def address(self) -> dict[str, str]:
+        """The envelope's fields that address it."""
+        return self.model_dump(exclude_none=True, by_alias=True)
+
+
+class ButtonTemplate(BaseModel):
+    """A button of a message; left out where its text is empty or its address is none."""
+
+    model_config = _model
+
+    text: TemplateText
+    url: TemplateText
+
+    @model_validator(mode="after")
+    def _opens_something(self) -> Self:
+        if self.url.is_constant and not _button("-", self.url.source):
+            problem = {"problem": "url must start with http://, https:// or tg://"}
+            raise PydanticCustomError("button_url", "{problem}", problem)
+        return self
+
+
+class MessageTemplate(BaseModel):
+    """One message that a hook may send."""
+
+    model_config = _model
+
+    when: ExpressionText | None = None
+    """Which payloads it is for; all of them without it."""
+    text: TemplateText
+    buttons: Annotated[tuple[ButtonTemplate, ...], Field(max_length=MAX_BUTTONS)] = ()
+
+
+class Hook(BaseModel):
+    """One hook: who may send, who gets it, and what the message says."""
+
+    model_config = _model
+
+    verify: Scheme
+    to: Recipient
+    delivery: ExpressionText | None = None
+    """What tells one delivery from the next; the scheme's own id without it."""
+    messages: Annotated[tuple[MessageTemplate, ...], Field(min_length=1)]
+    """The first one that is for a payload is sent; if none is, the request is ignored."""
+
+
+class _Hooks(RootModel[dict[HookName, Hook]]):
+    pass
+
+
+def load(text: str) -> Mapping[str, Hook]:
+    """Return the hooks that hooks.toml holds, by name; raise HooksFileError naming each mistake."""
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise HooksFileError(f"it is not TOML: {error}") from None
+    try:
+        return validate(_Hooks, found).root
+    except InvalidMessageError as error:
+        lines = [f"{'.'.join(map(str, where))}: {problem}" for where, problem in error.problems]
+        raise HooksFileError("\n".join(lines)) from None
+
+
+# ------------------------------------------------------------------------ what becomes of a request
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as it came: header names in lower case, the body's raw bytes."""
+
+    headers: Mapping[str, str]
+    body: bytes
+
+    @classmethod
+    def from_event(cls, event: Mapping[str, Any]) -> "Request":
+        """Take a request out of an API Gateway event; raise UnverifiedError if it holds none."""
+        raw = (event.get("body") or "").encode("utf-8", "surrogatepass")
+        if event.get("isBase64Encoded"):
+            try:
+                raw = base64.b64decode(raw, validate=True)
+            except ValueError:
+                raise UnverifiedError("not_base64") from None
+        headers = event.get("headers") or {}
+        return cls({name.lower(): value or "" for name, value in headers.items()}, raw)
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """The message to send, and the delivery's own id if it has one."""
+
+    message: Message
+    delivery: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """None of the hook's messages is for this payload."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unrenderable:
+    """No message can be made of this payload: what is wrong, and what it is."""
+
+    reason: str
+    detail: str
+    body: str
+    """The hook's name and the payload, as JSON."""
+
+
+Outcome = Rendered | Ignored | Unrenderable
+
+
+def render(name: str, hook: Hook, request: Request) -> Outcome:
+    """Return what becomes of a verified request."""
+    headers = {k: v for k, v in request.headers.items() if k != hook.verify.confidential}
+    try:
+        payload = Payload(_parse(request), headers)
+        template = next((t for t in hook.messages if not t.when or t.when.holds(payload)), None)
+        if template is None:
+            return Ignored()
+        return Rendered(_message(name, hook, template, payload), _delivery(hook, payload))
+    except (_PayloadError, TemplateError, InvalidMessageError) as error:
+        reason = "hook_payload" if isinstance(error, _PayloadError) else "hook_template"
+        return Unrenderable(reason, f"{name}: {error}", _kept(name, request))
+
+
+class _PayloadError(ValueError):
+    """The body is not what the templates are over."""
+
+
+def _parse(request: Request) -> object:
+    text: str | bytes = request.body
+    if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        # Senders that post forms, GitHub's default, put the JSON into the field `payload`.
+        fields = parse_qs(request.body.decode("ascii", "replace"))
+        text = fields.get("payload", [""])[0]
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise _PayloadError("the body is not JSON") from None
+
+
+def _message(name: str, hook: Hook, template: MessageTemplate, payload: Payload) -> Message:
+    drawn = [_button(b.text.render(payload), b.url.render(payload)) for b in template.buttons]
+    return validate(
+        Message,
+        {
+            **hook.to.address,
+            "text": cut(template.text.render(payload), MAX_TEXT),
+            "buttons": [button for button in drawn if button],
+            "reference": name,
+        },
+    )
+
+
+def _button(text: str, url: str) -> Button | None:
+    """Return a button, or None: a link that a payload lacks or garbles costs no message."""
+    try:
+        return validate(Button, {"text": cut(text, MAX_BUTTON_TEXT), "url": url})
+    except InvalidMessageError:
+        return None
+
+
+def _delivery(hook: Hook, payload: Payload) -> str | None:
+    expression = hook.delivery
+    if expression is None and hook.verify.delivery:
+        expression = Expression(hook.verify.delivery)
+    return (expression.text(payload) if expression else "") or None
+
+
+def _kept(name: str, request: Request) -> str:
+    return json.dumps(
+        {"hook": name, "payload": request.body.decode("utf-8", "replace")}, ensure_ascii=True
+    )
+
+
+# ----------------------------------------------------------------------------------- the secrets
+
+
+Secrets = Mapping[str, tuple[str, ...]]
+
+
+class HookSecrets(SecretSource[Secrets]):
+    """The source of the hooks' secrets."""
+
+    @staticmethod
+    def parse(secret: str) -> Secrets:
+        """Read `{"hook": "secret", "other": ["new", "old"]}`; raise CredentialsError."""
+        try:
+            found = json.loads(secret)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise CredentialsError('HookSecrets must be a JSON object: {"hook\'s name": "secret"}')
+        return {name: _secrets(name, value) for name, value in found.items()}
+
+
+def _secrets(name: str, value: object) -> tuple[str, ...]:
+    values = [value] if isinstance(value, str) else value
+    if not (
+        isinstance(values, list)
+        and values
+        and all(isinstance(v, str) and len(v) >= MIN_SECRET for v in values)
+    ):
+        raise CredentialsError(
+            f"HookSecrets: {name!r} must be a string of {MIN_SECRET} characters or more, "
+            "or a list of such strings"
+        )
+    return tuple(values)

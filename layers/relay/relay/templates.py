@@ -1,0 +1,173 @@
+"""A small, safe language for texts over a JSON payload: `{{ JMESPath }}` in plain text, pure.
+
+An expression that finds nothing renders as nothing, and a line on which only such expressions
+stand is left out. Lists render one element a line. The expressions may also use `FUNCTIONS`.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from urllib.parse import quote
+
+import jmespath
+from jmespath.exceptions import JMESPathError
+from jmespath.functions import Functions, signature
+from jmespath.parser import ParsedResult
+
+from relay.message import telegram_length
+
+_PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+_NOTHING = "\0"
+"""Marks where an expression found nothing, until the lines that hold nothing else are left out."""
+
+
+class TemplateError(ValueError):
+    """An expression cannot be read, or not evaluated over this payload; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What expressions are evaluated over: the payload and the request's headers, lower-case."""
+
+    data: object
+    headers: Mapping[str, str]
+
+
+class _Functions(Functions):
+    """JMESPath's own functions and those of the templates."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = headers
+
+    @signature({"types": ["string"]})
+    def _func_header(self, name: str) -> str | None:
+        return self._headers.get(name.lower())
+
+    @signature({"types": [], "variadic": True})
+    def _func_text(self, *parts: object) -> str:
+        return "".join(_text(part) for part in parts)
+
+    @signature({"types": []})
+    def _func_first_line(self, value: object) -> str:
+        return next(iter(_text(value).strip().splitlines()), "")
+
+    @signature({"types": []}, {"types": ["number"]})
+    def _func_cut(self, value: object, limit: float) -> str:
+        return cut(_text(value), max(1, int(limit)))
+
+    @signature({"types": []}, {"types": ["number"]})
+    def _func_decimal(self, value: object, places: float) -> str | None:
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= places <= 18:
+            return None
+        return f"{Decimal(value).scaleb(-int(places)):f}"
+
+    @signature({"types": []})
+    def _func_urlencode(self, value: object) -> str:
+        return quote(_text(value), safe="")
+
+
+FUNCTIONS = frozenset(_Functions.FUNCTION_TABLE)
+"""The functions an expression may call."""
+
+
+class Expression:
+    """One JMESPath expression."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source.strip()
+        try:
+            self._parsed: ParsedResult = jmespath.compile(self.source)
+        except JMESPathError as error:
+            raise TemplateError(f"{self.source!r} is not JMESPath: {_one_line(error)}") from None
+        for name in _called(self._parsed.parsed):
+            if name not in FUNCTIONS:
+                raise TemplateError(f"{self.source!r} calls {name}(), which does not exist")
+
+    def value(self, payload: Payload) -> object:
+        """Return what the expression finds; raise TemplateError if it cannot be evaluated."""
+        options = jmespath.Options(custom_functions=_Functions(payload.headers))
+        try:
+            return self._parsed.search(payload.data, options=options)
+        except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
+            raise TemplateError(f"{self.source!r}: {_one_line(error)}") from None
+
+    def text(self, payload: Payload) -> str:
+        """Return what the expression finds, as text; raise TemplateError as `value` does."""
+        try:
+            return _text(self.value(payload))
+        except RecursionError:
+            raise TemplateError(f"{self.source!r}: finds something nested too deeply") from None
+
+    def holds(self, payload: Payload) -> bool:
+        """Tell whether the expression finds something that JMESPath counts as true."""
+        value = self.value(payload)
+        return value is not None and value is not False and value not in ("", [], {})
+
+
+class Template:
+    """A text with `{{ expressions }}` in it."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        pieces = _PLACEHOLDER.split(source)
+        if any("{{" in text or "}}" in text for text in pieces[::2]):
+            raise TemplateError(f"{source!r} has braces that do not pair up: {{{{ expression }}}}")
+        self._pieces: list[Callable[[Payload], str]] = [
+            Expression(piece).text if i % 2 else _constant(piece) for i, piece in enumerate(pieces)
+        ]
+        self.is_constant = len(pieces) == 1
+
+    def render(self, payload: Payload) -> str:
+        """Return the text for a payload; raise TemplateError if it cannot be rendered."""
+        text = self._pieces[0](payload)
+        for piece in self._pieces[1:]:
+            text += piece(payload) or _NOTHING
+        lines = [
+            line.replace(_NOTHING, "")
+            for line in text.split("\n")
+            if _NOTHING not in line or line.replace(_NOTHING, "").strip()
+        ]
+        return "\n".join(lines).strip()
+
+
+def cut(text: str, limit: int) -> str:
+    """Return at most `limit` characters of a text, as Telegram counts them, its end marked."""
+    if telegram_length(text) <= limit:
+        return text
+    # Half of a surrogate pair at the end is dropped.
+    return text.encode("utf-16-le")[: 2 * (limit - 1)].decode("utf-16-le", "ignore").rstrip() + "…"
+
+
+def _constant(text: str) -> Callable[[Payload], str]:
+    return lambda _: text
+
+
+def _text(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case str():
+            # What no queue or encoder takes: NUL, and halves of surrogate pairs.
+            return (
+                value.replace(_NOTHING, "")
+                .encode("utf-16", "surrogatepass")
+                .decode("utf-16", "replace")
+            )
+        case list():
+            return "\n".join(text for item in value if (text := _text(item)))
+        case _:
+            return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+
+
+def _called(node: object) -> list[str]:
+    """List the functions that a parsed expression calls."""
+    if not isinstance(node, dict):
+        return []
+    own = [str(node["value"])] if node.get("type") == "function_expression" else []
+    return own + [name for child in node.get("children", []) for name in _called(child)]
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,345 @@
+"""hooks.toml: what it may say, what its mistakes are told as, and what its examples make."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.hooks import (
+    Hook,
+    HookSecrets,
+    HooksFileError,
+    Ignored,
+    Outcome,
+    Rendered,
+    Request,
+    Unrenderable,
+    load,
+    render,
+)
+from relay.message import MAX_TEXT, Message, telegram_length
+from smsgold.errors import CredentialsError
+from tests.support.webhooks import SECRETS, changed, payload, signed
+
+FILE = Path(__file__).resolve().parents[2] / "functions" / "hooks" / "hooks.toml"
+SHIPPED = load(FILE.read_text("utf-8"))
+NOW = 1_800_000_000.0
+ANNA = "65f1c0a2b3d4e5f6a7b8d101"
+
+PLAIN = """
+[plain]
+verify = { scheme = "token" }
+to = { subscriberId = "s1" }
+messages = [{ text = "{{ text }}" }]
+"""
+
+
+def hook(toml: str = PLAIN, **fields: Any) -> Hook:
+    """Return the one hook of a file, with some of its fields replaced."""
+    [(name, found)] = tomllib.loads(toml).items()
+    return load(_toml({name: {**found, **fields}}))[name]
+
+
+def _toml(hooks: dict[str, Any]) -> str:
+    def write(value: Any) -> str:
+        match value:
+            case dict():
+                return "{" + ", ".join(f"{k} = {write(v)}" for k, v in value.items()) + "}"
+            case list():
+                return "[" + ", ".join(write(v) for v in value) + "]"
+            case _:
+                return json.dumps(value, ensure_ascii=False)
+
+    return "\n".join(
+        f"[{name}]\n" + "\n".join(f"{k} = {write(v)}" for k, v in fields.items())
+        for name, fields in hooks.items()
+    )
+
+
+def outcome(name: str, body: bytes, found: Hook | None = None, **headers: str) -> Outcome:
+    sent = {**(signed(name, body, NOW) if name in SECRETS else {}), **headers}
+    request = Request({key.lower(): value for key, value in sent.items()}, body)
+    return render(name, found or SHIPPED[name], request)
+
+
+def rendered(name: str, body: bytes, found: Hook | None = None, **headers: str) -> Message:
+    result = outcome(name, body, found, **headers)
+    assert isinstance(result, Rendered), result
+    return result.message
+
+
+# ---------------------------------------------------------------------------------- the examples
+
+EXAMPLES = {
+    "hook_github_push.json": (
+        "github",
+        (
+            "🔨 romashka/storefront: a-belova pushed to main\n"
+            "• Round the cart's total once, at the end (Анна Белова)\n"
+            "• Show the delivery date in the order's mail (Dmitry Orlov)"
+        ),
+        ["Compare"],
+        "d-1",
+    ),
+    "hook_github_workflow_run.json": (
+        "github",
+        (
+            "❌ romashka/storefront: CI #562 ended with failure\n"
+            "main: Show the delivery date in the order's mail (Dmitry Orlov)"
+        ),
+        ["Open the run"],
+        "d-1",
+    ),
+    "hook_grafana.json": (
+        "grafana",
+        (
+            "🔥 [FIRING:2] Shop (shop)\n"
+            "• HighMemoryUsage: Memory of shop-1 over 90 %\n"
+            "• HighCPUUsage: CPU of shop-2 over 80 % for 10 minutes"
+        ),
+        ["Panel", "Silence"],
+        (
+            "c6eadffa33fcdf37 firing 2026-11-23T09:51:03.157076+03:00\n"
+            "bc97ff14869b13e3 firing 2026-11-23T09:56:03.157076+03:00"
+        ),
+    ),
+    "hook_alertmanager.json": (
+        "alertmanager",
+        (
+            "🔥 FIRING ProbeFailure\n"
+            "Severity: critical\n"
+            "• https://shop.romashka.example does not answer\n"
+            "• https://api.romashka.example does not answer"
+        ),
+        ["Alertmanager"],
+        (
+            "1a30ba71cca2921f firing 2026-11-23T13:08:45.828Z\n"
+            "9be1b4fd12c3a7e0 firing 2026-11-23T13:09:15.828Z"
+        ),
+    ),
+    "hook_stripe.json": (
+        "stripe",
+        "💳 2499.00 eur received\nOrder 4711",
+        ["Open in Stripe"],
+        "evt_3QOqk2LkdIwHu7ix1YcNkTQz",
+    ),
+    "hook_sentry.json": (
+        "sentry",
+        (
+            "🐞 ZeroDivisionError: division by zero\n"
+            "shop.cart in checkout\n"
+            "Rule: A new issue in production"
+        ),
+        ["Open in Sentry"],
+        "e4874d664c3540c1a32eab185f12c5ab A new issue in production",
+    ),
+    "hook_gitlab_pipeline.json": (
+        "gitlab",
+        (
+            "❌ shop/storefront: pipeline #31 failed on main\n"
+            "Show the delivery date in the order's mail (Dmitry Orlov)\n"
+            "• test: unit"
+        ),
+        ["Open the pipeline"],
+        "d-1",
+    ),
+    "hook_plain.json": (
+        "plain",
+        "Backup done: 41 GB in 12 minutes",
+        ["Report"],
+        "backup-2026-11-23",
+    ),
+    "hook_standard.json": ("standard", "Invoice 4711 is paid: 2,499.00 EUR", [], "d-1"),
+}
+
+
+@pytest.mark.parametrize("file", EXAMPLES)
+def test_each_example_makes_its_message(file: str) -> None:
+    name, text, buttons, delivery = EXAMPLES[file]
+    result = outcome(name, payload(file))
+    assert isinstance(result, Rendered)
+    assert result.message.text == text
+    assert [button.text for button in result.message.buttons] == buttons
+    assert result.delivery == delivery
+    assert result.message.reference == name
+
+
+def test_every_shipped_hook_has_its_example() -> None:
+    assert {name for name, *_ in EXAMPLES.values()} == set(SHIPPED) == set(SECRETS)
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("github", changed(payload("hook_github_push.json"), ref="refs/heads/a-branch")),
+        ("github", changed(payload("hook_github_push.json"), deleted=True)),
+        ("github", b'{"zen": "Keep it logically awesome.", "hook_id": 1}'),
+        ("github", changed(payload("hook_github_workflow_run.json"), action="requested")),
+        ("stripe", changed(payload("hook_stripe.json"), type="customer.created")),
+        ("gitlab", b'{"object_kind": "push"}'),
+        ("gitlab", b"[]"),
+    ],
+)
+def test_what_a_hook_is_not_for_is_ignored(name: str, body: bytes) -> None:
+    assert outcome(name, body) == Ignored()
+
+
+def test_a_resolved_alert_is_another_delivery_with_another_text() -> None:
+    firing = payload("hook_alertmanager.json")
+    resolved = firing.replace(b'"firing"', b'"resolved"')
+    before, after = outcome("alertmanager", firing), outcome("alertmanager", resolved)
+    assert isinstance(before, Rendered)
+    assert isinstance(after, Rendered)
+    assert before.delivery != after.delivery
+    assert after.message.text.startswith("✅ RESOLVED ProbeFailure")
+
+
+def test_a_form_is_read_as_github_sends_it_by_default() -> None:
+    form = b"payload=%7B%22text%22%3A+%22a%26b%22%7D"
+    message = rendered(
+        "form", form, hook(), **{"Content-Type": "application/x-www-form-urlencoded"}
+    )
+    assert message.text == "a&b"
+
+
+# -------------------------------------------------------------------------------- missing and long
+
+
+def test_a_long_text_is_cut() -> None:
+    body = json.dumps({"text": "😀" * 3000}).encode()
+    text = rendered("plain", body).text
+    assert telegram_length(text) <= MAX_TEXT
+    assert text.endswith("😀…")
+
+
+def test_a_button_without_an_address_is_left_out() -> None:
+    buttons = [{"text": "{{ label || 'Open' }}", "url": "{{ url }}"}]
+    found = hook(messages=[{"text": "x", "buttons": buttons}])
+    urls: list[Any] = ["", "javascript:x", "https://", "/path", "https://x/" + "y" * 2048, None, 7]
+    for url in urls:
+        assert rendered("x", json.dumps({"url": url}).encode(), found).buttons == ()
+    [button] = rendered(
+        "x", json.dumps({"url": "tg://u", "label": "ы" * 300}).encode(), found
+    ).buttons
+    assert (button.url, button.text) == ("tg://u", "ы" * 255 + "…")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "hook_payload"),
+        (b"not JSON", "hook_payload"),
+        (b"\xff\xfe\xfd", "hook_payload"),
+        (b"[" * 100_000, "hook_payload"),
+        (b"{}", "hook_template"),
+        (b'{"text": ""}', "hook_template"),
+        (b'{"text": null}', "hook_template"),
+    ],
+)
+def test_what_makes_no_message_is_a_dead_letter_with_its_reason(body: bytes, reason: str) -> None:
+    result = outcome("plain", body)
+    assert isinstance(result, Unrenderable)
+    assert result.reason == reason
+    assert result.detail.startswith("plain: ")
+    kept = json.loads(result.body)
+    assert kept == {"hook": "plain", "payload": body.decode("utf-8", "replace")}
+
+
+def test_an_expression_that_fails_is_a_dead_letter_too() -> None:
+    for fields in ({"text": "{{ length(text) }}"}, {"text": "x", "when": "length(text) > `1`"}):
+        result = outcome("x", b'{"text": 1}', hook(messages=[fields]))
+        assert isinstance(result, Unrenderable)
+        assert "length()" in result.detail
+
+
+def test_a_delivery_without_an_id_has_none() -> None:
+    for delivery in ("nowhere", "''", "header('x')"):
+        result = outcome("x", b'{"text": "t"}', hook(delivery=delivery))
+        assert isinstance(result, Rendered)
+        assert result.delivery is None
+
+
+def test_the_header_that_holds_the_secret_is_no_template_s_business() -> None:
+    found = hook(messages=[{"text": "[{{ header('Authorization') }}]"}])
+    assert rendered("x", b"{}", found, Authorization="the secret").text == "[]"
+
+
+def test_a_bot_and_a_number_are_an_address() -> None:
+    found = hook(to={"botId": "b1", "number": "+7 (916) 000-10-01"})
+    message = rendered("x", b'{"text": "t"}', found)
+    assert (message.bot_id, message.number, message.subscriber_id) == ("b1", "79160001001", None)
+
+
+# ----------------------------------------------------------------------------- mistakes in the file
+
+
+@pytest.mark.parametrize(
+    ("toml", "told"),
+    [
+        ("= 1", "it is not TOML"),
+        ("[Big]", "Big"),
+        ("plain = 1", "plain: must be a JSON object"),
+        (PLAIN + "colour = 1", "plain.messages.0.colour: is not a known field"),
+        ("[a]\n" + PLAIN.replace("[plain]", ""), ""),
+        (PLAIN.replace("token", "magic"), "plain.verify: tag 'magic'"),
+        (PLAIN.replace("subscriberId", "subscriber"), "plain.to.subscriber: is not a known field"),
+        (PLAIN.replace("subscriberId", "botId"), "plain.to: number: is required with botId"),
+        (
+            PLAIN.replace("{{ text }}", "{{ text. }}"),
+            "plain.messages.0.text: 'text.' is not JMESPath",
+        ),
+        (PLAIN.replace("{{ text }}", "{{ shout(text) }}"), "calls shout(), which does not exist"),
+        (PLAIN.replace("{{ text }}", "{{ text"), "braces that do not pair up"),
+        (PLAIN.replace("messages = [{", "messages = [{ when = 3,"), "when: must be a string"),
+    ],
+)
+def test_a_mistake_is_told_by_its_place(toml: str, told: str) -> None:
+    if "colour" in told:
+        toml = PLAIN.replace('text = "{{ text }}"', 'text = "x", colour = 1')
+    if not told:
+        assert set(load(toml)) == {"a"}
+        return
+    with pytest.raises(HooksFileError) as raised:
+        load(toml)
+    assert told in str(raised.value)
+
+
+def test_a_constant_address_that_is_none_is_a_mistake() -> None:
+    buttons = [{"text": "x", "url": "ftp://x"}]
+    with pytest.raises(HooksFileError, match="must start with http://"):
+        hook(messages=[{"text": "x", "buttons": buttons}])
+
+
+def test_a_hook_needs_a_message() -> None:
+    with pytest.raises(HooksFileError, match=r"plain\.messages"):
+        hook(messages=[])
+
+
+# ------------------------------------------------------------------------------------- the secrets
+
+
+def test_a_secret_is_a_string_or_a_list_of_them() -> None:
+    found = HookSecrets.parse('{"a": "12345678", "b": ["new secret", "old secret"]}')
+    assert found == {"a": ("12345678",), "b": ("new secret", "old secret")}
+    assert HookSecrets.parse("{}") == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "nonsense-secret",
+        '{"a": "short"}',
+        '{"a": []}',
+        '{"a": 12345678}',
+        '{"a": ["12345678", 1]}',
+    ],
+)
+def test_anything_else_is_an_error_that_shows_no_secret(text: str) -> None:
+    with pytest.raises(CredentialsError) as raised:
+        HookSecrets.parse(text)
+    for secret in ("nonsense-secret", "short", "12345678"):
+        assert secret not in str(raised.value)

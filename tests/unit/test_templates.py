@@ -1,0 +1,175 @@
+"""The templates' language: what an expression finds, and what becomes of what it does not."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.message import MAX_TEXT, telegram_length
+from relay.templates import Expression, Payload, Template, TemplateError, cut
+
+DATA = {
+    "name": "shop",
+    "count": 3,
+    "ratio": 0.5,
+    "on": True,
+    "nothing": None,
+    "empty": "",
+    "words": ["one", None, "two"],
+    "people": [{"name": "Анна", "age": 30}, {"name": "Olivia"}],
+    "nested": {"a": {"b": 1}},
+    "message": "first\nsecond\n",
+    "amount": 2499,
+}
+
+
+def render(source: str, data: object = None, **headers: str) -> str:
+    return Template(source).render(Payload(DATA if data is None else data, headers))
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("plain", "plain"),
+        ("", ""),
+        ("{{name}}", "shop"),
+        ("{{ name }} and {{ count }}", "shop and 3"),
+        ("{{ ratio }} {{ on }}", "0.5 true"),
+        ("{{ nowhere || 'a default' }}", "a default"),
+        ("{{ empty || nothing || name }}", "shop"),
+        ("[{{ nowhere }}]", "[]"),
+        ("{{ words }}", "one\ntwo"),
+        ("{{ join(', ', people[].name) }}", "Анна, Olivia"),
+        ("{{ people[].text('• ', name, ' ', age) }}", "• Анна 30\n• Olivia"),
+        ("{{ nested }}", '{"a":{"b":1}}'),
+        ("{{ nested.a | {c: b} }}", '{"c":1}'),
+        ("{{ on && 'yes' || 'no' }} {{ count == `4` && 'yes' || 'no' }}", "yes no"),
+        ("{{ first_line(message) }}", "first"),
+        ("{{ first_line(nothing) }}|", "|"),
+        ("{{ cut(message, `4`) }}", "fir…"),
+        ("{{ decimal(amount, `2`) }}", "24.99"),
+        ("{{ decimal(amount, `0`) }} {{ decimal(name, `2`) }}|", "2499 |"),
+        ("https://x/?q={{ urlencode(message) }}", "https://x/?q=first%0Asecond%0A"),
+        ("{{ header('X-Kind') }} {{ header('x-none') }}|", "push |"),
+        ("a\n{{ nowhere }}\nb", "a\nb"),
+        ("a\n  {{ nowhere }} {{ empty }}\nb", "a\nb"),
+        ("a\n\n{{ name }}\n", "a\n\nshop"),
+        ("{{ nowhere }}", ""),
+        ("{single} braces stay", "{single} braces stay"),
+    ],
+)
+def test_what_a_template_becomes(source: str, text: str) -> None:
+    assert render(source, **{"x-kind": "push"}) == text
+
+
+@pytest.mark.parametrize("data", [[], 3, "text", False, [{"name": "x"}], {"name": {"deep": []}}])
+def test_a_payload_of_another_shape_finds_nothing_or_what_is_there(data: object) -> None:
+    assert render("{{ a.b[0].c || 'none' }}", data) == "none"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ }}",
+        "{{ a. }}",
+        "{{ a",
+        "a }}",
+        "{{ {{ a }} }}",
+        "{{ unknown(a) }}",
+        "{{ people[].text(unknown(name)) }}",
+        "{{ a 'b' }}",
+        "{{ a[?b=='c' }}",
+    ],
+)
+def test_a_template_that_cannot_be_read_is_refused_at_once(source: str) -> None:
+    with pytest.raises(TemplateError):
+        Template(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["{{ join(', ', nowhere) }}", "{{ length(count) }}", "{{ cut(name) }}", "{{ words[::0] }}"],
+)
+def test_one_that_cannot_be_rendered_says_so(source: str) -> None:
+    with pytest.raises(TemplateError, match=source[3:6]):
+        render(source)
+
+
+def test_what_counts_as_true_is_jmespaths() -> None:
+    holds = {
+        expression: Expression(expression).holds(Payload(DATA, {}))
+        for expression in (
+            "on",
+            "count == `3`",
+            "`0`",
+            "name",
+            "empty",
+            "nothing",
+            "`[]`",
+            "`{}`",
+            "!on",
+        )
+    }
+    assert [name for name, true in holds.items() if true] == ["on", "count == `3`", "`0`", "name"]
+
+
+def test_no_text_carries_what_the_queue_cannot() -> None:
+    text = render("{{ a }}", {"a": "x\0y\ud800z\U0001f600"})
+    assert text == "xy\ufffdz\U0001f600"
+    text.encode()
+
+
+@given(st.text(max_size=40) | st.text(alphabet="a😀", min_size=5, max_size=30), st.integers(1, 20))
+def test_a_cut_text_fits_and_starts_like_the_whole(text: str, limit: int) -> None:
+    text = text.encode("utf-16", "replace").decode("utf-16")
+    short = cut(text, limit)
+    assert telegram_length(short) <= limit
+    if short != text:
+        assert telegram_length(text) > limit
+        assert short.endswith("…")
+        assert text.startswith(short[:-1])
+
+
+def test_a_long_text_is_cut_to_what_telegram_takes() -> None:
+    text = cut("😀" * MAX_TEXT, MAX_TEXT)
+    assert telegram_length(text) in (MAX_TEXT - 1, MAX_TEXT)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+NAMES = st.sampled_from("abc")
+TERMS: st.SearchStrategy[str] = st.recursive(
+    NAMES | st.sampled_from(["`1`", "'x'", "@"]),
+    lambda inner: st.one_of(
+        st.tuples(inner, NAMES).map(".".join),
+        inner.map("{}[0]".format),
+        inner.map("{}[]".format),
+        inner.map("length({})".format),
+        inner.map("text({0}, {0})".format),
+        inner.map("first_line({})".format),
+        inner.map("decimal({}, `2`)".format),
+        inner.map("sum({})".format),
+        inner.map("header({})".format),
+        inner.map("keys({})".format),
+        st.tuples(inner, inner).map(" || ".join).map("({})".format),
+        st.tuples(inner, inner).map(" < ".join).map("({})".format),
+    ),
+    max_leaves=5,
+)
+
+
+@given(data=JSON, source=TERMS)
+def test_whatever_the_payload_a_template_renders_or_says_that_it_cannot(
+    data: Any, source: str
+) -> None:
+    try:
+        text = Template("{{ " + source + " }}").render(Payload(data, {}))
+    except TemplateError:
+        return
+    text.encode()
