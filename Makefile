@@ -85,6 +85,12 @@ up: $(INSTALLED) ## start the stack in the background; .local/stack.json says wh
 down: $(INSTALLED) ## stop it
 	@$(BIN)/python -m local.stack down
 
+# More for `make hook`: HEADERS='X-GitHub-Event: push'
+HEADERS ?=
+.PHONY: hook
+hook: $(INSTALLED) ## show what a webhook would send: make hook NAME=github PAYLOAD=file.json
+	@$(BIN)/python -m local.hook $(NAME) $(PAYLOAD) --headers '$(HEADERS)'
+
 # -- the checks ---------------------------------------------------------------------------------
 
 test: $(INSTALLED) ## run every test, end to end included
@@ -109,6 +115,7 @@ check: $(INSTALLED) $(SCANNER)/.installed ## check format, style, types and the 
 	$(BIN)/cfn-lint -t .local/translated.json
 	$(SCANNER)/bin/checkov --framework cloudformation --skip-download --compact --quiet \
 		-f template.yaml .local/translated.json
+	$(BIN)/python -m local.hook
 
 format: $(INSTALLED) ## format the code and mend what can be mended
 	$(BIN)/ruff check --fix-only --quiet .
@@ -121,6 +128,7 @@ openapi: $(INSTALLED) ## write docs/openapi.json anew from the code
 
 # The layer's own make must not take over this one's variables.
 build: $(INSTALLED) ## build for AWS, into .aws-sam/build
+	$(BIN)/python -m local.hook
 	env -u MAKEFLAGS PYTHON=$(CURDIR)/$(BIN)/python $(BIN)/sam build
 
 deploy: build ## deploy to AWS: make deploy STAGE=prod

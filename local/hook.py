@@ -1,0 +1,61 @@
+"""What a webhook's payload would become, without sending anything: `python -m local.hook`."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from local.stack import ROOT
+
+sys.path.insert(0, str(ROOT / "layers" / "relay"))
+
+from relay import hooks
+from relay.hooks import HooksFileError, Ignored, Rendered, Request, Unrenderable
+
+HOOKS_FILE = ROOT / "functions" / "hooks" / "hooks.toml"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Show what a payload becomes, or check hooks.toml; 1 if something is wrong with either."""
+    parser = argparse.ArgumentParser(prog="python -m local.hook", description=__doc__)
+    parser.add_argument("name", nargs="?", help="the hook's name; none: only check hooks.toml")
+    parser.add_argument("payload", nargs="?", type=Path, help="a file with a request's body")
+    parser.add_argument("--headers", default="", help="'Name: value', several parted by ;")
+    parser.add_argument("--file", type=Path, default=HOOKS_FILE, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    try:
+        configured = hooks.load(options.file.read_text("utf-8"))
+    except HooksFileError as error:
+        print(f"{options.file.name}:\n{error}", file=sys.stderr)
+        return 1
+    if not options.name:
+        print(f"{options.file.name} is fine: {', '.join(configured)}")
+        return 0
+    if options.name not in configured:
+        names = ", ".join(configured)
+        print(f"There is no hook {options.name!r}; there are {names}.", file=sys.stderr)
+        return 1
+    if not (options.payload and options.payload.is_file()):
+        print("Name a file with the payload: make hook NAME=… PAYLOAD=file.json", file=sys.stderr)
+        return 1
+    request = Request(_headers(options.headers), options.payload.read_bytes())
+    match hooks.render(options.name, configured[options.name], request):
+        case Ignored():
+            print("Ignored: none of the hook's messages is for this payload.")
+        case Unrenderable(reason, detail):
+            print(f"A dead letter, {reason}: {detail}", file=sys.stderr)
+            return 1
+        case Rendered(message, delivery):
+            content = message.model_dump(mode="json", exclude_defaults=True)
+            print(json.dumps(content, ensure_ascii=False, indent=2))
+            print(f"\nThe delivery's id: {delivery or 'none; each request is a new message'}")
+    return 0
+
+
+def _headers(text: str) -> dict[str, str]:
+    pairs = (item.partition(":") for item in text.split(";") if item.strip())
+    return {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
