@@ -10,6 +10,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from relay import wiring
+from relay.alarms import alarm_message
 from relay.broadcaster import Reused, Started
 from relay.broadcasts import Broadcast, OrderedBroadcast, ordered
 from relay.intake import Accepted, KeyReused, queued, scoped_id
@@ -59,6 +60,8 @@ def work(record: dict[str, Any], ends_at: float) -> float | None:
 
 def fire(event: dict[str, Any], invocation: str) -> dict[str, Any]:
     """Accept an event's message or broadcast, once for each planned time."""
+    if "alarm" in event:
+        event = {"id": event["alarm"]["id"], "message": alarm_message(event["alarm"], event["to"])}
     planned = planned_time(event.get("time"))
     limit = event.get("skipIfLateBy")
     late = planned is not None and limit is not None and time.time() - planned.timestamp() > limit
@@ -78,10 +81,11 @@ def fire(event: dict[str, Any], invocation: str) -> dict[str, Any]:
                 log.info("broadcast", extra={"broadcast": id_, "status": status, "late": late})
                 return {"id": id_, "status": status}
     message = queued(validate(KeyedMessage, event.get("message")), id_)
+    door = "schedule" if "schedule" in event else "event"
     if late:
-        answer = intake.skip(message, door="schedule", reason="late")
+        answer = intake.skip(message, door=door, reason="late")
     else:
-        [answer] = intake.accept([message], door="schedule")
+        [answer] = intake.accept([message], door=door)
     match answer:
         case Accepted(record) | KeyReused(record):
             log.info("accepted", extra={"message_id": id_, "state": record.state, "late": late})
