@@ -14,6 +14,7 @@ import pytest
 from local import processes
 from local.stack import Settings, Stack
 
+ALARM_RECIPIENT = "65f1c0a2b3d4e5f6a7b8d203"
 SCHEDULED_TEXT = "The template's own schedule"
 PARAMETERS = {
     # Retries that a test can wait for.
@@ -22,6 +23,7 @@ PARAMETERS = {
     "ScheduleExpression": "rate(1 minute)",
     "ScheduleSubscriberId": "65f1c0a2b3d4e5f6a7b8d101",
     "ScheduleText": SCHEDULED_TEXT,
+    "AlarmRecipientSubscriberId": ALARM_RECIPIENT,
     # There, but not meddling with the tests: one of them invokes it.
     "CanarySchedule": "cron(0 0 1 1 ? 2099)",
 }

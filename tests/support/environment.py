@@ -4,6 +4,7 @@ ENVIRONMENT = {
     "STAGE": "local",
     "PROVIDER_BASE_URL": "https://provider.example",
     "PROVIDER_CREDENTIALS": "secret",
+    "HOOK_SECRETS": "hooks",
     "PROVIDER_TIMEOUT": "12",
     "MESSAGES_QUEUE_URL": "https://sqs.example/1/messages",
     "BROADCAST_QUEUE_URL": "https://sqs.example/1/broadcast",

@@ -97,3 +97,24 @@ def test_the_environment_holds_no_secret() -> None:
             assert "resolve:" not in str(value), (name, variable)
     no_echo = [n for n, p in template()["Parameters"].items() if p.get("NoEcho")]
     assert not no_echo, "a secret is no parameter: it would be in every changeset's history"
+
+
+def test_webhooks_need_no_key_and_everything_else_does() -> None:
+    paths = resources()["RelayApi"]["Properties"]["Body"]["paths"]
+
+    open_ = [
+        (path, method)
+        for path, item in paths.items()
+        for method, operation in item.items()
+        if not operation.get("security")
+    ]
+    assert open_ == [("/hooks/{name}", "post")]
+
+
+def test_the_open_route_is_throttled_at_the_stage() -> None:
+    [stage] = of_type("AWS::ApiGateway::Stage").values()
+    [setting] = stage["MethodSettings"]
+
+    # CloudFormation wants a path's slashes as ~1, as JSON pointers have them.
+    assert (setting["ResourcePath"], setting["HttpMethod"]) == ("/~1hooks~1{name}", "POST")
+    assert 0 < setting["ThrottlingRateLimit"] <= setting["ThrottlingBurstLimit"] <= 100

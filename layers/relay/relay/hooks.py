@@ -23,14 +23,9 @@ from relay.message import (
 )
 from relay.signatures import Scheme, UnverifiedError
 from relay.templates import Expression, Payload, Template, TemplateError, cut
-from smsgold.credentials import SecretSource
-from smsgold.errors import CredentialsError
 
 MAX_BODY = 256 * 1024
 """Bytes of a request's body."""
-
-MIN_SECRET = 8
-"""Characters; a shorter secret keeps nobody out."""
 
 _model = model_config | {"arbitrary_types_allowed": True}
 
@@ -254,38 +249,3 @@ def _kept(name: str, request: Request) -> str:
     return json.dumps(
         {"hook": name, "payload": request.body.decode("utf-8", "replace")}, ensure_ascii=True
     )
-
-
-# ----------------------------------------------------------------------------------- the secrets
-
-
-Secrets = Mapping[str, tuple[str, ...]]
-
-
-class HookSecrets(SecretSource[Secrets]):
-    """The source of the hooks' secrets."""
-
-    @staticmethod
-    def parse(secret: str) -> Secrets:
-        """Read `{"hook": "secret", "other": ["new", "old"]}`; raise CredentialsError."""
-        try:
-            found = json.loads(secret)
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
-            raise CredentialsError('HookSecrets must be a JSON object: {"hook\'s name": "secret"}')
-        return {name: _secrets(name, value) for name, value in found.items()}
-
-
-def _secrets(name: str, value: object) -> tuple[str, ...]:
-    values = [value] if isinstance(value, str) else value
-    if not (
-        isinstance(values, list)
-        and values
-        and all(isinstance(v, str) and len(v) >= MIN_SECRET for v in values)
-    ):
-        raise CredentialsError(
-            f"HookSecrets: {name!r} must be a string of {MIN_SECRET} characters or more, "
-            "or a list of such strings"
-        )
-    return tuple(values)

@@ -20,6 +20,7 @@ class Settings:
     provider_base_url: str
     provider_credentials: str
     provider_timeout: float
+    hook_secrets: str
     messages_queue_url: str
     broadcast_queue_url: str
     notifier_queue_url: str
@@ -47,6 +48,7 @@ class Settings:
             provider_base_url=get("PROVIDER_BASE_URL"),
             provider_credentials=get("PROVIDER_CREDENTIALS"),
             provider_timeout=float(get("PROVIDER_TIMEOUT")),
+            hook_secrets=get("HOOK_SECRETS"),
             messages_queue_url=get("MESSAGES_QUEUE_URL"),
             broadcast_queue_url=get("BROADCAST_QUEUE_URL"),
             notifier_queue_url=get("NOTIFIER_QUEUE_URL"),

@@ -16,8 +16,6 @@ from jmespath.exceptions import JMESPathError
 from jmespath.functions import Functions, signature
 from jmespath.parser import ParsedResult
 
-from relay.message import telegram_length
-
 _PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _NOTHING = "\0"
 """Marks where an expression found nothing, until the lines that hold nothing else are left out."""
@@ -133,11 +131,8 @@ class Template:
 
 
 def cut(text: str, limit: int) -> str:
-    """Return at most `limit` characters of a text, as Telegram counts them, its end marked."""
-    if telegram_length(text) <= limit:
-        return text
-    # Half of a surrogate pair at the end is dropped.
-    return text.encode("utf-16-le")[: 2 * (limit - 1)].decode("utf-16-le", "ignore").rstrip() + "…"
+    """Return at most `limit` characters of a text, its end marked if it was cut."""
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
 def _constant(text: str) -> Callable[[Payload], str]:

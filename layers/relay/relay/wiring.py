@@ -13,6 +13,7 @@ from relay.broadcasts import Board, BroadcastTable
 from relay.delivery import Courier
 from relay.desk import Desk
 from relay.directory import Directory
+from relay.hook_secrets import HookSecrets, Secrets
 from relay.intake import Intake
 from relay.logs import redact
 from relay.pacing import Breaker, TablePacer
@@ -123,6 +124,18 @@ def broadcaster() -> Broadcaster:
         longest_run=settings.sender_timeout,
         rate=settings.messages_per_second,
     )
+
+
+@cache
+def hook_secrets() -> HookSecrets:
+    """Return the source of the webhooks' secrets, which redacts what it hands out."""
+
+    def redact_them(found: Secrets) -> None:
+        for secret in (secret for secrets in found.values() for secret in secrets):
+            redact.register(secret)
+
+    fetch = from_secrets_manager(_aws("secretsmanager"), settings.hook_secrets)
+    return HookSecrets(fetch, on_change=redact_them)
 
 
 @cache

@@ -1,0 +1,126 @@
+"""Takes webhooks: verified, rendered, accepted; or says why not."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from relay.hook_secrets import Secrets
+from relay.hooks import MAX_BODY, Hook, Ignored, Rendered, Request, Unrenderable, render
+from relay.intake import Accepted, Intake, KeyReused, NotTaken, fresh_id, queued, scoped_id
+from relay.queues import Letter, Queues, QueueUnavailableError
+from relay.signatures import UnverifiedError
+from relay.store import StoreUnavailableError
+from smsgold.errors import CredentialsError
+
+log = logging.getLogger(__name__)
+
+
+class SecretsSource(Protocol):
+    """Where the hooks' secrets come from."""
+
+    def get(self) -> Secrets:
+        """Return the secrets; raise CredentialsError if there are none yet."""
+        ...
+
+    def renew(self, refused: Secrets) -> Secrets | None:
+        """Return newer secrets, if there are."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The request is done with: its message is the relay's, or it asks for none."""
+
+    status: str
+    """The message's state, or `ignored`; `failed` for what no message can be made of."""
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The request is not taken: an RFC 9457 problem, and what to change."""
+
+    status: HTTPStatus
+    problem: str
+    detail: str
+
+
+class Receiver:
+    """Takes the requests to the configured hooks."""
+
+    def __init__(
+        self,
+        hooks: Mapping[str, Hook],
+        secrets: SecretsSource,
+        intake: Intake,
+        queues: Queues,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._hooks = hooks
+        self._secrets = secrets
+        self._intake = intake
+        self._queues = queues
+        self._clock = clock
+
+    def receive(self, name: str, event: Mapping[str, Any]) -> Taken | Refused:
+        """Take an API Gateway event for the hook of this name, whatever it holds."""
+        hook = self._hooks.get(name)
+        try:
+            secrets = self._secrets.get() if hook else {}
+            if hook is None or name not in secrets:
+                if hook:
+                    log.warning("hook without a secret", extra={"hook": name})
+                return Refused(HTTPStatus.NOT_FOUND, "not-found", "There is no such hook.")
+            request = Request.from_event(event)
+            if len(request.body) > MAX_BODY:
+                detail = f"Send at most {MAX_BODY} bytes."
+                return Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", detail)
+            self._verify(name, hook, request, secrets)
+            return self._take(name, hook, request)
+        except UnverifiedError as error:
+            log.warning("webhook not verified", extra={"hook": name, "reason": error.reason})
+            detail = "The signature is missing, wrong or too old."
+            return Refused(HTTPStatus.UNAUTHORIZED, "unverified", detail)
+        except (CredentialsError, StoreUnavailableError, QueueUnavailableError) as error:
+            log.error("webhook not taken", extra={"hook": name, "reason": str(error)})
+            detail = "Not accepted now; send it again."
+            return Refused(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", detail)
+
+    def _verify(self, name: str, hook: Hook, request: Request, secrets: Secrets) -> None:
+        now = self._clock()
+        try:
+            hook.verify.verify(request.headers, request.body, secrets[name], now)
+        except UnverifiedError:
+            # The secret may have been changed a moment ago.
+            if name not in (renewed := self._secrets.renew(secrets) or {}):
+                raise
+            hook.verify.verify(request.headers, request.body, renewed[name], now)
+
+    def _take(self, name: str, hook: Hook, request: Request) -> Taken:
+        match render(name, hook, request):
+            case Ignored():
+                log.info("webhook ignored", extra={"hook": name})
+                return Taken("ignored")
+            case Unrenderable(reason, detail, body):
+                [trouble] = self._queues.bury([Letter(body, reason, detail, 0, self._clock())])
+                if trouble:
+                    raise QueueUnavailableError(f"the DeadLetter queue does not take it: {trouble}")
+                log.error("webhook not renderable", extra={"hook": name, "reason": reason})
+                return Taken("failed")
+            case Rendered(message, delivery):
+                id_ = scoped_id("hook", name, delivery) if delivery else fresh_id()
+                [answer] = self._intake.accept([queued(message, id_)], door="hook")
+        fields: dict[str, object] = {"hook": name, "message_id": id_}
+        match answer:
+            case NotTaken(reason):
+                raise QueueUnavailableError(reason)
+            case KeyReused(record):
+                # A repeat that renders otherwise by now: hooks.toml was changed in between.
+                log.warning("webhook rendered otherwise before", extra=fields)
+            case Accepted(record, replayed):
+                log.info("webhook accepted", extra={**fields, "replayed": replayed})
+        return Taken(record.state, id_)

@@ -1,0 +1,236 @@
+"""What the webhooks' door answers, and what it does: verify, render, accept, once."""
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from relay.hook_secrets import HookSecrets
+from relay.hooks import MAX_BODY, load
+from relay.receiver import Receiver, Refused, Taken
+from relay.states import Rules, State
+from smsgold.errors import CredentialsError
+from tests.support.webhooks import SECRETS, api_event, changed, payload, signed
+from tests.support.world import Relay
+from tests.unit.test_hooks import FILE, PLAIN, SHIPPED
+
+EXAMPLE = payload("hook_github_push.json")
+
+
+class Door:
+    """The receiver in a world: shipped hooks, a secret of its own, table and queues in memory."""
+
+    def __init__(self, hooks: str = "", secrets: Mapping[str, Any] = SECRETS) -> None:
+        self.relay = Relay(Rules())
+        self.world = self.relay.world
+        self.secret = json.dumps(secrets)
+        self.fetches = 0
+        self.receiver = Receiver(
+            load(hooks) if hooks else SHIPPED,
+            HookSecrets(self._fetch, clock=self.world.clock),
+            self.relay.intake,
+            self.relay.queues,
+            clock=self.world.clock,
+        )
+
+    def _fetch(self) -> str:
+        self.fetches += 1
+        if not self.secret:
+            raise CredentialsError("the secret cannot be read")
+        return self.secret
+
+    def send(
+        self, name: str, body: bytes = EXAMPLE, headers: Mapping[str, str] | None = None
+    ) -> Taken | Refused:
+        if headers is None:
+            headers = signed(name, body, self.world.now)
+        return self.receiver.receive(name, api_event(name, body, headers))
+
+    def accepted(self) -> list[dict[str, Any]]:
+        return [json.loads(copy.body) for copy in self.relay.queues.messages]
+
+
+def status(answer: Taken | Refused) -> int:
+    return 202 if isinstance(answer, Taken) else int(answer.status)
+
+
+@pytest.fixture
+def door() -> Door:
+    return Door()
+
+
+def test_a_webhook_is_accepted_under_its_deliverys_id(door: Door) -> None:
+    answer = door.send("github")
+    assert isinstance(answer, Taken)
+    assert answer.status == "queued"
+    [message] = door.accepted()
+    assert message["id"] == answer.id
+    record = door.relay.store.records[message["id"]]
+    assert (record.door, record.reference, record.state) == ("hook", "github", State.QUEUED)
+
+
+def test_a_repeat_makes_no_second_message(door: Door) -> None:
+    first = door.send("github")
+    door.relay.run()
+    second = door.send("github")
+    assert isinstance(first, Taken)
+    assert second == Taken("sent", first.id)
+    door.relay.settle_down()
+    assert door.relay.provider.posts.total() == 1
+
+
+def test_another_delivery_of_the_same_body_is_another_message(door: Door) -> None:
+    for delivery in ("d-1", "d-2"):
+        door.send("github", EXAMPLE, signed("github", EXAMPLE, door.world.now, delivery=delivery))
+    assert len({message["id"] for message in door.accepted()}) == 2
+
+
+def test_two_hooks_do_not_share_a_delivery_s_id() -> None:
+    both = PLAIN.replace("messages", 'delivery = "id"\nmessages')
+    door = Door(
+        both + both.replace("[plain]", "[other]"), {"plain": "12345678", "other": "12345678"}
+    )
+    for name in ("plain", "other"):
+        door.send(name, b'{"id": 1, "text": "t"}', {"Authorization": "12345678"})
+    assert len(door.accepted()) == 2
+
+
+def test_a_repeat_that_renders_otherwise_is_answered_with_the_first(door: Door) -> None:
+    first = door.send("github")
+    second = door.send("github", changed(EXAMPLE, compare="https://elsewhere.example/"))
+    assert first == second
+    assert len(door.accepted()) == 1
+
+
+def test_without_an_id_each_request_is_a_message(door: Door) -> None:
+    for _ in range(2):
+        assert status(door.send("plain", b'{"text": "again"}')) == 202
+    assert len(door.accepted()) == 2
+
+
+def test_a_body_in_base64_is_verified_as_the_bytes_it_is(door: Door) -> None:
+    headers = signed("github", EXAMPLE, door.world.now)
+    event = api_event("github", EXAMPLE, headers, encoded=True)
+    assert status(door.receiver.receive("github", event)) == 202
+    assert status(door.receiver.receive("github", {**event, "body": "not base64!"})) == 401
+    assert status(door.receiver.receive("github", {**event, "isBase64Encoded": False})) == 401
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_only_who_knows_the_secret_gets_in(door: Door, name: str) -> None:
+    body = b'{"text": "t"}'
+    good = signed(name, body, door.world.now)
+    for headers in ({}, {key: value[:-1] for key, value in good.items()}):
+        assert status(door.send(name, body, headers)) == 401
+    assert status(door.send(name, body, good)) == 202
+
+
+def test_what_no_hook_is_for_is_taken_and_nothing_else_happens(door: Door) -> None:
+    assert door.send("github", b'{"zen": "x"}') == Taken("ignored")
+    assert not door.relay.world.log
+
+
+def test_what_makes_no_message_is_a_dead_letter_and_still_taken(door: Door) -> None:
+    assert door.send("plain", b'{"no": "text"}') == Taken("failed")
+    [letter] = door.relay.queues.dead
+    assert letter.reason == "hook_template"
+    assert letter.failed_at == door.world.now
+    assert json.loads(letter.body) == {"hook": "plain", "payload": '{"no": "text"}'}
+
+
+def test_there_is_no_hook_without_a_name_or_a_secret() -> None:
+    door = Door(secrets={"unconfigured": "12345678"})
+    for name in ("nobody", "", "unconfigured"):
+        assert status(door.send(name, b"{}", {})) == 404
+    assert door.fetches == 0  # a prober costs no call
+    assert status(door.send("github")) == 404
+
+
+def test_a_body_over_the_limit_is_not_even_verified(door: Door) -> None:
+    body = json.dumps({"text": "x" * MAX_BODY}).encode()
+    assert status(door.send("plain", body)) == 413
+    body = b'{"text": "x"}'.ljust(MAX_BODY)
+    assert status(door.send("plain", body)) == 202
+
+
+def test_while_something_is_down_the_sender_is_asked_to_repeat(door: Door) -> None:
+    for trouble in ("table_down", "queue_down"):
+        setattr(door.world, trouble, True)
+        assert status(door.send("github")) == 503
+        setattr(door.world, trouble, False)
+    door.world.queue_down = True
+    assert status(door.send("plain", b"{}")) == 503  # nor is a dead letter lost
+    door.world.queue_down = False
+    assert status(door.send("github")) == 202
+    door.relay.settle_down()
+    assert door.relay.provider.posts.total() == 1
+
+
+def test_while_the_secret_cannot_be_read_nobody_is_refused_for_good() -> None:
+    door = Door()
+    door.secret = ""
+    assert status(door.send("github")) == 503
+
+
+def test_a_changed_secret_counts_at_once_and_a_prober_forces_few_fetches(door: Door) -> None:
+    assert status(door.send("gitlab", b'{"text": "t"}')) == 202
+    door.secret = json.dumps({**SECRETS, "gitlab": ["the new secret", SECRETS["gitlab"]]})
+    for secret in ("the new secret", SECRETS["gitlab"]):
+        headers = signed("gitlab", b"{}", door.world.now, secret=secret)
+        assert status(door.send("gitlab", b"{}", headers)) == 202
+    assert door.fetches == 2
+    for _ in range(20):
+        assert status(door.send("gitlab", b"{}", {})) == 401
+    assert door.fetches == 2
+
+
+def test_a_hook_that_lost_its_secret_lets_nobody_in(door: Door) -> None:
+    assert status(door.send("gitlab", b"{}")) == 202
+    door.secret = "{}"
+    door.world.now += 301
+    assert status(door.send("gitlab", b"{}")) == 404
+
+
+# ------------------------------------------------------------------------------------- garbage
+
+TEXT = st.text(max_size=40)
+EVENTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "body": st.none() | TEXT | st.text("=+/ab", max_size=8),
+        "isBase64Encoded": st.none() | st.booleans(),
+        "headers": st.none()
+        | st.dictionaries(
+            st.sampled_from([n for s in SHIPPED for n in signed(s, b"{}", 1.8e9)]) | TEXT,
+            st.none() | TEXT,
+            max_size=5,
+        ),
+        "multiValueHeaders": st.none(),
+    },
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from(sorted(SHIPPED)), event=EVENTS)
+def test_any_garbage_is_401(door: Door, name: str, event: dict[str, Any]) -> None:
+    answer = door.receiver.receive(name, event)
+    assert isinstance(answer, Refused)
+    assert answer.status is HTTPStatus.UNAUTHORIZED
+    assert not door.accepted()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.binary(max_size=200) | TEXT.map(lambda t: json.dumps({"text": t}).encode()))
+def test_whatever_a_sender_signs_is_taken(door: Door, body: bytes) -> None:
+    headers = signed("plain", body, door.world.now)
+    event = api_event("plain", body, headers, encoded=True)
+    assert isinstance(door.receiver.receive("plain", event), Taken)
+
+
+def test_the_shipped_file_is_the_one_that_is_deployed() -> None:
+    assert FILE.is_file()
+    assert SHIPPED
