@@ -13,7 +13,7 @@ PATH = Path(__file__).resolve().parent.parent / "docs" / "openapi.json"
 
 def made() -> dict[str, Any]:
     """Return the contract; nothing that does the work is needed for it."""
-    return document(api(Mock(), Mock()))
+    return document(api(Mock(), Mock(), Mock(), Mock()))
 
 
 if __name__ == "__main__":

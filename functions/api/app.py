@@ -2,6 +2,7 @@
 
 from relay.startup import ready
 
+import os
 import time
 from typing import Any
 
@@ -10,9 +11,16 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from relay import wiring
 from relay.http.api import answer, api
 from relay.logs import logger
+from relay.schedules import Schedules
+from relay.settings import ScheduleSettings
 
 log = logger("api")
-app = api(wiring.desk(), wiring.directory())
+app = api(
+    wiring.desk(),
+    wiring.broadcaster(),
+    Schedules(wiring.scheduler, ScheduleSettings.read(os.environ)),
+    wiring.directory(),
+)
 
 
 @log.inject_lambda_context(clear_state=True)

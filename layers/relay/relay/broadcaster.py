@@ -23,7 +23,9 @@ from relay.broadcasts import (
     copy_for,
     failed,
     first_progress,
+    paused,
     recipients,
+    resumed,
     stopped,
 )
 from relay.intake import scoped_id
@@ -72,6 +74,13 @@ class Reused:
     broadcast: Progress
 
 
+@dataclass(frozen=True, slots=True)
+class NotNow:
+    """The broadcast has ended, or cannot be steered that way as it stands."""
+
+    broadcast: Progress
+
+
 class Broadcaster:
     """Accepts broadcasts, and spreads what was accepted."""
 
@@ -95,7 +104,7 @@ class Broadcaster:
         self._rules = rules
         # After so long a run that settled messages has counted them, or is dead.
         self._settled_after = longest_run + 15.0
-        self._rate = rate
+        self.rate = rate
         self._clock = clock
         self._new_name = new_name
 
@@ -120,6 +129,35 @@ class Broadcaster:
                     self._table.delete(broadcast.id)
                 raise
         return Started(known or first, replayed=known is not None)
+
+    def look_up(self, id_: str) -> Progress | None:
+        """Return a broadcast as it stands; raise StoreUnavailableError."""
+        return self._table.load([id_]).get(id_)
+
+    def order(self, id_: str, order: Order) -> Progress | NotNow | None:
+        """Pause, resume or stop a broadcast; the same order again changes nothing.
+
+        Raises StoreUnavailableError.
+        """
+        for _ in range(3):
+            broadcast = self.look_up(id_)
+            if broadcast is None:
+                return None
+            now = self._clock()
+            if broadcast.status(now) in _DONE[order]:
+                return broadcast
+            match order:
+                case Order.PAUSE:
+                    after = paused(broadcast, now, "requested")
+                case Order.RUN:
+                    after = resumed(broadcast, now)
+                case _:
+                    after = stopped(broadcast, now)
+            if after is None:
+                return NotNow(broadcast)
+            if self._table.command(broadcast, after):
+                return after
+        raise StoreUnavailableError("other orders came in between")
 
     def work(
         self,
@@ -219,7 +257,7 @@ class Broadcaster:
         quiet = now - max(broadcast.counted_at, broadcast.started_at, broadcast.ordered_at)
         if quiet > self._settled_after and self._recount(broadcast):
             return SOONEST
-        left = (broadcast.due - broadcast.finished) / self._rate if self._rate else 0.0
+        left = (broadcast.due - broadcast.finished) / self.rate if self.rate else 0.0
         return min(LATEST, max(SOONEST, left, quiet / 4))
 
     def _recount(self, broadcast: Progress) -> bool:
@@ -241,6 +279,14 @@ class Broadcaster:
             return False
         log.warning("counts put right", extra={"broadcast": broadcast.id})
         return self._table.recount(broadcast, counts)
+
+
+_DONE = {
+    Order.PAUSE: {Status.PAUSED},
+    Order.RUN: {Status.RUNNING, Status.PREPARING},
+    Order.STOP: {Status.STOPPED},
+}
+"""Where a broadcast stands once it has followed an order."""
 
 
 class _NotYetError(Exception):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 from zoneinfo import ZoneInfo
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -284,14 +284,28 @@ def _cron_problem(text: str, now: datetime) -> str | None:
 # --------------------------------------------------------------------- the scheduler's own form
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where schedules live, whom they invoke, as which role, and where failures go: ARNs."""
+class Place(Protocol):
+    """Where schedules live, and what they are made of: the group's name, and ARNs."""
 
-    group: str
-    target: str
-    role: str
-    dead_letters: str
+    @property
+    def group(self) -> str:
+        """Return the name of the group that they are all in."""
+        ...
+
+    @property
+    def target(self) -> str:
+        """Return whom they invoke."""
+        ...
+
+    @property
+    def role(self) -> str:
+        """Return the role in which they do."""
+        ...
+
+    @property
+    def dead_letter_queue(self) -> str:
+        """Return where that ends which cannot be invoked."""
+        ...
 
 
 def to_scheduler(schedule: Schedule, place: Place) -> dict[str, Any]:
@@ -329,7 +343,7 @@ def to_scheduler(schedule: Schedule, place: Place) -> dict[str, Any]:
             "RoleArn": place.role,
             "Input": f"{event_text[:-1]}, {content_text[1:]}",
             "RetryPolicy": {"MaximumRetryAttempts": 185, "MaximumEventAgeInSeconds": 86400},
-            "DeadLetterConfig": {"Arn": place.dead_letters},
+            "DeadLetterConfig": {"Arn": place.dead_letter_queue},
         },
     }
 
@@ -371,8 +385,7 @@ class Schedules:
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        # Made by the first call: most requests to the API are about messages.
-        self._client = cache(client)
+        self._client = client
         self._place = place
         self._clock = clock
 

@@ -13,6 +13,26 @@ class SettingMissingError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class ScheduleSettings:
+    """What the api function alone is given, for the schedules that it keeps: a name and ARNs."""
+
+    group: str
+    target: str
+    role: str
+    dead_letter_queue: str
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> "ScheduleSettings":
+        """Return the settings; raise SettingMissingError naming one that is not there."""
+        return cls(
+            group=_get(environment, "SCHEDULE_GROUP"),
+            target=_get(environment, "SCHEDULE_TARGET"),
+            role=_get(environment, "SCHEDULE_ROLE"),
+            dead_letter_queue=_get(environment, "SCHEDULE_DEAD_LETTER_QUEUE"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What template.yaml decides; durations in seconds."""
 
@@ -36,12 +56,7 @@ class Settings:
         """Return the settings; raise SettingMissingError naming one that is not there."""
 
         def get(name: str) -> str:
-            try:
-                return environment[name]
-            except KeyError:
-                raise SettingMissingError(
-                    f"{name} is not set; template.yaml, Globals, gives it to every function"
-                ) from None
+            return _get(environment, name)
 
         return cls(
             stage=get("STAGE"),
@@ -64,6 +79,15 @@ class Settings:
                 backoff_max=float(get("BACKOFF_MAX")),
             ),
         )
+
+
+def _get(environment: Mapping[str, str], name: str) -> str:
+    try:
+        return environment[name]
+    except KeyError:
+        raise SettingMissingError(
+            f"{name} is not set; template.yaml gives it to the function"
+        ) from None
 
 
 settings = Settings.read(os.environ)

@@ -26,6 +26,7 @@ from smsgold.errors import CredentialsRefusedError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
+    from mypy_boto3_scheduler.client import EventBridgeSchedulerClient
 
 IN_FLIGHT = 32
 """POSTs at the same time; more threads only wait for the CPU of a 512 MB function."""
@@ -155,6 +156,13 @@ def courier() -> Courier:
         rules=settings.rules,
         provider_timeout=settings.provider_timeout,
     )
+
+
+@cache
+def scheduler() -> "EventBridgeSchedulerClient":
+    """Return the client of EventBridge Scheduler, which few requests need."""
+    client: EventBridgeSchedulerClient = _aws("scheduler")
+    return client
 
 
 @cache

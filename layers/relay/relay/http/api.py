@@ -7,19 +7,25 @@ from typing import Any
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from relay.broadcaster import Broadcaster
 from relay.desk import Desk
 from relay.directory import Directory
-from relay.http import bots, contract, messages, problems, requests
+from relay.http import bots, broadcasts, contract, messages, problems, requests, schedules
 from relay.message import read_json
+from relay.schedules import Schedules
 
 log = logging.getLogger(__name__)
 
 
-def api(desk: Desk, directory: Directory) -> APIGatewayRestResolver:
+def api(
+    desk: Desk, broadcaster: Broadcaster, kept: Schedules, directory: Directory
+) -> APIGatewayRestResolver:
     """Return the API over what does the work."""
     app = APIGatewayRestResolver(enable_validation=True, json_body_deserializer=read_json)
     problems.answer_with_problems(app)
     app.include_router(messages.routes(desk))
+    app.include_router(broadcasts.routes(broadcaster))
+    app.include_router(schedules.routes(kept))
     app.include_router(bots.routes(directory))
 
     @app.get(

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
-from aws_lambda_powertools.event_handler import APIGatewayRestResolver
+from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
 
 from relay.http.problems import CONTENT_TYPE, Problem
 
@@ -37,6 +39,8 @@ SECURITY_SCHEMES = {
 
 TAGS = {
     "messages": "Single messages and batches, their state, and what can be done about it.",
+    "broadcasts": "One text to all of a bot's subscribers; how far it is, and steering it.",
+    "schedules": "Messages and broadcasts at their time, once or repeatedly.",
     "bots": "The provider's own lists.",
     "contract": "This document.",
 }
@@ -58,6 +62,21 @@ WITH_BODY = {
     415: "The body is not declared as JSON.",
     422: "A field breaks a rule, or the idempotency key belongs to another message.",
 }
+
+
+class Body(BaseModel):
+    """The body of an answer, named as requests are."""
+
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True)
+
+    def response(self, status: HTTPStatus, **headers: str) -> Response[Any]:
+        """Return the answer with this body; headers by name, `_` for `-`."""
+        return Response(
+            status_code=status,
+            content_type="application/json",
+            headers={name.replace("_", "-"): value for name, value in headers.items()},
+            body=self.model_dump_json(by_alias=True, exclude_none=True),
+        )
 
 
 def answer(

@@ -8,12 +8,11 @@ from typing import Annotated, Any, Literal
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.api_gateway import Router
 from aws_lambda_powertools.event_handler.openapi.params import Header, Path
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation
-from pydantic.alias_generators import to_camel
+from pydantic import BaseModel, Field, SkipValidation
 
 from relay.desk import Desk, Refused
 from relay.http import problems, requests
-from relay.http.contract import answer
+from relay.http.contract import Body, answer
 from relay.http.problems import Problem, ProblemError
 from relay.intake import Accepted, Answer, InProgress, KeyReused, fresh_id, queued, scoped_id
 from relay.message import (
@@ -86,26 +85,14 @@ class Resolution(BaseModel):
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True)
-
-    def response(self, status: HTTPStatus, **headers: str) -> Response[Any]:
-        return Response(
-            status_code=status,
-            content_type="application/json",
-            headers={name.replace("_", "-"): value for name, value in headers.items()},
-            body=self.model_dump_json(by_alias=True, exclude_none=True),
-        )
-
-
-class MessageReceipt(_Answer):
+class MessageReceipt(Body):
     """A message and where it stands."""
 
     id: str
     status: State
 
 
-class AttemptMade(_Answer):
+class AttemptMade(Body):
     """One exchange with the provider."""
 
     at: Time
@@ -114,7 +101,7 @@ class AttemptMade(_Answer):
     milliseconds: int
 
 
-class EventNoted(_Answer):
+class EventNoted(Body):
     """Something other than an attempt that changed a message, such as a redrive."""
 
     at: Time
@@ -170,7 +157,7 @@ class MessageState(MessageReceipt):
         )
 
 
-class BatchResult(_Answer):
+class BatchResult(Body):
     """What became of one item: `id` and `status`, or `error`."""
 
     index: int
@@ -182,7 +169,7 @@ class BatchResult(_Answer):
     error: Problem | None = None
 
 
-class BatchAnswer(_Answer):
+class BatchAnswer(Body):
     """What became of each item, in order."""
 
     results: list[BatchResult]

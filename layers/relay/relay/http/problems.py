@@ -13,6 +13,8 @@ from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValida
 from pydantic import BaseModel, Field
 
 from relay.message import InvalidMessageError, Location, NotJsonError, problems
+from relay.queues import QueueUnavailableError
+from relay.schedules import SchedulerUnavailableError
 from relay.store import StoreUnavailableError
 from smsgold.errors import (
     CredentialsError,
@@ -50,6 +52,10 @@ METHOD_NOT_ALLOWED = Kind(
 IN_PROGRESS = Kind("in-progress", HTTPStatus.CONFLICT, "The first request is still in progress")
 NOT_CANCELABLE = Kind("not-cancelable", HTTPStatus.CONFLICT, "The message is not waiting any more")
 NOT_UNKNOWN = Kind("not-unknown", HTTPStatus.CONFLICT, "The message's outcome is not unknown")
+NOT_STEERABLE = Kind("not-steerable", HTTPStatus.CONFLICT, "The broadcast has ended")
+SCHEDULE_EXISTS = Kind(
+    "schedule-exists", HTTPStatus.CONFLICT, "Another schedule has this name already"
+)
 TOO_LARGE = Kind("too-large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is too large")
 UNSUPPORTED_MEDIA_TYPE = Kind(
     "unsupported-media-type", HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body is not declared as JSON"
@@ -167,6 +173,10 @@ def answer_with_problems(app: APIGatewayRestResolver) -> None:
         InvalidMessageError: of_invalid,
         NotFoundError: lambda _: of_no_route(app),
         StoreUnavailableError: lambda error: unavailable("The table does not answer.", error),
+        QueueUnavailableError: lambda error: unavailable("The queue does not answer.", error),
+        SchedulerUnavailableError: lambda error: unavailable(
+            "The scheduler does not answer.", error
+        ),
         ProviderError: of_provider,
         CredentialsError: of_credentials,
         # The outermost boundary: API Gateway would show an error's text.

@@ -1,0 +1,190 @@
+"""The routes of broadcasts."""
+
+import logging
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler.api_gateway import Router
+from aws_lambda_powertools.event_handler.openapi.params import Path
+from pydantic import Field
+
+from relay.broadcaster import Broadcaster, NotNow, Reused
+from relay.broadcasts import Broadcast, Order, Progress, Status, eta, ordered
+from relay.http import problems, requests
+from relay.http.contract import Body, answer
+from relay.http.messages import Key, Time
+from relay.http.problems import ProblemError
+from relay.intake import fresh_id, scoped_id
+from relay.message import ID_PATTERN, rfc3339
+from relay.states import State
+
+log = logging.getLogger(__name__)
+
+Id = Annotated[str, Path(pattern=ID_PATTERN, description="The broadcast's id.")]
+
+
+class Skipped(Body):
+    """Entries of the bot's list that get no message of their own."""
+
+    duplicates: Annotated[int, Field(description="Entries that repeat a subscriber's id.")]
+    without_id: Annotated[int, Field(description="Entries that cannot be addressed.")]
+
+
+class BroadcastReceipt(Body):
+    """A broadcast and where it stands."""
+
+    id: str
+    status: Status
+
+
+class BroadcastState(BroadcastReceipt):
+    """How far a broadcast is: `total` is the sum of the seven numbers after it."""
+
+    bot_id: str
+    reference: str | None = None
+    reason: (
+        Annotated[
+            str,
+            Field(description="Why it is paused, stopped or failed: requested, refusals, late, …"),
+        ]
+        | None
+    ) = None
+    detail: Annotated[str, Field(description="The same in words.")] | None = None
+    accepted_at: Time
+    started_at: Annotated[Time, Field(description="When the subscribers were listed.")] | None = (
+        None
+    )
+    finished_at: Time | None = None
+    eta: (
+        Annotated[Time, Field(description="When the last message goes out, at the account's rate.")]
+        | None
+    ) = None
+    total: Annotated[int, Field(description="The bot's subscribers, each once.")]
+    queued: Annotated[int, Field(description="Still to come, or under way.")]
+    sent: int
+    rejected: int
+    unknown: int
+    failed: int
+    expired: int
+    canceled: int
+    skipped: Skipped
+
+    @classmethod
+    def of(cls, broadcast: Progress, rate: float) -> "BroadcastState":
+        """Return a broadcast as callers see it."""
+        now = time.time()
+        counts = {state: broadcast.counts.get(state, 0) for state in State}
+        # Of a stopped one, what was never enqueued is canceled as well.
+        counts[State.CANCELED] += broadcast.total - broadcast.due
+        due = eta(broadcast, rate, now)
+        return cls(
+            id=broadcast.id,
+            status=broadcast.status(now),
+            bot_id=broadcast.bot_id,
+            reference=broadcast.reference or None,
+            reason=broadcast.why(now) or None,
+            detail=broadcast.detail or None,
+            accepted_at=rfc3339(broadcast.created_at),
+            started_at=rfc3339(broadcast.started_at) if broadcast.started_at else None,
+            finished_at=rfc3339(max(broadcast.counted_at, broadcast.started_at))
+            if broadcast.complete
+            else None,
+            eta=rfc3339(due) if due else None,
+            total=broadcast.total,
+            queued=max(0, broadcast.due - broadcast.finished),
+            sent=counts[State.SENT],
+            rejected=counts[State.REJECTED],
+            unknown=counts[State.UNKNOWN],
+            failed=counts[State.FAILED],
+            expired=counts[State.EXPIRED],
+            canceled=counts[State.CANCELED],
+            skipped=Skipped(duplicates=broadcast.duplicates, without_id=broadcast.without_id),
+        )
+
+
+def routes(broadcaster: Broadcaster) -> Router:
+    """Return the routes under /broadcasts."""
+    router = Router()  # type: ignore[no-untyped-call] # Powertools' own
+
+    @router.post(
+        "/broadcasts",
+        operation_id="sendBroadcast",
+        summary="Send one text to all of a bot's subscribers",
+        tags=["broadcasts"],
+        responses={
+            202: answer(
+                "Accepted.",
+                BroadcastReceipt,
+                Location="Where to ask how far it is.",
+                Idempotency_Replayed="`true` if an earlier request brought it.",
+            )
+        },
+    )
+    def send(broadcast: Broadcast, key: Key = None) -> Response[Any]:
+        del key  # described by its type, read where repeated headers can be seen
+        event = router.current_event.raw_event
+        given = requests.idempotency_key(event)
+        id_ = scoped_id("http-broadcast", requests.caller(event), given) if given else fresh_id()
+        started = broadcaster.start(ordered(broadcast, id_))
+        if isinstance(started, Reused):
+            raise ProblemError(
+                problems.KEY_REUSED,
+                "This key came with another body before; choose a new key for a new broadcast.",
+            )
+        log.info("accepted", extra={"broadcast": id_, "replayed": started.replayed})
+        replayed = {"Idempotency_Replayed": "true"} if started.replayed else {}
+        return BroadcastReceipt(id=id_, status=started.broadcast.status(time.time())).response(
+            HTTPStatus.ACCEPTED, Location=f"./broadcasts/{id_}", **replayed
+        )
+
+    @router.get(
+        "/broadcasts/<id>",
+        operation_id="getBroadcast",
+        summary="Ask how far a broadcast is",
+        tags=["broadcasts"],
+        responses={200: answer("How far it is.", BroadcastState)},
+    )
+    def look_up(id: Id) -> Response[Any]:  # noqa: A002 - the contract's name
+        return state(broadcaster.look_up(id))
+
+    def state(found: Progress | NotNow | None) -> Response[Any]:
+        match found:
+            case None:
+                raise ProblemError(problems.NOT_FOUND, "No broadcast has this id.")
+            case NotNow(broadcast):
+                status = broadcast.status(time.time())
+                raise ProblemError(
+                    problems.NOT_STEERABLE,
+                    f"The broadcast is {status}; GET it to learn more.",
+                    state=status,
+                )
+        return BroadcastState.of(found, broadcaster.rate).response(HTTPStatus.OK)
+
+    def steering(verb: str, summary: str, done: str) -> Callable[..., Any]:
+        return router.post(
+            f"/broadcasts/<id>/{verb}",
+            operation_id=f"{verb}Broadcast",
+            summary=summary,
+            tags=["broadcasts"],
+            responses={
+                200: answer(done, BroadcastState),
+                409: answer("It has ended already; `state` says how."),
+            },
+        )
+
+    @steering("pause", "Hold a broadcast back", "Paused.")
+    def pause(id: Id) -> Response[Any]:  # noqa: A002 - the contract's name
+        return state(broadcaster.order(id, Order.PAUSE))
+
+    @steering("resume", "Go on with a paused broadcast", "It goes on.")
+    def resume(id: Id) -> Response[Any]:  # noqa: A002 - the contract's name
+        return state(broadcaster.order(id, Order.RUN))
+
+    @steering("stop", "End a broadcast for good", "Stopped.")
+    def stop(id: Id) -> Response[Any]:  # noqa: A002 - the contract's name
+        return state(broadcaster.order(id, Order.STOP))
+
+    return router

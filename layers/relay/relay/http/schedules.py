@@ -1,0 +1,146 @@
+"""The routes of schedules."""
+
+import logging
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler.api_gateway import Router
+from aws_lambda_powertools.event_handler.openapi.params import Path, Query
+from pydantic import Field
+
+from relay.http import problems
+from relay.http.contract import Body, answer
+from relay.http.problems import ProblemError
+from relay.message import InvalidMessageError
+from relay.schedules import NAME_PATTERN, Schedule, Schedules, ScheduleTerms
+
+log = logging.getLogger(__name__)
+
+Name = Annotated[str, Path(pattern=NAME_PATTERN, description="The schedule's name.")]
+Token = Annotated[
+    str | None,
+    Query(
+        alias="nextToken",
+        min_length=1,
+        max_length=2048,
+        description="The `nextToken` of the page before.",
+    ),
+]
+
+
+class NewTerms(ScheduleTerms):
+    """What is put in a schedule's place; a name, if given, must be the address's."""
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)] | None = None
+
+
+class ScheduleEntry(Body):
+    """A schedule in the list."""
+
+    name: str
+    paused: bool
+
+
+class SchedulePage(Body):
+    """Up to 100 schedules; `nextToken` leads to more."""
+
+    schedules: list[ScheduleEntry]
+    next_token: str | None = None
+
+
+def routes(schedules: Schedules) -> Router:
+    """Return the routes under /schedules."""
+    router = Router()  # type: ignore[no-untyped-call] # Powertools' own
+
+    @router.post(
+        "/schedules",
+        operation_id="createSchedule",
+        summary="Create a schedule",
+        tags=["schedules"],
+        responses={
+            200: answer("It is there already, with the same body.", Schedule),
+            201: answer("Created.", Schedule, Location="Where it is."),
+            409: answer("Another one has this name."),
+        },
+    )
+    def create(schedule: Schedule) -> Response[Any]:
+        found, created = schedules.create(schedule)
+        if found != schedule:
+            raise ProblemError(
+                problems.SCHEDULE_EXISTS,
+                "Choose another name, or PUT to the address of this one.",
+            )
+        log.info("schedule", extra={"schedule": schedule.name, "new": created})
+        status = HTTPStatus.CREATED if created else HTTPStatus.OK
+        return _body(found, status, Location=f"./schedules/{schedule.name}")
+
+    @router.get(
+        "/schedules",
+        operation_id="listSchedules",
+        summary="List the schedules",
+        tags=["schedules"],
+        responses={200: answer("A page of them.", SchedulePage)},
+    )
+    def list_(token: Token = None) -> Response[Any]:
+        found, next_token = schedules.list(token)
+        entries = [ScheduleEntry(name=each.name, paused=each.paused) for each in found]
+        return SchedulePage(schedules=entries, next_token=next_token).response(HTTPStatus.OK)
+
+    @router.get(
+        "/schedules/<name>",
+        operation_id="getSchedule",
+        summary="Show a schedule",
+        tags=["schedules"],
+        responses={200: answer("The schedule.", Schedule)},
+    )
+    def get(name: Name) -> Response[Any]:
+        return _body(_there(schedules.get(name)))
+
+    @router.put(
+        "/schedules/<name>",
+        operation_id="replaceSchedule",
+        summary="Change a schedule, pause or resume it",
+        tags=["schedules"],
+        responses={200: answer("The schedule as it is now.", Schedule)},
+    )
+    def replace(name: Name, terms: NewTerms) -> Response[Any]:
+        if terms.name not in (None, name):
+            raise InvalidMessageError([(("name",), "must be the name in the address")])
+        fields = {each: getattr(terms, each) for each in ScheduleTerms.model_fields}
+        found = _there(schedules.replace(Schedule.model_construct(**fields, name=name)))
+        log.info("schedule", extra={"schedule": name, "paused": found.paused})
+        return _body(found)
+
+    @router.delete(
+        "/schedules/<name>",
+        operation_id="deleteSchedule",
+        summary="Delete a schedule",
+        tags=["schedules"],
+        responses={200: answer("The schedule that was there.", Schedule)},
+    )
+    def delete(name: Name) -> Response[Any]:
+        found = _there(schedules.get(name))
+        schedules.delete(name)
+        log.info("schedule", extra={"schedule": name, "deleted": True})
+        return _body(found)
+
+    return router
+
+
+def _there(found: Schedule | None) -> Schedule:
+    if found is None:
+        raise ProblemError(
+            problems.NOT_FOUND,
+            "No schedule has this name; one for once deletes itself when it has fired.",
+        )
+    return found
+
+
+def _body(schedule: Schedule, status: HTTPStatus = HTTPStatus.OK, **headers: str) -> Response[Any]:
+    return Response(
+        status_code=status,
+        content_type="application/json",
+        headers=headers,
+        body=schedule.model_dump_json(exclude_none=True),
+    )
