@@ -237,6 +237,8 @@ class MemoryBroadcasts:
 
     def __init__(self, world: World) -> None:
         self.items: dict[str, Progress] = {}
+        self.exact = True
+        """Nothing was left uncounted because the table was down."""
         self._world = world
 
     def look(self, ids: Collection[str]) -> Mapping[str, Progress]:
@@ -247,6 +249,7 @@ class MemoryBroadcasts:
     def count(self, id_: str, counts: Mapping[State, int]) -> None:
         self._world.effect("before a count")
         if self._world.table_down:
+            self.exact = False
             return
         broadcast = self.items[id_]
         total = {s: broadcast.counts.get(s, 0) + counts.get(s, 0) for s in TERMINAL}

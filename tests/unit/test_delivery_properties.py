@@ -20,6 +20,7 @@ from hypothesis.stateful import (
     rule,
 )
 
+from relay.broadcasts import Order, Progress, paused, resumed, stopped, tally
 from relay.intake import Accepted, Answer
 from relay.message import OnUnknown, QueuedMessage, parse
 from relay.pacing import GRACE
@@ -41,6 +42,7 @@ TROUBLES = [
     "the secret is wrong",
     "the secret is unreadable",
 ]
+BROADCASTS = ("b-1", "b-2")
 POLICIES = st.sampled_from([None, OnUnknown.HOLD, OnUnknown.RESEND])
 
 
@@ -60,14 +62,27 @@ class Promises(RuleBasedStateMachine):
         self.junk: Counter[str] = Counter()
         self.impostors: set[str] = set()
         self.crashes = 0
+        self.relay.broadcasts.items = {
+            id_: Progress(id_, "bot", "", self.relay.world.now, snapshot="s", total=1_000_000)
+            for id_ in BROADCASTS
+        }
+        self.held: dict[str, Counter[str]] = {}
+        """The POSTs there had been when a broadcast was paused or stopped."""
 
     # ------------------------------------------------------------------------------- doors
 
-    def _message(self, policy: OnUnknown | None, lives: float | None) -> QueuedMessage:
+    def _message(
+        self, policy: OnUnknown | None, lives: float | None, broadcast: str = ""
+    ) -> QueuedMessage:
         id_ = f"m{len(self.bodies)}"
         expires = datetime.fromtimestamp(self.relay.world.now + lives, UTC) if lives else None
         message = QueuedMessage(
-            subscriberId="s-1", text=id_, id=id_, onUnknown=policy, expiresAt=expires
+            subscriberId="s-1",
+            text=id_,
+            id=id_,
+            onUnknown=policy,
+            expiresAt=expires,
+            broadcast=broadcast,
         )
         self.bodies[id_] = message
         if lives:
@@ -159,6 +174,30 @@ class Promises(RuleBasedStateMachine):
         self.accepted.add(message.id)
         return message.id
 
+    @rule(target=ids, policy=POLICIES, broadcast=st.sampled_from(BROADCASTS))
+    def announce(self, policy: OnUnknown | None, broadcast: str) -> str:
+        message = self._message(policy, None, broadcast)
+        assert message.id
+        self.relay.queues.announce([message])
+        self.accepted |= {message.id} if not self.relay.world.queue_down else set()
+        return message.id
+
+    @rule(broadcast=st.sampled_from(BROADCASTS), order=st.sampled_from(Order))
+    def steer(self, broadcast: str, order: Order) -> None:
+        items, now = self.relay.broadcasts.items, self.relay.world.now
+        match order:
+            case Order.PAUSE:
+                after = paused(items[broadcast], now, "requested")
+            case Order.RUN:
+                after = resumed(items[broadcast], now)
+            case _:
+                after = stopped(items[broadcast], now)
+        if after:
+            items[broadcast] = after
+            self.held.pop(broadcast, None)
+            if order is not Order.RUN:
+                self.held[broadcast] = Counter(self.relay.provider.posts)
+
     @rule(id_=ids)
     def duplicate(self, id_: str) -> None:
         self.relay.queues.put(self.bodies[id_].to_body())
@@ -169,6 +208,8 @@ class Promises(RuleBasedStateMachine):
         record = self.relay.store.records.get(id_)
         if record and (change := cancel(record, self.relay.world.now)):
             self.relay.store.apply([change])
+            if record.broadcast and not self.relay.world.table_down:
+                self.relay.broadcasts.count(record.broadcast, tally(change))
 
     @rule(id_=ids, junk=st.sampled_from(["", "not JSON", '{"subscriberId": "s-1", "txet": ""}']))
     def put_what_is_no_message_on_the_queue(self, id_: str, junk: str) -> None:
@@ -283,6 +324,14 @@ class Promises(RuleBasedStateMachine):
     # ------------------------------------------------------------------------------- promises
 
     @invariant()
+    def what_is_paused_or_stopped_is_not_sent(self) -> None:
+        for broadcast, posts in self.held.items():
+            for id_, message in self.bodies.items():
+                # A redrive is an order of its own.
+                if message.broadcast == broadcast and not self.redriven[id_]:
+                    assert self.relay.provider.posts[id_] == posts[id_], f"{id_} was sent"
+
+    @invariant()
     def no_surprise_duplicate(self) -> None:
         for id_, times in self.relay.provider.ledger.items():
             allowed = 1 + len(self.redriven[id_])
@@ -361,7 +410,13 @@ class Promises(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Once nothing goes wrong any more, every message ends, in exactly one state."""
+        for order in (Order.PAUSE, Order.RUN):
+            for broadcast in BROADCASTS:
+                self.steer(broadcast, order)
+            self.relay.run()
+            self.what_is_paused_or_stopped_is_not_sent()
         self.relay.settle_down()
+        self.the_counts_are_right()
         for id_ in self.accepted:
             record = self.relay.store.records[id_]
             assert record.state in TERMINAL, f"{id_} is lost: {record.state}"
@@ -392,6 +447,16 @@ class Promises(RuleBasedStateMachine):
         self.no_surprise_duplicate()
         self.the_record_tells_what_happened()
         self.a_terminal_state_changes_only_by_redrive()
+        self.the_counts_are_right()
+
+    def the_counts_are_right(self) -> None:
+        """Compare a broadcast's counts, a redriven message's moves among them, with the records."""
+        if self.crashes or not self.relay.broadcasts.exact:
+            return
+        for broadcast, item in self.relay.broadcasts.items.items():
+            records = self.relay.store.records.values()
+            states = Counter(r.state for r in records if r.broadcast == broadcast)
+            assert Counter(item.counts) == states, f"{broadcast} counts {item.counts}"
 
 
 Promises.TestCase.settings = settings(

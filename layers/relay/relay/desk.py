@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from relay.delivery import Courier, Delivery, Done
+from relay.broadcasts import tally
+from relay.delivery import Broadcasts, Courier, Delivery, Done
 from relay.intake import Accepted, Answer, Intake
 from relay.message import QueuedMessage
 from relay.queues import Queues
@@ -37,6 +38,7 @@ class Desk:
         queues: Queues,
         intake: Intake,
         courier: Courier,
+        broadcasts: Broadcasts,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -44,6 +46,7 @@ class Desk:
         self._queues = queues
         self._intake = intake
         self._courier = courier
+        self._broadcasts = broadcasts
         self._clock = clock
         self._sleep = sleep
 
@@ -107,6 +110,8 @@ class Desk:
                 return record if record.state is state and _by_hand(record) else Refused(record)
             match self._store.apply([change]):
                 case [Applied(written)] if written:
+                    if written.broadcast:
+                        self._broadcasts.count(written.broadcast, tally(change))
                     return written
                 case [Conflict(current)]:
                     record = current

@@ -66,6 +66,12 @@ def broadcast_table() -> BroadcastTable:
 
 
 @cache
+def board() -> Board:
+    """Return what was ordered of broadcasts, and where their messages are counted."""
+    return Board(broadcast_table(), refusals_percent=settings.broadcast_refusals_percent)
+
+
+@cache
 def queues() -> SqsQueues:
     """Return the queues."""
     return SqsQueues(
@@ -147,7 +153,7 @@ def courier() -> Courier:
         queues=queues(),
         provider=provider(),
         credentials=credentials(),
-        broadcasts=Board(broadcast_table(), refusals_percent=settings.broadcast_refusals_percent),
+        broadcasts=board(),
         pacer=TablePacer(_dynamodb(), settings.table, settings.messages_per_second),
         breaker=Breaker(
             pause=settings.rules.backoff_min, longest=min(60.0, settings.rules.backoff_max)
@@ -168,7 +174,9 @@ def scheduler() -> "EventBridgeSchedulerClient":
 @cache
 def desk() -> Desk:
     """Return what the API's callers deal with."""
-    return Desk(store=store(), queues=queues(), intake=intake(), courier=courier())
+    return Desk(
+        store=store(), queues=queues(), intake=intake(), courier=courier(), broadcasts=board()
+    )
 
 
 @cache

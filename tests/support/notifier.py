@@ -1,0 +1,21 @@
+"""Killing the notifier in the middle of its work, as a crash would."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from local import processes
+
+
+def kill_notifier(home: Path, facts: Mapping[str, str]) -> int:
+    """Kill the processes in which a stack runs its notifier; return how many there were."""
+    killed = 0
+    for process in processes.marked(f"{home.resolve()}#"):
+        with suppress(psutil.NoSuchProcess):
+            name = process.environ().get("AWS_LAMBDA_FUNCTION_NAME")
+            if name == facts["notifierFunction"]:
+                process.kill()
+                killed += 1
+    return killed
