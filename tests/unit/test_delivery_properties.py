@@ -440,7 +440,7 @@ class Promises(RuleBasedStateMachine):
         self.relay.settle_down()
         for id_ in sleeping:
             record = self.relay.store.records[id_]
-            expired = record.expires_at is not None and record.expires_at < self.relay.world.now
+            expired = record.expires_at is not None and record.expires_at <= self.relay.world.now
             if not expired:
                 assert self.relay.provider.served[id_] == before.get(id_, 0) + 1, "redrive ignored"
                 assert record.state is State.SENT
