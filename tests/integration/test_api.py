@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -89,7 +90,8 @@ class Api:
         self.keeper = Keeper()
         self.now = 0.0
         directory = Directory(self.lists, self.keeper, clock=lambda: self.now)
-        self._app = api(self.relay.desk, directory)
+        # test_broadcasts.py and test_schedules.py have the routes of these two.
+        self._app = api(self.relay.desk, Mock(), Mock(), directory)
 
     def event(self, name: str, *, path: str | None = None, **headers: str) -> Json:
         event: Json = json.loads((EVENTS / f"api_{name}.json").read_text(encoding="utf-8"))

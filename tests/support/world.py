@@ -335,6 +335,7 @@ class Relay:
             queues=self.queues,
             intake=self.intake,
             courier=self.courier,
+            broadcasts=self.broadcasts,
             clock=self.world.clock,
             sleep=self.world.sleep,
         )

@@ -103,7 +103,11 @@ _EARLIEST = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
 _LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 model_config = ConfigDict(
-    extra="forbid", frozen=True, alias_generator=to_camel, serialize_by_alias=True
+    extra="forbid",
+    frozen=True,
+    alias_generator=to_camel,
+    serialize_by_alias=True,
+    json_schema_mode_override="validation",  # one schema, also where a model is answered with
 )
 """For every model a caller fills in: the contract's names and no others, in Python too."""
 
