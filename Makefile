@@ -24,7 +24,7 @@ export SAM_CLI_TELEMETRY := 0
 export __SAM_CLI_APP_DIR := $(CURDIR)/.local/sam
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock run up down test test-unit mutants verify load check format openapi build deploy doctor secret dead-letters redrive clean
+.PHONY: help venv lock run up down test test-unit mutants verify load check format openapi build deploy env doctor secret dead-letters redrive clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; \
@@ -50,7 +50,7 @@ $(INSTALLED): requirements/uv.txt requirements/dev.txt
 		echo "$$found cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; \
 		exit 1; \
 	fi; \
-	echo "Installing the tools into .venv, with $$("$$found" -V) …"; \
+	echo "Installing the tools into .venv, with $$("$$found" -V) …" >&2; \
 	"$$found" -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt \
@@ -138,6 +138,9 @@ deploy: build ## deploy to AWS: make deploy STAGE=prod
 STACK ?= $(if $(filter command line,$(origin STAGE)),smsgold-relay-$(STAGE))
 OPS = PYTHONPATH=layers/relay $(BIN)/python -m ops
 WHERE = $(if $(STACK),--stack $(STACK))
+
+env: $(INSTALLED) ## a stack's addresses and keys, for your shell: eval "$(make -s env)"
+	@$(OPS) env $(WHERE)
 
 doctor: $(INSTALLED) ## examine a stack: make doctor STAGE=prod
 	@$(OPS) doctor $(WHERE)

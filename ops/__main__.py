@@ -5,7 +5,7 @@ import sys
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops import dead_letters, doctor, secret
+from ops import dead_letters, doctor, environment, secret
 from ops.stack import OperatorError, find
 
 
@@ -18,6 +18,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m ops", description="Look after a deployed stack.")
     commands = top.add_subparsers(dest="command", required=True)
     commands.add_parser("doctor", parents=[every], help="examine it, and say what to do")
+    commands.add_parser("env", parents=[every], help="its addresses and keys, for a shell")
     commands.add_parser("secret", parents=[every], help="set SMS Gold's user and password")
     look = commands.add_parser("dead-letters", parents=[every], help="what lies there, and why")
     look.add_argument("--max", type=int, default=1000, help="look at so many (default: 1000)")
@@ -37,6 +38,8 @@ def main() -> int:
         match options.command:
             case "doctor":
                 return 0 if doctor.run(stack) else 1
+            case "env":
+                print(environment.script(stack))
             case "secret":
                 secret.put(stack)
             case "dead-letters":

@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from relay.http.problems import CONTENT_TYPE, Problem
+from smsgold import __version__
 
 TITLE = "smsgold-relay"
-VERSION = "1.0.0"
+VERSION = __version__
 SUMMARY = "Messages to the subscribers of Telegram bots, through SMS Gold."
 
 DESCRIPTION = """\

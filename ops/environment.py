@@ -1,0 +1,41 @@
+"""A stack's addresses and keys as shell variables: eval "$(make -s env)"."""
+
+import shlex
+import sys
+from pathlib import Path
+
+from ops.stack import Stack
+
+AWS = Path(sys.executable).with_name("aws")
+
+
+def script(stack: Stack) -> str:
+    """Return the lines that a shell evaluates; they hold keys."""
+    key = stack.client("apigateway").get_api_key(
+        apiKey=stack.outputs["ApiKeyId"], includeValue=True
+    )
+    variables = {
+        "API_URL": stack.outputs["ApiUrl"],
+        "API_KEY": key["value"],
+        "MESSAGES_QUEUE_URL": stack.outputs["MessagesQueueUrl"],
+        "DEAD_LETTER_QUEUE_URL": stack.outputs["DeadLetterQueueUrl"],
+    }
+    if not stack.is_local:
+        return _exports(variables)
+    credentials = stack.session.get_credentials()
+    assert credentials
+    assert stack.endpoint
+    variables |= {
+        "API_URL": f"{stack.endpoint}/_aws/execute-api/{stack.outputs['RestApiId']}/v1",
+        "AWS_ENDPOINT_URL": stack.endpoint,
+        "AWS_ACCESS_KEY_ID": credentials.access_key,
+        "AWS_SECRET_ACCESS_KEY": credentials.secret_key,
+        "AWS_DEFAULT_REGION": stack.session.region_name,
+    }
+    # Version 1 of the AWS CLI goes to Amazon's SQS whatever AWS_ENDPOINT_URL says.
+    aws = f'aws() {{ {shlex.quote(str(AWS))} --endpoint-url "$AWS_ENDPOINT_URL" "$@"; }}'
+    return _exports(variables) + f"\n{aws}"
+
+
+def _exports(variables: dict[str, str]) -> str:
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())

@@ -1,0 +1,95 @@
+"""The pages hold together: links, names of files, versions, the two READMEs."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from smsgold import __version__
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob(".github/**/*.md")})
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\[[^\]]*\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
+# A path in backticks that starts with one of the project's own folders.
+FOLDERS = "benchmarks|docs|events|functions|layers|local|ops|requirements|tests|\\.github"
+FILE = re.compile(rf"`((?:{FOLDERS})/[\w./-]+)`")
+MERMAID = re.compile(r"(?:flowchart (?:LR|TD|TB)|sequenceDiagram|stateDiagram-v2)\n")
+
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def prose(page: Path) -> str:
+    return FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def headings(text: str) -> list[str]:
+    """Return the levels and words of a page's headings."""
+    return re.findall(r"^#+ .+$", FENCE.sub("", text), re.MULTILINE)
+
+
+@pages
+def test_the_files_it_names_are_there(page: Path) -> None:
+    missing = [name for name in FILE.findall(prose(page)) if not (ROOT / name).exists()]
+
+    assert missing == []
+
+
+@pages
+def test_its_fences_are_closed_and_its_diagrams_are_of_a_known_kind(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+
+    assert len(re.findall(r"^```", text, re.MULTILINE)) == 2 * len(FENCE.findall(text))
+    for language, block in FENCE.findall(text):
+        if language == "mermaid":
+            assert MERMAID.match(block), block
+            for opening, closing in ("()", "[]", "{}"):
+                assert block.count(opening) == block.count(closing), block
+
+
+def test_every_page_of_docs_is_in_their_index() -> None:
+    linked = {path for path, _ in LINK.findall(read("docs/README.md"))}
+    there = {str(page.relative_to(ROOT / "docs")) for page in ROOT.glob("docs/**/*.md")}
+
+    assert there - linked == {"README.md"}
+
+
+def test_the_tree_in_contributing_names_what_is_there() -> None:
+    """Paths are put together from the tree's indentation, two spaces a level."""
+    [tree] = [b for _, b in FENCE.findall(read("CONTRIBUTING.md")) if "template.yaml" in b]
+    parents: dict[int, Path] = {0: ROOT}
+    for line in tree.splitlines():
+        level = (len(line) - len(line.lstrip())) // 2
+        for name in re.findall(r"(?:[\w./<>-]+(?:/|\.\w+)(?= |$))", line.split("   ")[0].strip()):
+            path = parents[level] / name
+            assert list(path.parent.parent.glob("*/app.py")) if "<" in name else path.exists(), path
+            parents[level + 1] = path
+
+
+def test_readme_says_the_same_in_both_languages() -> None:
+    english, russian = read("README.md"), read("README.ru.md")
+
+    assert FENCE.findall(russian) == FENCE.findall(english)
+    levels = [[len(h.split()[0]) for h in headings(text)] for text in (english, russian)]
+    assert levels[0] == levels[1]
+    # The same is linked and set in code type, in whatever order a sentence puts it.
+    for found in (LINK, re.compile(r"`([^`\n]+)`")):
+        texts = (
+            FENCE.sub("", text).replace("README.ru.md", "README.md") for text in (english, russian)
+        )
+        one, other = (sorted(found.findall(text)) for text in texts)
+        assert one == other
+
+
+def test_there_is_one_version_number() -> None:
+    released = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", read("CHANGELOG.md"), re.MULTILINE)
+
+    assert tomllib.loads(read("pyproject.toml"))["project"]["version"] == __version__
+    assert json.loads(read("docs/openapi.json"))["info"]["version"] == __version__
+    assert released[0] == __version__
