@@ -110,6 +110,23 @@ def test_the_standards_library_as_the_sender(deployment: Deployment, sandbox: Sa
     assert len(until(lambda: sandbox.ledger(text=text), "message of the standard")) == 1
 
 
+def test_a_webhook_can_start_a_broadcast(deployment: Deployment, sandbox: Sandbox) -> None:
+    bot = "65f1c0a2b3d4e5f6a7b8c902"
+    body = payload("hook_news.json")
+    answers = [send(deployment, "news", body, signed("news", body, 0)) for _ in range(2)]
+    assert [a.status_code for a in answers] == [202, 202], answers[0].text
+    assert answers[0].json()["id"] == answers[1].json()["id"]
+    everyone = {s["id"] for s in sandbox.subscribers(bot) if not s.get("blocked")}
+    assert len(everyone) >= 3
+
+    def all_told() -> bool:
+        told = [json.loads(e["raw"]) for e in sandbox.ledger(text="The clinic is open")]
+        assert len(told) <= len(everyone)
+        return {message["subscriberId"] for message in told} == everyone
+
+    assert until(all_told, "broadcast to all")
+
+
 def test_what_is_not_let_in(deployment: Deployment) -> None:
     body = payload("hook_plain.json")
     good = signed("plain", body, time.time())

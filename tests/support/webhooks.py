@@ -22,6 +22,7 @@ SECRETS = {
     "sentry": "sentry-client-secret-0123456789",
     "gitlab": "gitlab-secret-token-0123456789",
     "plain": "plain-secret-token-0123456789",
+    "news": "news-secret-token-0123456789",
     "standard": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
 }
 """A secret for each hook of hooks.toml, made up or from the schemes' own documentation."""
@@ -48,7 +49,7 @@ def signed(
                 "X-Grafana-Alerting-Signature": hexdigest(key, b"%d:" % int(now) + body),
                 "X-Grafana-Alerting-Signature-Timestamp": f"{int(now)}",
             }
-        case "alertmanager" | "plain":
+        case "alertmanager" | "plain" | "news":
             return {"Authorization": f"Bearer {key}"}
         case "stripe":
             sign = stripe.WebhookSignature._compute_signature

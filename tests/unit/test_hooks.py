@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from relay.broadcasts import Broadcast
 from relay.hook_secrets import HookSecrets
 from relay.hooks import (
     Hook,
@@ -67,6 +68,7 @@ def outcome(name: str, body: bytes, found: Hook | None = None, **headers: str) -
 def rendered(name: str, body: bytes, found: Hook | None = None, **headers: str) -> Message:
     result = outcome(name, body, found, **headers)
     assert isinstance(result, Rendered), result
+    assert isinstance(result.message, Message)
     return result.message
 
 
@@ -150,6 +152,12 @@ EXAMPLES = {
         "Backup done: 41 GB in 12 minutes",
         ["Report"],
         "backup-2026-11-23",
+    ),
+    "hook_news.json": (
+        "news",
+        "The clinic is open on Saturday, too: 9 to 15",
+        ["Book a visit"],
+        "news-2026-11-23",
     ),
     "hook_standard.json": ("standard", "Invoice 4711 is paid: 2,499.00 EUR", [], "d-1"),
 }
@@ -270,6 +278,15 @@ def test_a_bot_and_a_number_are_an_address() -> None:
     found = hook(to={"botId": "b1", "number": "+7 (916) 000-10-01"})
     message = rendered("x", b'{"text": "t"}', found)
     assert (message.bot_id, message.number, message.subscriber_id) == ("b1", "79160001001", None)
+
+
+def test_all_subscribers_of_a_bot_are_a_recipient() -> None:
+    result = outcome("x", b'{"text": "t"}', hook(to={"broadcast": "b1"}))
+    assert isinstance(result, Rendered)
+    assert isinstance(result.message, Broadcast)
+    assert (result.message.bot_id, result.message.text) == ("b1", "t")
+    with pytest.raises(HooksFileError, match="not a known field"):
+        hook(to={"broadcast": "b1", "subscriberId": "s1"})
 
 
 # ----------------------------------------------------------------------------- mistakes in the file

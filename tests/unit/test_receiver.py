@@ -9,16 +9,36 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from relay.broadcaster import Reused, Started
+from relay.broadcasts import OrderedBroadcast, first_progress
 from relay.hook_secrets import HookSecrets
 from relay.hooks import MAX_BODY, load
+from relay.queues import QueueUnavailableError
 from relay.receiver import Receiver, Refused, Taken
 from relay.states import Rules, State
 from smsgold.errors import CredentialsError
 from tests.support.webhooks import SECRETS, api_event, changed, payload, signed
-from tests.support.world import Relay
+from tests.support.world import Relay, World
 from tests.unit.test_hooks import FILE, PLAIN, SHIPPED
 
 EXAMPLE = payload("hook_github_push.json")
+
+
+class Announcer:
+    """Takes broadcasts as the broadcaster does, by id."""
+
+    def __init__(self, world: World) -> None:
+        self.started: dict[str, OrderedBroadcast] = {}
+        self._world = world
+
+    def start(self, broadcast: OrderedBroadcast) -> Started | Reused:
+        if self._world.queue_down:
+            raise QueueUnavailableError("down")
+        progress = first_progress(broadcast, self._world.now)
+        known = self.started.setdefault(broadcast.id, broadcast)
+        if known.fingerprint != broadcast.fingerprint:
+            return Reused(progress)
+        return Started(progress, replayed=known is not broadcast)
 
 
 class Door:
@@ -29,10 +49,12 @@ class Door:
         self.world = self.relay.world
         self.secret = json.dumps(secrets)
         self.fetches = 0
+        self.announcer = Announcer(self.world)
         self.receiver = Receiver(
             load(hooks) if hooks else SHIPPED,
             HookSecrets(self._fetch, clock=self.world.clock),
             self.relay.intake,
+            self.announcer,
             self.relay.queues,
             clock=self.world.clock,
         )
@@ -81,6 +103,19 @@ def test_a_repeat_makes_no_second_message(door: Door) -> None:
     assert second == Taken("sent", first.id)
     door.relay.settle_down()
     assert door.relay.provider.posts.total() == 1
+
+
+def test_a_broadcast_is_started_once(door: Door) -> None:
+    body = payload("hook_news.json")
+    first, second = door.send("news", body), door.send("news", body)
+    assert first == second
+    assert isinstance(first, Taken)
+    assert first.status == "preparing"
+    [broadcast] = door.announcer.started.values()
+    assert (broadcast.id, broadcast.bot_id) == (first.id, "65f1c0a2b3d4e5f6a7b8c902")
+    assert door.send("news", changed(body, text="otherwise")) == first
+    door.world.queue_down = True
+    assert status(door.send("news", body)) == 503
 
 
 def test_another_delivery_of_the_same_body_is_another_message(door: Door) -> None:

@@ -117,6 +117,7 @@ def test_no_text_carries_what_the_queue_cannot() -> None:
     text = render("{{ a }}", {"a": "x\0y\ud800z\U0001f600"})
     assert text == "xy\ufffdz\U0001f600"
     text.encode()
+    assert Expression("a").text(Payload({"a": "x\0y"}, {})) == "xy"
 
 
 @given(st.text(max_size=40), st.integers(1, 20))

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 from pydantic import BaseModel, BeforeValidator, Field, RootModel, model_validator
 from pydantic_core import PydanticCustomError
 
+from relay.broadcasts import Broadcast
 from relay.message import (
     MAX_BUTTON_TEXT,
     MAX_BUTTONS,
@@ -59,26 +60,32 @@ class HooksFileError(ValueError):
 
 
 class Recipient(BaseModel):
-    """Who gets a hook's messages: a subscriber, or a bot's subscriber by number."""
+    """Who gets a hook's messages: a subscriber, a bot's subscriber by number, or all of a bot's."""
 
     model_config = _model
 
     subscriber_id: str | None = None
     bot_id: str | None = None
     number: str | None = None
+    broadcast: str | None = None
+    """The id of the bot whose subscribers all get it."""
 
     @model_validator(mode="after")
     def _is_an_address(self) -> Self:
         try:
-            validate(Message, {**self.address, "text": "-"})
+            self.addressed({"text": "-"})
         except InvalidMessageError as error:
             raise PydanticCustomError("address", "{problem}", {"problem": str(error)}) from None
         return self
 
-    @property
-    def address(self) -> dict[str, str]:
-        """The envelope's fields that address it."""
-        return self.model_dump(exclude_none=True, by_alias=True)
+    def addressed(self, content: Mapping[str, object]) -> Message | Broadcast:
+        """Return the message or broadcast of this content; raise InvalidMessageError."""
+        address = self.model_dump(exclude_none=True)
+        if self.broadcast is None:
+            return validate(Message, {**address, **content})
+        # Whatever else is given is no field of a broadcast, and refused as such.
+        del address["broadcast"]
+        return validate(Broadcast, {**address, "botId": self.broadcast, **content})
 
 
 class ButtonTemplate(BaseModel):
@@ -163,9 +170,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """The message to send, and the delivery's own id if it has one."""
+    """The message or broadcast to send, and the delivery's own id if it has one."""
 
-    message: Message
+    message: Message | Broadcast
     delivery: str | None
 
 
@@ -217,16 +224,16 @@ def _parse(request: Request) -> object:
         raise _PayloadError("the body is not JSON") from None
 
 
-def _message(name: str, hook: Hook, template: MessageTemplate, payload: Payload) -> Message:
+def _message(
+    name: str, hook: Hook, template: MessageTemplate, payload: Payload
+) -> Message | Broadcast:
     drawn = [_button(b.text.render(payload), b.url.render(payload)) for b in template.buttons]
-    return validate(
-        Message,
+    return hook.to.addressed(
         {
-            **hook.to.address,
             "text": cut(template.text.render(payload), MAX_TEXT),
             "buttons": [button for button in drawn if button],
             "reference": name,
-        },
+        }
     )
 
 

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Protocol
 
+from relay.broadcaster import Reused, Started
+from relay.broadcasts import Broadcast, OrderedBroadcast, ordered
 from relay.hook_secrets import Secrets
 from relay.hooks import MAX_BODY, Hook, Ignored, Rendered, Request, Unrenderable, render
-from relay.intake import Accepted, Intake, KeyReused, NotTaken, fresh_id, queued, scoped_id
+from relay.intake import Accepted, Intake, KeyReused, fresh_id, queued, scoped_id
+from relay.message import Message
 from relay.queues import Letter, Queues, QueueUnavailableError
 from relay.signatures import UnverifiedError
 from relay.store import StoreUnavailableError
@@ -27,6 +30,14 @@ class SecretsSource(Protocol):
 
     def renew(self, refused: Secrets) -> Secrets | None:
         """Return newer secrets, if there are."""
+        ...
+
+
+class Broadcasts(Protocol):
+    """Where broadcasts go."""
+
+    def start(self, broadcast: OrderedBroadcast) -> Started | Reused:
+        """Accept a broadcast; raise StoreUnavailableError or QueueUnavailableError if it is not."""
         ...
 
 
@@ -56,6 +67,7 @@ class Receiver:
         hooks: Mapping[str, Hook],
         secrets: SecretsSource,
         intake: Intake,
+        broadcasts: Broadcasts,
         queues: Queues,
         *,
         clock: Callable[[], float] = time.time,
@@ -63,6 +75,7 @@ class Receiver:
         self._hooks = hooks
         self._secrets = secrets
         self._intake = intake
+        self._broadcasts = broadcasts
         self._queues = queues
         self._clock = clock
 
@@ -113,14 +126,23 @@ class Receiver:
                 return Taken("failed")
             case Rendered(message, delivery):
                 id_ = scoped_id("hook", name, delivery) if delivery else fresh_id()
-                [answer] = self._intake.accept([queued(message, id_)], door="hook")
-        fields: dict[str, object] = {"hook": name, "message_id": id_}
-        match answer:
-            case NotTaken(reason):
-                raise QueueUnavailableError(reason)
-            case KeyReused(record):
-                # A repeat that renders otherwise by now: hooks.toml was changed in between.
-                log.warning("webhook rendered otherwise before", extra=fields)
-            case Accepted(record, replayed):
-                log.info("webhook accepted", extra={**fields, "replayed": replayed})
-        return Taken(record.state, id_)
+                status, first = self._accept(message, id_)
+                log.info(
+                    "webhook accepted",
+                    extra={"hook": name, "message_id": id_, "replayed": not first},
+                )
+                return Taken(status, id_)
+
+    def _accept(self, message: Message | Broadcast, id_: str) -> tuple[str, bool]:
+        """Accept what was rendered; return its status and whether this is the first request for it.
+
+        A repeat that renders otherwise, as hooks.toml was changed in between, is a repeat as well.
+        """
+        if isinstance(message, Broadcast):
+            begun = self._broadcasts.start(ordered(message, id_))
+            first = isinstance(begun, Started) and not begun.replayed
+            return begun.broadcast.status(self._clock()), first
+        [answer] = self._intake.accept([queued(message, id_)], door="hook")
+        if not isinstance(answer, Accepted | KeyReused):
+            raise QueueUnavailableError(str(answer))
+        return answer.record.state, isinstance(answer, Accepted) and not answer.replayed
