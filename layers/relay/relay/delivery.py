@@ -246,13 +246,9 @@ class Courier:
         for i, delivery in enumerate(batch):
             message = delivery.message
             assert message.id is not None
-            if message.id in seen:
-                results[i] = Later(SOON, "another_copy")
-                continue
-            seen.add(message.id)
             now = self._clock()
             broadcast = broadcasts.get(message.broadcast)
-            match decide(
+            decision = decide(
                 records.get(message.id),
                 message,
                 door=delivery.door,
@@ -260,7 +256,13 @@ class Courier:
                 now=now,
                 rules=self._rules,
                 held_for=broadcast.pause_so_far(now) if broadcast else 0.0,
-            ):
+            )
+            if isinstance(decision, Send | Finish | Bury):
+                if message.id in seen:
+                    results[i] = Later(SOON, "another_copy")
+                    continue
+                seen.add(message.id)
+            match decision:
                 case Send() as send:
                     sends.append((i, send))
                 case Drop(record):
@@ -433,7 +435,9 @@ class Courier:
                 results |= self._collect_until(times[0] - CLAIM_AHEAD, running, ends_at)
                 jobs, lost = self._claim(batch, group, times, slots.grace, ends_at)
                 results |= lost
-                running |= {self._executor.submit(self._exchange, job, ends_at) for job in jobs}
+                running |= {
+                    self._executor.submit(self._guarded_exchange, job, ends_at) for job in jobs
+                }
             again_at = slots.next - horizon
             soon = min(self._clock() + HORIZON, latest)
             if not give_way or again_at > soon:
@@ -486,6 +490,16 @@ class Courier:
                 case _:
                     lost[i] = self._back_off(batch[i], "table_unavailable")
         return jobs, lost
+
+    def _guarded_exchange(self, job: _Job, ends_at: float) -> _Sent | _Unsent:
+        began = self._clock()
+        try:
+            return self._exchange(job, ends_at)
+        except Exception as error:  # noqa: BLE001 - a message's bug must not cost its neighbours' outcomes
+            kind = type(error).__name__
+            log.error("unexpected error", extra={"message_id": job.record.id, "error": kind})
+            verdict = Verdict(Outcome.UNKNOWN, "unexpected_error", kind)
+            return _Sent(job, verdict, began, self._clock())
 
     def _exchange(self, job: _Job, ends_at: float) -> _Sent | _Unsent:
         """Wait for the message's slot and make its POST, if there is still time and reason to."""
