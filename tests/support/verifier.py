@@ -10,7 +10,7 @@ import json
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -58,6 +58,19 @@ class Evidence:
     """The requests that followed a redirect."""
     written: Mapping[str, str] = field(default_factory=dict)
     """Everything that must hold no secret, by name: logs, the table, the queues."""
+
+    def of(self, ids: Collection[str]) -> "Evidence":
+        """Return what concerns these messages, and everything written."""
+
+        def theirs(found: OnQueue) -> bool:
+            return found.message is not None and found.message.id in ids
+
+        return replace(
+            self,
+            records={id_: record for id_, record in self.records.items() if id_ in ids},
+            waiting=[found for found in self.waiting if theirs(found)],
+            dead=[found for found in self.dead if theirs(found)],
+        )
 
 
 @dataclass(frozen=True)
@@ -230,6 +243,8 @@ class Reader:
     def __init__(self, facts: Mapping[str, str], logs: Path | None = None) -> None:
         self._facts = facts
         self._logs = logs
+        # An outage of the sandbox's does not close its control port.
+        self._sandbox = _get(f"{facts['sandboxUrl']}/health")["controlUrl"].rstrip("/")
         session = boto3.Session(facts["accessKeyId"], facts["secretAccessKey"])
         self._dynamodb = session.client(
             "dynamodb", endpoint_url=facts["awsEndpoint"], region_name=facts["region"]
@@ -247,14 +262,13 @@ class Reader:
         }
         for log in sorted(self._logs.glob("*.log")) if self._logs else []:
             written[log.name] = log.read_text(encoding="utf-8", errors="replace")
-        sandbox = self._facts["sandboxUrl"]
         records = (from_item(i) for i in items if i["pk"]["S"].startswith("message#"))
         return Evidence(
             records={record.id: record for record in records},
             waiting=waiting,
             dead=dead,
-            ledger=_get(f"{sandbox}/ledger?fields=id,text,time"),
-            elsewhere=_get(f"{sandbox}/elsewhere"),
+            ledger=_get(f"{self._sandbox}/ledger?fields=id,text,time"),
+            elsewhere=_get(f"{self._sandbox}/elsewhere"),
             written=written,
         )
 
