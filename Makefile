@@ -24,7 +24,7 @@ export SAM_CLI_TELEMETRY := 0
 export __SAM_CLI_APP_DIR := $(CURDIR)/.local/sam
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock run up down test test-unit mutants verify load check format openapi build deploy env doctor secret dead-letters redrive clean
+.PHONY: help venv lock run up down test test-unit mutants verify load pacing check format openapi build deploy env doctor secret dead-letters redrive clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; \
@@ -101,6 +101,12 @@ test-unit: $(INSTALLED) ## run the unit tests
 
 mutants: $(INSTALLED) ## break the code in ways that the tests must find
 	@$(BIN)/python -m tests.mutants $(ARGS)
+
+load: $(INSTALLED) ## send a thousand messages through a stack of its own, a fifth of them faulty
+	@PYTHONPATH=layers/relay $(BIN)/python -m tests.load
+
+pacing: $(INSTALLED) ## measure the account's pace with 2, 5 and 10 concurrent senders
+	@PYTHONPATH=layers/relay $(BIN)/python -m benchmarks.pacing
 
 verify: $(INSTALLED) ## compare what a running stack has with what the relay promises
 	@PYTHONPATH=layers/relay $(BIN)/python -m tests.support.verifier $(ARGS)
