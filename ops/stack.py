@@ -47,7 +47,7 @@ class Stack:
 def find(name: str | None, local: Path = LOCAL) -> Stack:
     """Return the stack of this name in your AWS account, or without one that of `make up`."""
     if name:
-        return _describe(name, boto3.Session(), None)
+        return describe(name, boto3.Session(), None)
     try:
         facts = json.loads(local.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -58,10 +58,11 @@ def find(name: str | None, local: Path = LOCAL) -> Stack:
     session = boto3.Session(
         facts["accessKeyId"], facts["secretAccessKey"], region_name=facts["region"]
     )
-    return _describe(LOCAL_NAME, session, facts["awsEndpoint"])
+    return describe(LOCAL_NAME, session, facts["awsEndpoint"])
 
 
-def _describe(name: str, session: boto3.Session, endpoint: str | None) -> Stack:
+def describe(name: str, session: boto3.Session, endpoint: str | None) -> Stack:
+    """Return the stack of this name as it is deployed."""
     try:
         formation = session.client("cloudformation", endpoint_url=endpoint)
         [stack] = formation.describe_stacks(StackName=name)["Stacks"]

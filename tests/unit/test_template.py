@@ -5,6 +5,7 @@ from typing import Any
 
 from local.translated import template, translated
 from relay import metrics
+from tests.support.roles import MANAGED, ROLES
 
 
 @cache
@@ -118,3 +119,48 @@ def test_the_open_route_is_throttled_at_the_stage() -> None:
     # CloudFormation wants a path's slashes as ~1, as JSON pointers have them.
     assert (setting["ResourcePath"], setting["HttpMethod"]) == ("/~1hooks~1{name}", "POST")
     assert 0 < setting["ThrottlingRateLimit"] <= setting["ThrottlingBurstLimit"] <= 100
+
+
+def logical(resource: Any) -> str:
+    """Return the logical id that an ARN in a policy belongs to; "*" for every resource."""
+    match resource:
+        case {"Fn::GetAtt": [name, *_]}:
+            return str(name)
+        case {"Fn::Sub": text} if "${ScheduleGroup}" in text:
+            return "ScheduleGroup"
+        case _:
+            return str(resource)
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def permissions(role: dict[str, Any]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for policy in role.get("Policies", []):
+        for statement in policy["PolicyDocument"]["Statement"]:
+            assert statement["Effect"] == "Allow"
+            for resource in as_list(statement["Resource"]):
+                # What only the local AWS asks for is not there on AWS.
+                if isinstance(resource, dict) and resource.get("Fn::If", [""])[0] == "IsLocal":
+                    continue
+                found.setdefault(logical(resource), set()).update(as_list(statement["Action"]))
+    return found
+
+
+def test_each_role_is_what_the_declared_list_says() -> None:
+    roles = of_type("AWS::IAM::Role")
+
+    assert set(roles) == set(ROLES), "declare it in tests/support/roles.py"
+    for name, role in roles.items():
+        assert permissions(role) == ROLES[name], f"{name}: tests/support/roles.py says otherwise"
+        managed = {arn.rsplit("/", 1)[-1] for arn in role.get("ManagedPolicyArns", [])}
+        assert managed == (set() if name == "SchedulerRole" else MANAGED), name
+
+
+def test_other_policies_are_for_the_own_key_and_the_local_aws_alone() -> None:
+    policies = {n: r for n, r in resources().items() if r["Type"].startswith("AWS::IAM::")}
+    extra = {n: r["Condition"] for n, r in policies.items() if r["Type"] != "AWS::IAM::Role"}
+
+    assert extra == {"KeyPolicy": "HasKey", "LocalCallsPolicy": "IsLocal"}

@@ -1,0 +1,87 @@
+"""What each role may do, declared: by resource, its logical id in the template or "*".
+
+A role that gains or loses a permission in the template is to gain or lose it here as well.
+"""
+
+from collections.abc import Mapping
+
+Permissions = Mapping[str, frozenset[str]]
+
+RECEIVE = {
+    "sqs:ChangeMessageVisibility",
+    "sqs:DeleteMessage",
+    "sqs:GetQueueAttributes",
+    "sqs:ReceiveMessage",
+}
+SEND = frozenset({"sqs:SendMessage"})
+SECRET = frozenset({"secretsmanager:GetSecretValue"})
+
+MANAGED = frozenset({"AWSLambdaBasicExecutionRole", "AWSXrayWriteOnlyAccess"})
+"""AWS's own, of every function: to write its logs and traces."""
+
+ROLES: Mapping[str, Permissions] = {
+    "ApiFunctionRole": {
+        "RelayTable": frozenset(
+            {
+                "dynamodb:BatchGetItem",
+                "dynamodb:DeleteItem",
+                "dynamodb:PartiQLDelete",
+                "dynamodb:PartiQLInsert",
+                "dynamodb:PartiQLUpdate",
+                "dynamodb:PutItem",
+                "dynamodb:UpdateItem",
+            }
+        ),
+        "MessagesQueue": SEND,
+        "NotifierQueue": SEND,
+        "DeadLetterQueue": SEND,
+        "ScheduleGroup": frozenset(
+            {
+                "scheduler:CreateSchedule",
+                "scheduler:DeleteSchedule",
+                "scheduler:GetSchedule",
+                "scheduler:UpdateSchedule",
+            }
+        ),
+        "*": frozenset({"scheduler:ListSchedules"}),
+        "SchedulerRole": frozenset({"iam:PassRole"}),
+        "ProviderCredentials": SECRET,
+    },
+    "SenderFunctionRole": {
+        "RelayTable": frozenset(
+            {
+                "dynamodb:BatchGetItem",
+                "dynamodb:PartiQLInsert",
+                "dynamodb:PartiQLUpdate",
+                "dynamodb:UpdateItem",
+            }
+        ),
+        "MessagesQueue": frozenset(RECEIVE),
+        "BroadcastQueue": frozenset(RECEIVE),
+        "DeadLetterQueue": SEND,
+        "ProviderCredentials": SECRET,
+    },
+    "NotifierFunctionRole": {
+        "RelayTable": frozenset(
+            {
+                "dynamodb:BatchGetItem",
+                "dynamodb:DeleteItem",
+                "dynamodb:GetItem",
+                "dynamodb:PartiQLDelete",
+                "dynamodb:PartiQLInsert",
+                "dynamodb:PutItem",
+                "dynamodb:UpdateItem",
+            }
+        ),
+        "MessagesQueue": SEND,
+        "BroadcastQueue": SEND,
+        "NotifierQueue": SEND | RECEIVE,
+        "NotifierDeadLetterQueue": SEND,
+        "ProviderCredentials": SECRET,
+    },
+    "CanaryFunctionRole": {"ProviderCredentials": SECRET},
+    "SchedulerRole": {
+        "NotifierFunction": frozenset({"lambda:InvokeFunction"}),
+        "NotifierDeadLetterQueue": SEND,
+    },
+}
