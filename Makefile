@@ -24,11 +24,12 @@ export SAM_CLI_TELEMETRY := 0
 export __SAM_CLI_APP_DIR := $(CURDIR)/.local/sam
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock run up down test test-unit mutants verify load pacing check format openapi build deploy env doctor secret dead-letters redrive clean
+# Every target that has a help text is a habit, not a file.
+.PHONY: help $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(MAKEFILE_LIST))
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; \
-	do printf '  make %-10s %s\n' "$$name" "$$what"; done
+	do printf '  make %-13s %s\n' "$$name" "$$what"; done
 
 # -- the tools ----------------------------------------------------------------------------------
 
@@ -137,8 +138,13 @@ build: $(INSTALLED) ## build for AWS, into .aws-sam/build
 	$(BIN)/python -m local.hook
 	env -u MAKEFLAGS PYTHON=$(CURDIR)/$(BIN)/python $(BIN)/sam build
 
+# The first time, at a terminal, it asks for the parameters and keeps the answers in samconfig.toml.
 deploy: build ## deploy to AWS: make deploy STAGE=prod
-	$(BIN)/sam deploy --config-env $(STAGE)
+	@if [ -t 0 ] && ! $(BIN)/aws cloudformation describe-stacks \
+			--stack-name smsgold-relay-$(STAGE) >/dev/null 2>&1; then guided=--guided; fi; \
+	$(BIN)/sam deploy --config-env $(STAGE) $$guided
+	@if [ $(STAGE) = prod ]; then $(BIN)/aws cloudformation update-termination-protection \
+		--enable-termination-protection --stack-name smsgold-relay-prod >/dev/null; fi
 
 # Where the operator's commands go: STACK=a-name, or STAGE=prod, or the stack of `make up`.
 STACK ?= $(if $(filter command line,$(origin STAGE)),smsgold-relay-$(STAGE))
@@ -160,6 +166,18 @@ dead-letters: $(INSTALLED) ## what could not be delivered, and why: make dead-le
 redrive: $(INSTALLED) ## try it once more: make redrive STAGE=prod [QUEUE=notifier] [REASON=…] [MAX=…] [APPLY=1]
 	@$(OPS) redrive $(WHERE) $(if $(QUEUE),--queue $(QUEUE)) $(if $(REASON),--reason '$(REASON)') \
 		$(if $(MAX),--max $(MAX)) $(if $(APPLY),--apply)
+
+remove: $(INSTALLED) ## delete a stack but not its data: make remove STAGE=dev
+	@$(OPS) remove $(WHERE)
+
+# -- the dependencies ---------------------------------------------------------------------------
+
+audit: $(INSTALLED) ## look the dependencies up among known vulnerabilities (needs the network)
+	$(BIN)/uv tool run pip-audit@2.9.0 --disable-pip --require-hashes \
+		-r layers/relay/requirements.txt -r requirements/dev.txt
+
+reference: $(INSTALLED) ## write docs/configuration.md's table and docs/licences.md anew
+	@$(BIN)/python -m local.reference
 
 clean: ## remove what was built or left behind, .venv included
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m local.stack down; fi

@@ -5,7 +5,7 @@ import sys
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops import dead_letters, doctor, environment, secret
+from ops import dead_letters, doctor, environment, remove, secret
 from ops.stack import OperatorError, find
 
 
@@ -20,6 +20,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("doctor", parents=[every], help="examine it, and say what to do")
     commands.add_parser("env", parents=[every], help="its addresses and keys, for a shell")
     commands.add_parser("secret", parents=[every], help="set SMS Gold's user and password")
+    commands.add_parser("remove", parents=[every], help="delete it; its data stays")
     look = commands.add_parser("dead-letters", parents=[every], help="what lies there, and why")
     look.add_argument("--max", type=int, default=1000, help="look at so many (default: 1000)")
     move = commands.add_parser("redrive", parents=[every], help="try dead letters once more")
@@ -42,6 +43,8 @@ def main() -> int:
                 print(environment.script(stack))
             case "secret":
                 secret.put(stack)
+            case "remove":
+                remove.remove(stack)
             case "dead-letters":
                 dead_letters.show(stack, options.max)
             case "redrive":

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -240,21 +241,18 @@ def move(
 ) -> int:
     """Move letters one by one; return how many.
 
-    Stopped between its two calls it leaves a letter in both queues. Both copies are of the same
-    generation, so that the message is tried again once.
+    Only those that lie there at the start: a message that fails again comes back at once, and would
+    go round and round. Stopped between its two calls it leaves a letter in both queues. Both copies
+    are of the same generation, so that the message is tried again once.
     """
-    moved = 0
-    with looking(sqs, dead, 10**9) as letters:
-        for letter in letters:
-            if most is not None and moved >= most:
-                break
-            if reason in (None, letter.reason):
-                sqs.send_message(QueueUrl=back, MessageBody=letter.body)
-                sqs.delete_message(QueueUrl=dead, ReceiptHandle=letter.receipt)
-                moved += 1
-                if rate:
-                    sleep(1 / rate)
-    return moved
+    with looking(sqs, dead, 100_000) as letters:  # SQS hides no more at a time
+        chosen = list(islice((x for x in letters if reason in (None, x.reason)), most))
+        for letter in chosen:
+            sqs.send_message(QueueUrl=back, MessageBody=letter.body)
+            sqs.delete_message(QueueUrl=dead, ReceiptHandle=letter.receipt)
+            if rate:
+                sleep(1 / rate)
+    return len(chosen)
 
 
 def _arn(sqs: Any, url: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from ops.stack import Stack, find
 from tests.e2e.conftest import Deployment
 from tests.support.poll import until
-from tests.support.roles import ROLES
+from tests.support.roles import ROLES, SECRET
 
 PROBE = """
 import boto3
@@ -45,11 +45,14 @@ def calls(stack: Stack) -> dict[tuple[str, str], tuple[str, str, dict[str, Any]]
             "delete_item",
             {"TableName": table, "Key": key},
         ),
-        ("secretsmanager:GetSecretValue", "ProviderCredentials"): (
-            "secretsmanager",
-            "get_secret_value",
-            {"SecretId": secret},
-        ),
+        **{
+            ("secretsmanager:GetSecretValue", name): (
+                "secretsmanager",
+                "get_secret_value",
+                {"SecretId": stack.resources[name]},
+            )
+            for name in ("ProviderCredentials", "HookSecrets")
+        },
         ("secretsmanager:PutSecretValue", "ProviderCredentials"): (
             "secretsmanager",
             "put_secret_value",
@@ -87,9 +90,8 @@ def test_what_is_not_on_the_list_is_denied(stack: Stack, role: str) -> None:
         for (action, name), call in possible.items()
         if action not in ROLES[role].get(name, ())
     }
-    allowed: Calls = {
-        "the secret": possible["secretsmanager:GetSecretValue", "ProviderCredentials"]
-    }
+    [own] = [name for name, actions in ROLES[role].items() if actions == SECRET]
+    allowed: Calls = {"the secret": possible["secretsmanager:GetSecretValue", own]}
 
     answers = as_role(stack, role, {**denied, **allowed})
 

@@ -106,6 +106,30 @@ def test_a_chosen_reason_moves_one_by_one_at_the_accounts_rate(stack: Stack, sqs
     assert slept == [0.25] * 4
 
 
+def test_what_fails_again_meanwhile_is_not_moved_again(stack: Stack, sqs: Any) -> None:
+    dead = stack.outputs["DeadLetterQueueUrl"]
+    slept = 0
+
+    def fails_again(_seconds: float) -> None:
+        nonlocal slept
+        slept += 1
+        assert slept < 50, "it goes round and round"
+        put(sqs, dead, f"again-{slept}", "read_timeout")
+
+    moved = dead_letters.move(
+        sqs,
+        dead,
+        stack.outputs["MessagesQueueUrl"],
+        reason="read_timeout",
+        most=None,
+        rate=1.0,
+        sleep=fails_again,
+    )
+
+    assert moved == 4
+    assert len(bodies(sqs, dead)) == 13
+
+
 def test_a_number_of_letters_moves_no_more(stack: Stack, sqs: Any) -> None:
     redrive(stack, most=5)
 

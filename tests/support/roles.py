@@ -61,6 +61,14 @@ ROLES: Mapping[str, Permissions] = {
         "DeadLetterQueue": SEND,
         "ProviderCredentials": SECRET,
     },
+    "HooksFunctionRole": {
+        "RelayTable": frozenset(
+            {"dynamodb:BatchGetItem", "dynamodb:PartiQLDelete", "dynamodb:PartiQLInsert"}
+        ),
+        "MessagesQueue": SEND,
+        "DeadLetterQueue": SEND,
+        "HookSecrets": SECRET,
+    },
     "NotifierFunctionRole": {
         "RelayTable": frozenset(
             {

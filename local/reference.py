@@ -1,0 +1,59 @@
+"""The parts of docs/ that other files decide: `python -m local.reference` writes them anew."""
+
+import re
+from importlib import metadata
+from pathlib import Path
+
+from local.translated import template
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGURATION = ROOT / "docs" / "configuration.md"
+LICENCES = ROOT / "docs" / "licences.md"
+TABLE = re.compile(r"(?<=<!-- parameters -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+
+def parameters() -> str:
+    """Return the template's parameters as a table."""
+    lines = ["| parameter | default | what it decides |", "|---|---|---|"]
+    for name, parameter in template()["Parameters"].items():
+        default = f"`{parameter['Default']}`" if parameter["Default"] != "" else "(empty)"
+        allowed = parameter.get("AllowedValues", [])
+        choice = f" One of {', '.join(f'`{v}`' for v in allowed)}." if allowed else ""
+        text = parameter["Description"].rstrip(".")
+        lines.append(f"| `{name}` | {default} | {text}.{choice} |".replace("`|`", "`\\|`"))
+    return "\n".join(lines) + "\n"
+
+
+def configuration(page: str) -> str:
+    """Return the page with its table as the template has it."""
+    return TABLE.sub(lambda _: parameters(), page)
+
+
+def licences() -> str:
+    """Return the page of what the Lambda layer ships, and under which licences."""
+    locked = (ROOT / "layers" / "relay" / "requirements.txt").read_text("utf-8")
+    lines = [
+        "# Licences of what the layer ships",
+        "",
+        "Written by `make reference` from the packages' own metadata.",
+        "",
+        "| package | version | licence |",
+        "|---|---|---|",
+    ]
+    for name, version in re.findall(r"^([a-z0-9-]+)==([^ ;]+)", locked, re.MULTILINE):
+        lines.append(f"| {name} | {version} | {_licence(name)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _licence(name: str) -> str:
+    about = metadata.metadata(name)
+    if expression := about.get_all("License-Expression"):
+        return str(expression[0])
+    classifiers: list[str] = about.get_all("Classifier") or []
+    names = [c.rsplit(" :: ", 1)[-1] for c in classifiers if c.startswith("License :: ")]
+    return ", ".join(names or about.get_all("License") or ["unknown"])
+
+
+if __name__ == "__main__":
+    CONFIGURATION.write_text(configuration(CONFIGURATION.read_text("utf-8")), encoding="utf-8")
+    LICENCES.write_text(licences(), encoding="utf-8")
