@@ -63,9 +63,16 @@ ROLES: Mapping[str, Permissions] = {
     },
     "HooksFunctionRole": {
         "RelayTable": frozenset(
-            {"dynamodb:BatchGetItem", "dynamodb:PartiQLDelete", "dynamodb:PartiQLInsert"}
+            {
+                "dynamodb:BatchGetItem",
+                "dynamodb:DeleteItem",
+                "dynamodb:PartiQLDelete",
+                "dynamodb:PartiQLInsert",
+                "dynamodb:PutItem",
+            }
         ),
         "MessagesQueue": SEND,
+        "NotifierQueue": SEND,
         "DeadLetterQueue": SEND,
         "HookSecrets": SECRET,
     },
