@@ -22,7 +22,7 @@ from relay.message import InvalidMessageError, QueuedMessage, parse
 from relay.states import REDRIVABLE, TERMINAL, DeadLetter, Record, State
 from relay.store import from_item
 
-NO_MESSAGE = frozenset({"invalid", "id_reused"})
+NO_MESSAGE = frozenset({"invalid", "id_reused", "hook_payload", "hook_template"})
 """The reasons of dead letters that are no message of their own, and have no record."""
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -52,6 +52,7 @@ def good() -> Evidence:
         dead=[
             OnQueue("d-1", dead_letter_body(message(REJECTED), 0), attributes),
             OnQueue("d-2", "junk", {"reason": "invalid", "detail": "must be JSON"}),
+            OnQueue("d-3", '{"hook": "x", "payload": ""}', {"reason": "hook_payload"}),
         ],
         ledger=[
             {"id": "p-1", "text": SENT.text},
