@@ -1,0 +1,145 @@
+"""Broadcasts on the deployed stack: to everybody once, steered, and sensible about odd lists."""
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+import requests
+
+from tests.e2e.conftest import Deployment
+from tests.support.notifier import kill_notifier
+from tests.support.poll import until
+from tests.support.sandbox import Sandbox
+
+
+class Broadcasts:
+    """The stack's API for broadcasts, and the sandbox that gets them."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._facts = deployment.facts
+        self.sandbox = Sandbox.at(deployment.facts["sandboxUrl"])
+        self.home = deployment.home
+
+    def call(self, method: str, path: str, body: object = None, key: str = "") -> Any:
+        response = requests.request(
+            method,
+            self._facts["apiUrl"] + path,
+            data=json.dumps(body) if body else None,
+            headers={
+                "x-api-key": self._facts["apiKey"],
+                "Content-Type": "application/json",
+                **({"Idempotency-Key": key} if key else {}),
+            },
+            timeout=60,
+        )
+        assert response.ok, response.text
+        return response.json()
+
+    def start(self, bot: str) -> str:
+        return str(self.call("POST", "/broadcasts", {"botId": bot, "text": f"To {bot}"})["id"])
+
+    def state(self, id_: str) -> dict[str, Any]:
+        return dict(self.call("GET", f"/broadcasts/{id_}"))
+
+    def ended(self, id_: str) -> dict[str, Any] | None:
+        state = self.state(id_)
+        ended = state["status"] in ("completed", "stopped", "failed") and not state["queued"]
+        return state if ended else None
+
+    def got(self, bot: str) -> Counter[str]:
+        entries = self.sandbox.ledger(text=f"To {bot}", fields="subscriberId")
+        return Counter(entry["subscriberId"] for entry in entries)
+
+    def kill_notifier(self) -> int:
+        return kill_notifier(self.home, self._facts)
+
+
+@pytest.fixture(scope="module")
+def broadcasts(deployment: Deployment) -> Broadcasts:
+    return Broadcasts(deployment)
+
+
+def test_everybody_gets_it_once_though_the_notifier_is_killed(broadcasts: Broadcasts) -> None:
+    sandbox = broadcasts.sandbox
+    bot = sandbox.add_bot("Killed")
+    entries = sandbox.add_subscribers(bot, 520)  # more than one chunk
+    everybody = {entry["id"] for entry in entries}
+    sandbox.add_subscribers(bot, [*entries[:7], {"name": "nobody"}, {"id": "", "name": "nobody"}])
+
+    id_ = broadcasts.start(bot)
+    until(lambda: broadcasts.state(id_)["total"], "snapshot", every=0.02)
+    assert broadcasts.kill_notifier() >= 1
+    state = until(lambda: broadcasts.ended(id_), "end of the broadcast", seconds=150, every=0.5)
+
+    assert state["status"] == "completed"
+    assert (state["sent"], state["total"]) == (520, 520)
+    assert state["skipped"] == {"duplicates": 7, "withoutId": 2}
+    assert broadcasts.got(bot) == dict.fromkeys(everybody, 1)
+
+
+def test_pause_resume_and_stop(broadcasts: Broadcasts) -> None:
+    bot = broadcasts.sandbox.add_bot("Steered")
+    broadcasts.sandbox.add_subscribers(bot, 200)
+    id_ = broadcasts.start(bot)
+    until(lambda: broadcasts.got(bot), "first message", every=0.05)
+
+    assert broadcasts.call("POST", f"/broadcasts/{id_}/pause")["status"] == "paused"
+    # What a run had in hand when it last looked still goes out; then there is a standstill.
+    seen = [-1, -2]
+
+    def at_a_standstill() -> bool:
+        seen.append(len(broadcasts.got(bot)))
+        return len(set(seen[-6:])) == 1
+
+    until(at_a_standstill, "standstill", every=0.5)
+    held = seen[-1]
+    assert 0 < held < 200
+    assert broadcasts.state(id_)["reason"] == "requested"
+
+    assert broadcasts.call("POST", f"/broadcasts/{id_}/resume")["status"] == "running"
+    until(lambda: len(broadcasts.got(bot)) > held, "message after the pause", every=0.05)
+
+    assert broadcasts.call("POST", f"/broadcasts/{id_}/stop")["status"] == "stopped"
+    state = until(lambda: broadcasts.ended(id_), "end of the broadcast", every=0.5)
+    assert state["canceled"] > 0
+    assert state["sent"] + state["canceled"] == state["total"] == 200
+    assert len(broadcasts.got(bot)) == state["sent"]
+
+
+def test_too_many_refusals_pause_it(broadcasts: Broadcasts) -> None:
+    bot = broadcasts.sandbox.add_bot("Blocked")
+    broadcasts.sandbox.add_subscribers(bot, 60, blocked=True)
+    id_ = broadcasts.start(bot)
+
+    def paused() -> dict[str, Any] | None:
+        state = broadcasts.state(id_)
+        return state if state["status"] == "paused" else None
+
+    state = until(paused, "pause", every=0.2)
+    assert state["reason"] == "refusals"
+    assert "were refused" in state["detail"]
+    assert state["rejected"] >= 20
+    broadcasts.call("POST", f"/broadcasts/{id_}/stop")
+
+
+def test_an_empty_list_is_done_at_once_and_an_unknown_bot_fails(broadcasts: Broadcasts) -> None:
+    empty = broadcasts.start(broadcasts.sandbox.add_bot("Lonely"))
+    unknown = broadcasts.start("no-such-bot")
+
+    state = until(lambda: broadcasts.ended(empty), "end of the empty broadcast")
+    assert (state["status"], state["total"]) == ("completed", 0)
+    state = until(lambda: broadcasts.ended(unknown), "end of the unknown bot's broadcast")
+    assert (state["status"], state["reason"]) == ("failed", "http_404")
+    assert "no such bot" in state["detail"]
+
+
+def test_the_same_key_starts_one_broadcast(broadcasts: Broadcasts) -> None:
+    bot = broadcasts.sandbox.add_bot("Twice")
+    [entry] = broadcasts.sandbox.add_subscribers(bot, 1)
+    order = {"botId": bot, "text": f"To {bot}"}
+    first = broadcasts.call("POST", "/broadcasts", order, key=f"key-{bot}")
+    again = broadcasts.call("POST", "/broadcasts", order, key=f"key-{bot}")
+    assert first["id"] == again["id"]
+    until(lambda: broadcasts.ended(first["id"]), "end of the broadcast")
+    assert broadcasts.got(bot) == {entry["id"]: 1}

@@ -1,0 +1,70 @@
+"""Schedules by API on the deployed stack: they fire, pause, and disappear."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import requests
+
+from tests.e2e.conftest import SCHEDULED_TEXT, Deployment
+from tests.support.poll import until
+from tests.support.sandbox import Sandbox
+
+SUBSCRIBER = "65f1c0a2b3d4e5f6a7b8d201"
+
+
+def call(deployment: Deployment, method: str, path: str, body: object = None) -> requests.Response:
+    return requests.request(
+        method,
+        deployment.facts["apiUrl"] + path,
+        json=body,
+        headers={"x-api-key": deployment.facts["apiKey"]},
+        timeout=60,
+    )
+
+
+def once(at: datetime, text: str) -> dict[str, Any]:
+    return {
+        "expression": f"at({at:%Y-%m-%dT%H:%M:%S})",
+        "message": {"subscriberId": SUBSCRIBER, "text": text},
+    }
+
+
+def test_once_fires_once_and_disappears_unless_paused_or_deleted(deployment: Deployment) -> None:
+    sandbox = Sandbox.at(deployment.facts["sandboxUrl"])
+    at = datetime.now(UTC) + timedelta(seconds=12)
+    for name in ("paused", "deleted", "fires"):
+        created = call(
+            deployment, "POST", "/schedules", {"name": name, **once(at, f"Once: {name}")}
+        )
+        assert created.status_code == 201, created.text
+        assert created.headers["Location"] == f"./schedules/{name}"
+    terms = once(at, "Once: paused")
+    paused = call(deployment, "PUT", "/schedules/paused", {**terms, "paused": True})
+    assert paused.json()["paused"] is True
+    assert call(deployment, "DELETE", "/schedules/deleted").status_code == 200
+    assert call(deployment, "GET", "/schedules/deleted").status_code == 404
+    listed = call(deployment, "GET", "/schedules").json()["schedules"]
+    assert {"name": "paused", "paused": True} in listed
+    assert {"name": "fires", "paused": False} in listed
+
+    until(lambda: sandbox.ledger(text="Once: fires"), "scheduled message", seconds=90)
+    until(lambda: call(deployment, "GET", "/schedules/fires").status_code == 404, "disappearance")
+    # All three were due when one of them fired.
+    assert len(sandbox.ledger(text="Once: ")) == 1
+    assert call(deployment, "DELETE", "/schedules/paused").status_code == 200
+
+
+def test_the_same_schedule_twice_is_one_and_another_is_refused(deployment: Deployment) -> None:
+    body = {"name": "same", **once(datetime(2036, 1, 1, tzinfo=UTC), "Far off")}
+    assert call(deployment, "POST", "/schedules", body).status_code == 201
+    assert call(deployment, "POST", "/schedules", body).status_code == 200
+    other = call(deployment, "POST", "/schedules", {**body, "flexibleMinutes": 5})
+    assert other.status_code == 409
+    assert other.json()["type"] == "urn:smsgold-relay:problem:schedule-exists"
+    assert call(deployment, "DELETE", "/schedules/same").json()["name"] == "same"
+
+
+def test_a_rate_fires_again_and_again(deployment: Deployment) -> None:
+    """The template's own has run since the deployment: nothing is waited for in vain."""
+    sandbox = Sandbox.at(deployment.facts["sandboxUrl"])
+    until(lambda: len(sandbox.ledger(text=SCHEDULED_TEXT)) >= 2, "second firing", seconds=180)
