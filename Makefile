@@ -92,6 +92,9 @@ HEADERS ?=
 hook: $(INSTALLED) ## show what a webhook would send: make hook NAME=github PAYLOAD=file.json
 	@$(BIN)/python -m local.hook $(NAME) $(PAYLOAD) --headers '$(HEADERS)'
 
+broadcast: $(INSTALLED) ## send to all of a sandbox bot's subscribers: make broadcast TEXT='…' MORE=500
+	@$(BIN)/python -m local.broadcast $(if $(TEXT),--text '$(TEXT)') $(if $(MORE),--more $(MORE))
+
 # -- the checks ---------------------------------------------------------------------------------
 
 test: $(INSTALLED) ## run every test, end to end included
@@ -111,6 +114,9 @@ pacing: $(INSTALLED) ## measure the account's pace with 2, 5 and 10 concurrent s
 
 verify: $(INSTALLED) ## compare what a running stack has with what the relay promises
 	@PYTHONPATH=layers/relay $(BIN)/python -m tests.support.verifier $(ARGS)
+
+bench-broadcast: $(INSTALLED) ## a broadcast to 10,000, the notifier killed twice: make bench-broadcast ARGS='--rate 50'
+	@$(BIN)/python -m benchmarks.broadcast $(ARGS)
 
 check: $(INSTALLED) $(SCANNER)/.installed ## check format, style, types and the template
 	$(BIN)/ruff format --check .

@@ -40,7 +40,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 def work(record: dict[str, Any], ends_at: float) -> float | None:
     """Do what can be done of an order now; return the seconds it stays on the queue, if it does."""
     body = json.loads(record["body"])
-    if "message" in body or "broadcast" in body:
+    if "botId" not in body:
         fire(body, record["messageId"])
         return None
 
