@@ -26,6 +26,7 @@ import boto3
 import requests
 
 from local import processes, trial
+from local.gateway import put_gateway_responses
 
 ROOT = Path(__file__).resolve().parent.parent
 STACK_NAME = "smsgold-relay-local"
@@ -261,9 +262,9 @@ class Stack:
             SecretId=output["ProviderCredentialsArn"],
             SecretString=json.dumps({"user": SANDBOX_USER, "pass": SANDBOX_PASSWORD}),
         )
-        key = session.client("apigateway", endpoint_url=self._endpoint).get_api_key(
-            apiKey=output["ApiKeyId"], includeValue=True
-        )
+        apigateway = session.client("apigateway", endpoint_url=self._endpoint)
+        put_gateway_responses(apigateway, output["RestApiId"], ROOT / "template.yaml")
+        key = apigateway.get_api_key(apiKey=output["ApiKeyId"], includeValue=True)
         return {
             "apiUrl": f"{self._endpoint}/_aws/execute-api/{output['RestApiId']}/v1",
             "apiKey": key["value"],

@@ -60,7 +60,7 @@ def guide(facts: Mapping[str, str]) -> str:
         "",
         f"  API      {facts['apiUrl']}",
         f"  key      {facts['apiKey']}",
-        *([f"  inbox    {sandbox}/"] if sandbox else []),
+        *([f"  inbox    {sandbox}/", f"  contract {sandbox}/docs"] if sandbox else []),
         "",
         f"  {shlex.join(curl)}",
     ]

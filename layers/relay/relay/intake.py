@@ -99,8 +99,12 @@ class Intake:
         """
         now = self._clock()
         changes = [
-            Change(None, first_record(m, door=door, accepted_at=now, now=now, rules=self._rules))
-            for m in messages
+            # Told apart from the same message of another call in the same moment.
+            Change(None, replace(record, attempt=f"accept-{fresh_id()}"))
+            for record in (
+                first_record(m, door=door, accepted_at=now, now=now, rules=self._rules)
+                for m in messages
+            )
         ]
         answers: list[Answer] = []
         to_queue: list[int] = []

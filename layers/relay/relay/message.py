@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Self, TypeVar
 
@@ -355,7 +355,9 @@ def problems(errors: Iterable[Mapping[str, Any]]) -> list[tuple[Location, str]]:
 
 def rfc3339(at: float) -> str:
     """Return an epoch time as RFC 3339 in UTC, to the millisecond."""
-    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    # Rounded, as the table rounds: what is said at once is what is said later.
+    rounded = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=round(at * 1000))
+    text = rounded.isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
 
 

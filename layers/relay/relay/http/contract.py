@@ -47,6 +47,12 @@ TAGS = {
 }
 """What the routes are grouped by, in this order."""
 
+LINKS = {
+    name: {"operationId": name, "parameters": {"id": "$response.body#/id"}}
+    for name in ("getMessage", "cancelMessage", "resolveMessage")
+}
+"""What can be done with a message that was sent."""
+
 POWERTOOLS_OWN = {"HTTPValidationError", "ValidationError", "ResponseValidationError"}
 """Bodies of errors that the relay answers in its own way."""
 
@@ -117,6 +123,8 @@ def document(app: APIGatewayRestResolver) -> dict[str, Any]:
     schemas = {n: s for n, s in made["components"]["schemas"].items() if n not in POWERTOOLS_OWN}
     problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas |= {**problem.pop("$defs"), "Problem": problem}
+    for status in ("200", "202"):
+        made["paths"]["/messages"]["post"]["responses"][status]["links"] = LINKS
     made["components"] = {
         "schemas": {name: _untitled(schemas[name]) for name in sorted(schemas)},
         "securitySchemes": SECURITY_SCHEMES,

@@ -222,11 +222,10 @@ def of_invalid(error: InvalidMessageError) -> ProblemError:
 def of_no_route(app: APIGatewayRestResolver) -> ProblemError:
     """Return the problem of a request that no route takes: the address, or the method only."""
     path = app.current_event.path
-    allowed = {
-        route.method
-        for route in [*app._static_routes, *app._dynamic_routes]  # noqa: SLF001 - no public list
-        if route.rule.match(path)
-    }
+    # An address of its own, such as /messages/batch, is not also one of many.
+    for routes in (app._static_routes, app._dynamic_routes):  # noqa: SLF001 - no public list
+        if allowed := {route.method for route in routes if route.rule.match(path)}:
+            break
     if not allowed:
         return ProblemError(NOT_FOUND, "Check the address; /openapi.json lists them all.")
     methods = ", ".join(sorted(allowed))
