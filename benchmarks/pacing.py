@@ -39,8 +39,8 @@ LATENCY = "latency ms=100 jitter=100"
 ACCOUNT = boto3.Session("benchmark", "benchmark", region_name="us-east-1")
 
 
-def send(endpoint: str, provider: str, table: str, ends_at: float) -> None:
-    """Be one sender: deliver batch after batch until the time is up."""
+def send(endpoint: str, provider: str, table: str) -> None:
+    """Be one sender: say when ready, be told until when, and deliver batch after batch."""
     dynamodb = ACCOUNT.client("dynamodb", endpoint_url=endpoint)
     sqs = ACCOUNT.client("sqs", endpoint_url=endpoint)
     urls = dict.fromkeys(("messages_url", "broadcast_url", "notifier_url", "dead_letter_url"), "")
@@ -57,6 +57,9 @@ def send(endpoint: str, provider: str, table: str, ends_at: float) -> None:
             rules=Rules(),
             provider_timeout=12.0,
         )
+        dynamodb.describe_table(TableName=table)
+        print("ready", flush=True)
+        ends_at = float(sys.stdin.readline())
         while (now := time.time()) < ends_at:
             batch = [
                 Delivery(
@@ -71,6 +74,12 @@ def send(endpoint: str, provider: str, table: str, ends_at: float) -> None:
             courier.deliver(batch, ends_at=now + 60.0)
 
 
+def _tell(process: "subprocess.Popen[str]", line: str) -> None:
+    assert process.stdin
+    process.stdin.write(line)
+    process.stdin.flush()
+
+
 def measure(senders: int, endpoint: str, sandbox: Sandbox) -> bool:
     """Let so many senders send, print what came of it, and tell whether it is as promised."""
     table = f"pacing-{senders}"
@@ -82,12 +91,22 @@ def measure(senders: int, endpoint: str, sandbox: Sandbox) -> bool:
     )
     sandbox.forget()
     sandbox.arm(LATENCY)
-    ends_at = time.time() + WARM_UP + SECONDS + 3.0
-    arguments = ["--sender", endpoint, sandbox.base_url, table, str(ends_at)]
+    command = [sys.executable, "-m", "benchmarks.pacing", "--sender"]
     processes = [
-        subprocess.Popen([sys.executable, "-m", "benchmarks.pacing", *arguments])
+        subprocess.Popen(
+            [*command, endpoint, sandbox.base_url, table],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         for _ in range(senders)
     ]
+    for process in processes:
+        assert process.stdout
+        process.stdout.readline()
+    ends_at = f"{time.time() + WARM_UP + SECONDS + 3.0}\n"
+    for process in processes:
+        _tell(process, ends_at)
     failed = [process for process in processes if process.wait()]
     if failed:
         raise RuntimeError(f"{len(failed)} senders failed")
@@ -109,8 +128,8 @@ def measure(senders: int, endpoint: str, sandbox: Sandbox) -> bool:
 def main(arguments: Sequence[str]) -> int:
     """Measure each number of senders; 1 if one misses what is promised."""
     match arguments:
-        case ["--sender", endpoint, provider, table, ends_at]:
-            send(endpoint, provider, table, float(ends_at))
+        case ["--sender", endpoint, provider, table]:
+            send(endpoint, provider, table)
             return 0
     with (
         tempfile.TemporaryDirectory() as home,
