@@ -109,6 +109,9 @@ mutants: $(INSTALLED) ## break the code in ways that the tests must find
 load: $(INSTALLED) ## send a thousand messages through a stack of its own, a fifth of them faulty
 	@PYTHONPATH=layers/relay $(BIN)/python -m tests.load
 
+soak: $(INSTALLED) ## load a stack of its own steadily, with faults, and watch it: make soak MINUTES=30
+	@PYTHONPATH=layers/relay $(BIN)/python -m tests.soak $(MINUTES)
+
 pacing: $(INSTALLED) ## measure the account's pace with 2, 5 and 10 concurrent senders
 	@PYTHONPATH=layers/relay $(BIN)/python -m benchmarks.pacing
 

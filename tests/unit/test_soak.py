@@ -1,0 +1,46 @@
+"""What counts as growth in a soak."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.soak import Sample, growth
+
+
+def samples(
+    kind: str = "SenderFunction",
+    memory: Callable[[int], float] = lambda _: 80.0,
+    sockets: Callable[[int], int] = lambda _: 10,
+    files: Callable[[int], int] = lambda _: 30,
+    number: Callable[[int], int] = lambda _: 1,
+) -> list[Sample]:
+    return [
+        Sample(kind, i * 10.0, number(i), memory(i) * number(i), sockets(i), files(i))
+        for i in range(30)
+    ]
+
+
+def test_what_stays_flat_is_no_growth() -> None:
+    assert growth(samples()) == []
+
+
+def test_more_processes_are_no_growth() -> None:
+    assert growth(samples(number=lambda i: 1 + i // 10)) == []
+
+
+@pytest.mark.parametrize(
+    ("grown", "says"),
+    [
+        (samples(memory=lambda i: 80.0 + i), "MB became"),
+        (samples(sockets=lambda i: 10 + i), "sockets became"),
+        (samples(kind="ministack", files=lambda i: 30 + i), "files became"),
+    ],
+)
+def test_what_grows_is_found(grown: list[Sample], says: str) -> None:
+    [found] = growth(grown)
+
+    assert says in found
+
+
+def test_the_memory_of_what_keeps_everything_is_not_judged() -> None:
+    assert growth(samples(kind="ministack", memory=lambda i: 80.0 + i)) == []
