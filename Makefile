@@ -121,6 +121,17 @@ verify: $(INSTALLED) ## compare what a running stack has with what the relay pro
 bench-broadcast: $(INSTALLED) ## a broadcast to 10,000, the notifier killed twice: make bench-broadcast ARGS='--rate 50'
 	@$(BIN)/python -m benchmarks.broadcast $(ARGS)
 
+.PHONY: bench cost
+
+# The script that trims the layer knows where this machine's Pythons are.
+bench: export PYTHONPATH := layers/relay
+bench: $(INSTALLED) ## measure everything that docs/performance.md says, and rewrite its figures
+	@$(BIN)/python -m benchmarks
+
+cost: export PYTHONPATH := layers/relay
+cost: $(INSTALLED) ## print what a million messages cost by each door
+	@$(BIN)/python -m benchmarks cost
+
 check: $(INSTALLED) $(SCANNER)/.installed ## check format, style, types and the template
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

@@ -23,6 +23,8 @@ RIE = Path(samcli.local.rapid.__path__[0]) / f"aws-lambda-rie-{ARCHITECTURE}"
 INVOCATION = "/2015-03-31/functions/function/invocations"
 START_TIMEOUT = 30.0  # seconds
 
+INIT_REPORT = r"INIT RTDONE\(status: success\)\n.*INIT REPORT\(durationMs: ([0-9.]+)\)"
+
 
 class EmulatorError(Exception):
     """The function did not start or did not answer as it should."""
@@ -70,6 +72,7 @@ class Function:
                 "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
                 "AWS_LAMBDA_FUNCTION_TIMEOUT": str(timeout),
                 "AWS_REGION": "us-east-1",
+                "AWS_DEFAULT_REGION": "us-east-1",
                 "AWS_ACCESS_KEY_ID": "benchmark",
                 "AWS_SECRET_ACCESS_KEY": "benchmark",
                 "AWS_SESSION_TOKEN": "benchmark",
@@ -88,7 +91,7 @@ class Function:
             except OSError:
                 if time.monotonic() > deadline or self._process.poll() is not None:
                     self.__exit__(None, None, None)
-                    raise EmulatorError(self.log()[-2000:]) from None
+                    raise EmulatorError(self.log()[-800:]) from None
                 time.sleep(0.01)
             else:
                 return self
@@ -104,28 +107,35 @@ class Function:
         self._process.wait()
         self._http.clear()
 
+    def start(self) -> float:
+        """Start the function's environment by an event of no kind; return INIT's milliseconds."""
+        self._post(b"{}")
+        if not (found := re.search(INIT_REPORT, self.log())):
+            raise EmulatorError(self.log()[-800:])
+        return float(found[1])
+
     def invoke(self, event: bytes = b"{}") -> Invocation:
         """Invoke the function; raise EmulatorError if it fails."""
         cpu = self._cpu()
         began = time.perf_counter()
-        response = self._http.request(
-            "POST", f"http://127.0.0.1:{self._port}{INVOCATION}", body=event
-        )
+        response = self._post(event)
         milliseconds = (time.perf_counter() - began) * 1000
         if b"errorMessage" in response.data or response.status != 200:
-            raise EmulatorError(f"{response.data[:500]!r}\n{self.log()[-2000:]}")
+            raise EmulatorError(f"{response.data[:500]!r}\n{self.log()[-800:]}")
         return Invocation(response.data, milliseconds, self._cpu() - cpu)
+
+    def _post(self, event: bytes) -> urllib3.BaseHTTPResponse:
+        return self._http.request("POST", f"http://127.0.0.1:{self._port}{INVOCATION}", body=event)
 
     def log(self) -> str:
         """Return everything the emulator and the function have printed."""
         self._log.seek(0)
         return self._log.read().decode("utf-8", "replace")
 
-    def init_milliseconds(self) -> float:
-        """Return how long INIT took, as the emulator reports it."""
-        if not (found := re.search(r"INIT REPORT\(durationMs: ([0-9.]+)\)", self.log())):
-            raise EmulatorError(self.log()[-2000:])
-        return float(found[1])
+    def logged_bytes(self) -> int:
+        """Return the bytes of the lines of JSON that the function itself has logged."""
+        lines = self.log().splitlines()
+        return sum(len(line.encode()) + 1 for line in lines if line.startswith("{"))
 
     def billed_milliseconds(self) -> list[float]:
         """Return each invocation's own duration in the runtime, as the emulator reports it."""
@@ -139,7 +149,7 @@ class Function:
     def _runtime(self) -> psutil.Process:
         children = psutil.Process(self._process.pid).children()
         if not children:
-            raise EmulatorError(self.log()[-2000:])
+            raise EmulatorError(self.log()[-800:])
         return children[0]
 
     def _cpu(self) -> float:

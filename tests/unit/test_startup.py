@@ -9,34 +9,13 @@ from pathlib import Path
 import pytest
 
 import pack
+from benchmarks.environment import settings
 
 ROOT = Path(__file__).parents[2]
 FUNCTIONS = sorted(path.parent.name for path in (ROOT / "functions").glob("*/app.py"))
 
 ENVIRONMENT = {
-    "STAGE": "local",
-    "PROVIDER_BASE_URL": "https://provider.example",
-    "PROVIDER_CREDENTIALS": "secret",
-    "HOOK_SECRETS": "secret",
-    "MESSAGES_QUEUE_URL": "https://sqs.example/1/messages",
-    "BROADCAST_QUEUE_URL": "https://sqs.example/1/broadcast",
-    "NOTIFIER_QUEUE_URL": "https://sqs.example/1/notifier",
-    "BROADCAST_REFUSALS_PERCENT": "50",
-    "SCHEDULE_GROUP": "group",
-    "SCHEDULE_TARGET": "arn:aws:lambda:us-east-1:1:function:notifier",
-    "SCHEDULE_ROLE": "arn:aws:iam::1:role/scheduler",
-    "SCHEDULE_DEAD_LETTER_QUEUE": "arn:aws:sqs:us-east-1:1:dead",
-    "DEAD_LETTER_QUEUE_URL": "https://sqs.example/1/dead",
-    "RELAY_TABLE": "Relay",
-    "MESSAGES_PER_SECOND": "25",
-    "ON_UNKNOWN": "hold",
-    "RETRY_WINDOW": "21600",
-    "BACKOFF_MIN": "5",
-    "BACKOFF_MAX": "600",
-    "PROVIDER_TIMEOUT": "12",
-    "SENDER_TIMEOUT": "60",
-    "POWERTOOLS_METRICS_NAMESPACE": "smsgold-relay",
-    "AWS_REGION": "us-east-1",
+    **settings(),
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",

@@ -1,0 +1,116 @@
+"""What a message asks of AWS, counted: each write and request is a part of the bill."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from benchmarks import events
+from benchmarks.environment import Stub, stub
+
+ROOT = Path(__file__).parents[2]
+BATCH = 10
+
+INVOKE = """
+import json, sys, types
+import app
+context = types.SimpleNamespace(
+    function_name="f", memory_limit_in_mb=512, invoked_function_arn="arn", aws_request_id="r",
+    get_remaining_time_in_millis=lambda: 60_000,
+)
+for line in sys.stdin:
+    print("answer", json.dumps(app.handler(json.loads(line), context)))
+"""
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[Stub]:
+    """Answer for AWS and the provider, and count."""
+    with stub(provider=0.0, aws=0.0) as running:
+        yield running
+
+
+def invoke(function: str, aws: Stub, invocations: Sequence[bytes]) -> list[dict[str, object]]:
+    """Invoke a function in a process of its own; return its answers."""
+    path = os.pathsep.join([str(ROOT / "functions" / function), str(ROOT / "layers" / "relay")])
+    done = subprocess.run(
+        [sys.executable, "-c", INVOKE],
+        env={
+            **aws.environment,
+            # Slots come as fast as this batch is sent.
+            "MESSAGES_PER_SECOND": "50",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "PYTHONPATH": path,
+            "PATH": os.environ["PATH"],
+        },
+        input=b"\n".join(invocations),
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    lines = done.stdout.decode().splitlines()
+    return [json.loads(line[7:]) for line in lines if line.startswith("answer ")]
+
+
+def deliver(aws: Stub, bodies: Sequence[str]) -> None:
+    (answer,) = invoke("sender", aws, [events.sqs(bodies)])
+    assert answer == {"batchItemFailures": []}
+
+
+def test_a_message_from_the_http_door_takes_three_writes_and_one_post(aws: Stub) -> None:
+    aws.reset()
+
+    answers = invoke(
+        "api", aws, [events.http("/messages", events.envelope()) for _ in range(BATCH)]
+    )
+    assert {answer["statusCode"] for answer in answers} == {202}
+    bodies = aws.bodies()
+    assert len(bodies) == BATCH
+    deliver(aws, bodies)
+
+    counts = aws.counts()
+    assert counts["posts"] == BATCH
+    assert counts["writes"] <= 3 * BATCH
+    assert counts["call:SendMessageBatch"] + counts.get("call:SendMessage", 0) == BATCH
+
+
+def test_a_message_from_the_queue_takes_two_writes_and_one_post(aws: Stub) -> None:
+    aws.reset()
+
+    deliver(aws, [events.envelope() for _ in range(BATCH)])
+
+    counts = aws.counts()
+    assert counts["posts"] == BATCH
+    assert counts["writes"] <= 2 * BATCH
+    assert counts["write units"] <= 2 * BATCH + counts["pace writes"], "a record fits a kilobyte"
+
+
+def test_a_batch_takes_few_calls(aws: Stub) -> None:
+    aws.reset()
+
+    deliver(aws, [events.envelope() for _ in range(BATCH)])
+
+    counts = aws.counts()
+    assert counts["call:BatchGetItem"] == 1, "one read of all records"
+    assert counts["pace writes"] == 1, "one block of slots for all"
+    # One claim of all; outcomes in groups as they come in, each alone at the worst.
+    assert counts["call:BatchExecuteStatement"] <= 1 + BATCH
+    assert counts["call:GetSecretValue"] == 1
+
+
+def test_a_batch_at_the_http_door_travels_together(aws: Stub) -> None:
+    aws.reset()
+
+    (answer,) = invoke("api", aws, [events.http_batch(100)])
+
+    assert answer["statusCode"] == 202
+    counts = aws.counts()
+    assert counts["writes"] == 100
+    assert counts["call:BatchExecuteStatement"] == 4, "25 records a call"
+    assert counts["call:SendMessageBatch"] == 10, "10 messages a call"
