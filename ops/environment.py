@@ -19,6 +19,7 @@ def script(stack: Stack) -> str:
         "API_KEY": key["value"],
         "MESSAGES_QUEUE_URL": stack.outputs["MessagesQueueUrl"],
         "DEAD_LETTER_QUEUE_URL": stack.outputs["DeadLetterQueueUrl"],
+        "HOOK_SECRETS_ARN": stack.outputs["HookSecretsArn"],
     }
     if not stack.is_local:
         return _exports(variables)

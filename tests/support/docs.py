@@ -2,18 +2,20 @@
 
 Every ```sh block is one script, run in the page's order and in one folder, with the variables the
 page speaks of. An HTML comment just before a block says otherwise: `<!-- needs AWS -->`, or
-`<!-- not run: … -->` with the reason. What a block sets with `export` holds for the later ones.
+`<!-- not run: … -->` with the reason. What a block sets holds for the later ones, as in one shell.
 """
 
 import os
 import re
 import subprocess
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 BLOCK = re.compile(
-    r"(?:<!-- (?P<comment>[^>]*) -->\n+)?^```sh\n(?P<script>.*?)^```$", re.DOTALL | re.MULTILINE
+    r"(?:<!-- (?P<comment>[^>]*) -->\n+)?^(?P<indent> *)```sh\n(?P<script>.*?)^(?P=indent)```$",
+    re.DOTALL | re.MULTILINE,
 )
 SKIPPED = re.compile(r"needs AWS|not run: .+")
 
@@ -35,7 +37,7 @@ def examples(page: Path) -> list[Example]:
         comment = match["comment"] or ""
         skipped = comment if SKIPPED.fullmatch(comment) else None
         line = text.count("\n", 0, match.start("script")) + 1
-        found.append(Example(line, match["script"], skipped))
+        found.append(Example(line, textwrap.dedent(match["script"]), skipped))
     return found
 
 
@@ -47,8 +49,8 @@ def run(page: Path, *, variables: Mapping[str, str], folder: Path) -> list[str]:
     for example in examples(page):
         if example.skipped:
             continue
-        # What is exported is written down at the end for the next block to read.
-        script = f". {exported}\n{example.script}\nexport -p > {exported}\n"
+        # Every variable is written down at the end for the next block to read.
+        script = f"set -a\n. {exported}\n{example.script}\nexport -p > {exported}\n"
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],  # noqa: S607 - the shell at hand
             cwd=folder,

@@ -17,6 +17,7 @@ OUTPUTS = {
     "RestApiId": "abc",
     "MessagesQueueUrl": "https://sqs/messages",
     "DeadLetterQueueUrl": "https://sqs/dead",
+    "HookSecretsArn": "arn:hooks",
 }
 
 
@@ -53,6 +54,7 @@ def test_a_stack_on_aws_keeps_the_shells_own_credentials(session: boto3.Session)
     assert found["API_KEY"] == KEY
     assert found["MESSAGES_QUEUE_URL"] == "https://sqs/messages"
     assert found["DEAD_LETTER_QUEUE_URL"] == "https://sqs/dead"
+    assert found["HOOK_SECRETS_ARN"] == "arn:hooks"
     assert not [name for name in found if name.startswith("AWS")]
 
 
