@@ -3,6 +3,7 @@
 import os
 import shlex
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -65,5 +66,5 @@ def test_what_the_readme_sends_arrives_once(
         assert "monday-digest" in schedules[-1]
 
     for text in ("Ваш заказ 4711 оплачен", "Курьер будет через час"):
-        [entry] = until(lambda text=text: sandbox.ledger(text=text), "the README's message")
+        [entry] = until(partial(sandbox.ledger, text=text), "the README's message")
         assert entry["subscriberId"] == "65f1c0a2b3d4e5f6a7b8d101"

@@ -12,7 +12,7 @@ from smsgold import __version__
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob(".github/**/*.md")})
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-LINK = re.compile(r"\[[^\]]*\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
 # A path in backticks that starts with one of the project's own folders.
 FOLDERS = "benchmarks|docs|events|functions|layers|local|ops|requirements|tests|\\.github"
 FILE = re.compile(rf"`((?:{FOLDERS})/[\w./-]+)`")
@@ -34,6 +34,20 @@ def headings(text: str) -> list[str]:
     return re.findall(r"^#+ .+$", FENCE.sub("", text), re.MULTILINE)
 
 
+def anchors(page: Path) -> set[str]:
+    """Return what GitHub makes of the headings."""
+    words = (h.lstrip("#").strip().lower() for h in headings(page.read_text(encoding="utf-8")))
+    return {re.sub(r"[^\w\- ]", "", word).replace(" ", "-") for word in words}
+
+
+@pages
+def test_links_within_the_project_lead_somewhere(page: Path) -> None:
+    for path, anchor in LINK.findall(prose(page)):
+        target = page.parent / path if path else page
+        assert target.exists(), f"{path} is linked and not there"
+        assert not anchor or anchor in anchors(target), f"{path}#{anchor} is no heading"
+
+
 @pages
 def test_the_files_it_names_are_there(page: Path) -> None:
     missing = [name for name in FILE.findall(prose(page)) if not (ROOT / name).exists()]
@@ -51,6 +65,18 @@ def test_its_fences_are_closed_and_its_diagrams_are_of_a_known_kind(page: Path) 
             assert MERMAID.match(block), block
             for opening, closing in ("()", "[]", "{}"):
                 assert block.count(opening) == block.count(closing), block
+
+
+@pages
+def test_its_commands_are_where_they_are_run(page: Path) -> None:
+    """A command in any other kind of block would be one that no test runs."""
+    text = page.read_text(encoding="utf-8")
+    others = {language for language, _ in FENCE.findall(text)} & {"bash", "console", "shell"}
+
+    assert others == set()
+    assert not re.search(r"^    (?:aws|curl|make|python3?|sam) ", FENCE.sub("", text), re.MULTILINE)
+    for language, block in FENCE.findall(text):
+        assert language == "sh" or not re.match(r"(?:aws|curl|make|sam) ", block), block
 
 
 def test_every_page_of_docs_is_in_their_index() -> None:
