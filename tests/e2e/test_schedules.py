@@ -1,8 +1,10 @@
 """Schedules by API on the deployed stack: they fire, pause, and disappear."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import boto3
 import requests
 
 from tests.e2e.conftest import SCHEDULED_TEXT, Deployment
@@ -68,3 +70,56 @@ def test_a_rate_fires_again_and_again(deployment: Deployment) -> None:
     """The template's own has run since the deployment: nothing is waited for in vain."""
     sandbox = Sandbox.at(deployment.facts["sandboxUrl"])
     until(lambda: len(sandbox.ledger(text=SCHEDULED_TEXT)) >= 2, "second firing", seconds=180)
+
+
+def fire(deployment: Deployment, event: dict[str, Any]) -> dict[str, Any]:
+    """Invoke the notifier as EventBridge Scheduler on AWS does, with the placeholders filled in."""
+    facts = deployment.facts
+    client = boto3.client(
+        "lambda",
+        endpoint_url=facts["awsEndpoint"],
+        region_name=facts["region"],
+        aws_access_key_id=facts["accessKeyId"],
+        aws_secret_access_key=facts["secretAccessKey"],
+    )
+    answer = client.invoke(
+        FunctionName=facts["notifierFunction"], Payload=json.dumps(event).encode()
+    )
+    result: dict[str, Any] = json.loads(answer["Payload"].read())
+    assert "errorType" not in result, result
+    return result
+
+
+def test_a_firing_that_comes_twice_sends_once(deployment: Deployment) -> None:
+    sandbox = Sandbox.at(deployment.facts["sandboxUrl"])
+    event = {
+        "schedule": "arn:aws:scheduler:us-east-1:000000000000:schedule/ours/twice",
+        "time": "2026-03-01T09:00:00Z",
+        "message": {"subscriberId": SUBSCRIBER, "text": "Fired twice"},
+    }
+    first = fire(deployment, event)
+    until(lambda: sandbox.ledger(text="Fired twice"), "message of the firing")
+    assert fire(deployment, event)["id"] == first["id"]
+    assert fire(deployment, {**event, "time": "2026-03-08T09:00:00Z"})["id"] != first["id"]
+    until(lambda: len(sandbox.ledger(text="Fired twice")) == 2, "message of the next firing")
+
+
+def test_a_firing_that_comes_too_late_is_recorded_and_not_sent(deployment: Deployment) -> None:
+    sandbox = Sandbox.at(deployment.facts["sandboxUrl"])
+    event: dict[str, Any] = {
+        "schedule": "arn:aws:scheduler:us-east-1:000000000000:schedule/ours/late",
+        "time": "2026-03-01T09:00:00Z",
+        "skipIfLateBy": 60,
+    }
+    message = {"subscriberId": SUBSCRIBER, "text": "Too late"}
+    skipped = fire(deployment, {**event, "message": message})
+    assert skipped["status"] == "expired"
+    state = call(deployment, "GET", f"/messages/{skipped['id']}").json()
+    assert (state["status"], state["reason"]) == ("expired", "late")
+
+    broadcast = {"botId": "65f1c0a2b3d4e5f6a7b8c902", "text": "Too late"}
+    event["schedule"] += "-broadcast"
+    skipped = fire(deployment, {**event, "broadcast": broadcast})
+    state = call(deployment, "GET", f"/broadcasts/{skipped['id']}").json()
+    assert (state["status"], state["reason"], state["total"]) == ("stopped", "late", 0)
+    assert sandbox.ledger(text="Too late") == []
