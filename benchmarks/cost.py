@@ -16,23 +16,23 @@ MEMORY_GB = 0.5
 
 @dataclass(frozen=True)
 class Price:
-    """Dollars for one unit, where it is listed, and since when it has been this."""
+    """Dollars for one unit, where it is listed, and when it was seen to be this."""
 
     dollars: float
     unit: str
     source: str
-    since: str
+    as_of: str
 
 
 _TABLE = "aws.amazon.com/dynamodb/pricing/on-demand"
 
 PRICES: Mapping[str, Price] = {
-    "rest": Price(3.50e-6, "REST API request", "aws.amazon.com/api-gateway/pricing", "2015-07"),
-    "invocation": Price(0.20e-6, "Lambda request", "aws.amazon.com/lambda/pricing", "2014-11"),
+    "rest": Price(3.50e-6, "REST API request", "aws.amazon.com/api-gateway/pricing", "2025"),
+    "invocation": Price(0.20e-6, "Lambda request", "aws.amazon.com/lambda/pricing", "2026-05"),
     "gigabyte second": Price(
-        0.0000133334, "Lambda GB-second, arm64", "aws.amazon.com/lambda/pricing", "2021-09"
+        0.0000133334, "Lambda GB-second, arm64", "aws.amazon.com/lambda/pricing", "2026-05"
     ),
-    "queue": Price(0.40e-6, "SQS request (64 KB)", "aws.amazon.com/sqs/pricing", "2016-12"),
+    "queue": Price(0.40e-6, "SQS request (64 KB)", "aws.amazon.com/sqs/pricing", "2025"),
     "write": Price(
         0.625e-6,
         "DynamoDB write unit (1 KB)",
@@ -45,8 +45,8 @@ PRICES: Mapping[str, Price] = {
         "aws.amazon.com/dynamodb/pricing/on-demand",
         "2024-11",
     ),
-    "log": Price(0.50e-9, "CloudWatch Logs byte", "aws.amazon.com/cloudwatch/pricing", "2014-07"),
-    "trace": Price(5.00e-6, "X-Ray trace recorded", "aws.amazon.com/xray/pricing", "2016-12"),
+    "log": Price(0.50e-9, "CloudWatch Logs byte", "aws.amazon.com/cloudwatch/pricing", "2025"),
+    "trace": Price(5.00e-6, "X-Ray trace recorded", "aws.amazon.com/xray/pricing", "2025"),
 }
 
 SAMPLED = 0.05
@@ -143,9 +143,9 @@ def counts(doors: list[Door]) -> str:
 
 def prices() -> str:
     """Return the prices, as Markdown."""
-    lines = ["| price | $ a million | listed at | since |", "|---|--:|---|---|"]
+    lines = ["| price | $ a million | listed at | as of |", "|---|--:|---|---|"]
     lines += [
-        f"| {p.unit} | {p.dollars * MILLION:.4g} | {p.source} | {p.since} |"
+        f"| {p.unit} | {p.dollars * MILLION:.4g} | {p.source} | {p.as_of} |"
         for p in PRICES.values()
     ]
     return "\n".join(lines)
