@@ -4,9 +4,9 @@ import os
 
 from tests.support.environment import ENVIRONMENT
 
-for name, value in {
+# Over whatever the caller has: make exports its own PROVIDER_BASE_URL.
+os.environ |= {
     **ENVIRONMENT,
     "AWS_DEFAULT_REGION": "us-east-1",
     "POWERTOOLS_METRICS_NAMESPACE": "smsgold-relay",
-}.items():
-    os.environ.setdefault(name, value)
+}
