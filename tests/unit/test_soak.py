@@ -24,6 +24,10 @@ def test_what_stays_flat_is_no_growth() -> None:
     assert growth(samples()) == []
 
 
+def test_warming_up_is_no_growth() -> None:
+    assert growth(samples(sockets=lambda i: min(10 + 5 * i, 50))) == []
+
+
 def test_more_processes_are_no_growth() -> None:
     assert growth(samples(number=lambda i: 1 + i // 10)) == []
 
