@@ -11,6 +11,7 @@ from moto import mock_aws
 
 from ops import dead_letters, secret
 from ops.dead_letters import NO_REASON
+from ops.remove import remove
 from ops.stack import OperatorError, Stack
 
 REGION = "us-east-1"
@@ -201,6 +202,28 @@ def test_which_redrive_is_sqss_own(
     assert bool(started) is task
     moved = bodies(sqs, stack.outputs["MessagesQueueUrl"])
     assert len(moved) == (0 if task else 13)
+
+
+def test_nothing_is_removed_unless_its_name_is_typed(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    formation = boto3.client("cloudformation", region_name=REGION)
+    monkeypatch.setattr(Stack, "client", lambda _self, _service: formation)
+    described = {
+        "StackName": "a-stack",
+        "CreationTime": 0,
+        "StackStatus": "CREATE_COMPLETE",
+    }
+    with Stubber(formation) as stub:
+        stub.add_response("describe_stacks", {"Stacks": [described]})
+        with pytest.raises(OperatorError, match="Nothing was deleted"):
+            remove(stack, lambda _: "another", lambda _: None)
+
+        protected = {**described, "EnableTerminationProtection": True}
+        stub.add_response("describe_stacks", {"Stacks": [protected]})
+        with pytest.raises(OperatorError, match="is protected"):
+            remove(stack, lambda _: "a-stack", lambda _: None)
+        stub.assert_no_pending_responses()
 
 
 def test_the_secret_is_stored_and_not_shown(stack: Stack) -> None:
