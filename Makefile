@@ -148,8 +148,8 @@ format: $(INSTALLED) ## format the code and mend what can be mended
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-fuzz: $(INSTALLED) ## test the API against its contract, with many more examples than `make test`
-	@FUZZ_EXAMPLES=100 AT_ONCE=100 $(BIN)/pytest tests/e2e/test_api.py $(ARGS)
+fuzz: $(INSTALLED) ## test the deployed API against its contract, by key and by IAM; takes minutes
+	@FUZZ_EXAMPLES=20 $(BIN)/pytest tests/e2e/test_api.py $(ARGS)
 
 openapi: $(INSTALLED) ## write docs/openapi.json anew from the code
 	@PYTHONPATH=layers/relay $(BIN)/python -m local.contract
