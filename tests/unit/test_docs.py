@@ -12,7 +12,7 @@ from smsgold import __version__
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob(".github/**/*.md")})
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
+LINK = re.compile(r"\[[^\]]*\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
 # A path in backticks that starts with one of the project's own folders.
 FOLDERS = "benchmarks|docs|events|functions|layers|local|ops|requirements|tests|\\.github"
 FILE = re.compile(rf"`((?:{FOLDERS})/[\w./-]+)`")
