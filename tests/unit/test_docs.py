@@ -92,7 +92,7 @@ def test_the_tree_in_contributing_names_what_is_there() -> None:
     parents: dict[int, Path] = {0: ROOT}
     for line in tree.splitlines():
         level = (len(line) - len(line.lstrip())) // 2
-        for name in re.findall(r"(?:[\w./<>-]+(?:/|\.\w+)(?= |$))", line.split("   ")[0].strip()):
+        for name in re.findall(r"(?:[\w./<>-]+(?:/|\.\w+)(?= |$))", line.strip().split("   ")[0]):
             path = parents[level] / name
             assert list(path.parent.parent.glob("*/app.py")) if "<" in name else path.exists(), path
             parents[level + 1] = path
