@@ -272,7 +272,6 @@ class Stack:
             "deadLetterQueueUrl": output["DeadLetterQueueUrl"],
             "tableName": output["TableName"],
             "credentialsSecret": output["ProviderCredentialsArn"],
-            "hookSecrets": output["HookSecretsArn"],
             "notifierFunction": output["NotifierFunctionName"],
             "senderFunction": output["SenderFunctionName"],
             "awsEndpoint": self._endpoint,

@@ -105,13 +105,15 @@ async def _events(request: web.Request) -> web.StreamResponse:
     seq = int(last) if last.isdecimal() else 0
     while True:
         changed = ledger.changed  # taken first, so that nothing slips in between
-        if era != ledger.era:
+        if anew := era != ledger.era:
             era, seq = ledger.era, 0
             await response.write(b"event: reset\ndata: {}\n\n")
         if fresh := ledger.since(seq)[-PAGE_BACKLOG:]:
             seq = fresh[-1].seq
             data = json.dumps(shown(fresh, PAGE_FIELDS))
             await response.write(f"id: {era}:{seq}\ndata: {data}\n\n".encode())
+        if anew:  # what follows is news
+            await response.write(b"event: caught-up\ndata: {}\n\n")
         try:
             async with asyncio.timeout(15):
                 await changed.wait()

@@ -11,9 +11,11 @@ import requests
 import stripe
 from standardwebhooks import Webhook
 
+from local.stack import STACK_NAME
 from tests.e2e.conftest import ALARM_RECIPIENT, Deployment
 from tests.support.poll import until
 from tests.support.sandbox import Sandbox
+from tests.support.verifier import OnQueue, Reader
 from tests.support.webhooks import SECRETS, changed, payload, signed
 
 FILES = {
@@ -51,8 +53,12 @@ def secrets(deployment: Deployment) -> Iterator[None]:
 
 
 def put_secrets(deployment: Deployment, secrets: dict[str, Any]) -> None:
+    [stack] = deployment.aws("cloudformation", "describe-stacks", "--stack-name", STACK_NAME)[
+        "Stacks"
+    ]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
     deployment.aws(
-        *("secretsmanager", "put-secret-value", "--secret-id", deployment.facts["hookSecrets"]),
+        *("secretsmanager", "put-secret-value", "--secret-id", outputs["HookSecretsArn"]),
         *("--secret-string", json.dumps(secrets)),
     )
 
@@ -156,17 +162,11 @@ def test_what_makes_no_message_is_a_dead_letter(deployment: Deployment) -> None:
     answer = send(deployment, "plain", body, signed("plain", body, time.time()))
     assert (answer.status_code, answer.json()["status"]) == (202, "failed")
 
-    def letter() -> dict[str, Any] | None:
-        found = deployment.aws(
-            *("sqs", "receive-message", "--queue-url", deployment.facts["deadLetterQueueUrl"]),
-            *("--max-number-of-messages", "10", "--visibility-timeout", "0"),
-            *("--message-attribute-names", "All"),
-        )
-        messages = (found or {}).get("Messages", [])
-        return next((m for m in messages if "no text" in m["Body"]), None)
+    def letter() -> OnQueue | None:
+        letters = Reader(deployment.facts).queue(deployment.facts["deadLetterQueueUrl"])
+        return next((found for found in letters if "no text" in found.body), None)
 
-    attributes = until(letter, "dead letter")["MessageAttributes"]
-    assert attributes["reason"]["StringValue"] == "hook_template"
+    assert until(letter, "dead letter").attributes["reason"] == "hook_template"
 
 
 ALARM: dict[str, Any] = json.loads(payload("notifier_alarm.json"))["alarm"]

@@ -181,7 +181,9 @@ def test_unanswered_handshake_is_not_sent() -> None:
 def test_reset_handshake_is_not_sent() -> None:
     with Server(talk=reset) as server:
         verdict = send(f"https://127.0.0.1:{server.port}")
-    assert (verdict.outcome, verdict.reason) == (Outcome.NOT_SENT, "connection_lost")
+    assert verdict.outcome is Outcome.NOT_SENT
+    # Which one depends on whether the reset arrives while connecting or in the handshake.
+    assert verdict.reason in {"connect_failed", "connection_lost"}
 
 
 def test_plain_http_behind_https_is_not_sent() -> None:

@@ -249,7 +249,7 @@ EVENTS = st.fixed_dictionaries(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(name=st.sampled_from(sorted(SHIPPED)), event=EVENTS)
 def test_any_garbage_is_401(door: Door, name: str, event: dict[str, Any]) -> None:
     answer = door.receiver.receive(name, event)
