@@ -80,7 +80,10 @@ def routes(schedules: Schedules) -> Router:
         operation_id="listSchedules",
         summary="List the schedules",
         tags=["schedules"],
-        responses={200: answer("A page of them.", SchedulePage)},
+        responses={
+            200: answer("A page of them.", SchedulePage),
+            400: answer("`nextToken` is not one that a page gave."),
+        },
     )
     def list_(token: Token = None) -> Response[Any]:
         found, next_token = schedules.list(token)
