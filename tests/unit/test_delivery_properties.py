@@ -291,6 +291,7 @@ class Promises(RuleBasedStateMachine):
             if crash_after is None:
                 self.relay.run()
             else:
+                self.crashes += 1
                 self.relay.run_and_crash(crash_after)
             self.relay.courier = stalled
             for id_, record in owned.items():

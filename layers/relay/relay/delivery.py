@@ -13,7 +13,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from relay.broadcasts import Progress, Status, hold_for, tally
@@ -173,6 +173,17 @@ class _Letter:
     message: QueuedMessage
     record: Record
     verdict: Verdict | None = None
+
+
+@dataclass(slots=True)
+class _Running:
+    """What a run has under way: exchanges, and outcomes that the table has not taken yet."""
+
+    exchanges: set[Future[_Sent | _Unsent]] = field(default_factory=set)
+    unwritten: list[_Settling] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.exchanges or self.unwritten)
 
 
 class Courier:
@@ -411,7 +422,7 @@ class Courier:
         latest = min(start_by, self._last_start(ends_at))
         give_way = all(delivery.message.broadcast for delivery in batch)
         horizon = BROADCAST_HORIZON if give_way else HORIZON
-        running: set[Future[_Sent | _Unsent]] = set()
+        running = _Running()
         while sends:
             allowed = self._breaker.room()
             ready = sends if allowed is None else sends[:allowed]
@@ -435,7 +446,7 @@ class Courier:
                 results |= self._collect_until(times[0] - CLAIM_AHEAD, running, ends_at)
                 jobs, lost = self._claim(batch, group, times, slots.grace, ends_at)
                 results |= lost
-                running |= {
+                running.exchanges |= {
                     self._executor.submit(self._guarded_exchange, job, ends_at) for job in jobs
                 }
             again_at = slots.next - horizon
@@ -448,7 +459,7 @@ class Courier:
             sends, held = self._look_again(batch, left)
             results |= held
         while running:
-            results |= self._collect(running, None, ends_at)
+            results |= self._collect(running, ends_at)
         return results
 
     def _look_again(
@@ -568,23 +579,33 @@ class Courier:
         except StoreUnavailableError as error:
             log.warning("pace not recorded", extra={"reason": str(error)})
 
-    def _collect_until(
-        self, at: float, running: set[Future[_Sent | _Unsent]], ends_at: float
-    ) -> Mapping[int, Result]:
+    def _collect_until(self, at: float, running: _Running, ends_at: float) -> Mapping[int, Result]:
         """Wait until a moment, and settle meanwhile what ends before it."""
         results: dict[int, Result] = {}
         while running and self._clock() < at:
-            results |= self._collect(running, at - self._clock(), ends_at)
+            results |= self._collect(running, ends_at, at - self._clock())
         self._pause_until(at)
         return results
 
     def _collect(
-        self, running: set[Future[_Sent | _Unsent]], timeout: float | None, ends_at: float
+        self, running: _Running, ends_at: float, timeout: float = math.inf
     ) -> Mapping[int, Result]:
-        """Settle the exchanges that have ended, all in one call; wait for one if none has."""
-        ended, _ = wait(running, timeout=timeout, return_when=FIRST_COMPLETED)
-        running -= ended
-        return self._settle([self._outcome(future.result()) for future in ended], ends_at)
+        """Settle the exchanges that have ended, all in one call; wait for one if none has.
+
+        What the table did not take goes along with the next ones, so that it holds up no other.
+        """
+        if running.unwritten:
+            timeout = min(timeout, SETTLE_SECONDS / 6)
+        if running.exchanges:
+            patience = None if timeout == math.inf else timeout
+            ended, _ = wait(running.exchanges, patience, return_when=FIRST_COMPLETED)
+        else:
+            ended = set()
+            self._sleep(max(0.0, timeout))
+        running.exchanges -= ended
+        outcomes = [self._outcome(future.result()) for future in ended]
+        results, running.unwritten = self._settle([*running.unwritten, *outcomes], ends_at)
+        return results
 
     def _outcome(self, outcome: _Sent | _Unsent) -> _Settling:
         match outcome:
@@ -607,40 +628,37 @@ class Courier:
                     later = Later(settlement.retry_in, verdict.reason, after, verdict)
                 return _Settling(job, settlement.change, later, verdict)
 
-    def _settle(self, left: Sequence[_Settling], ends_at: float) -> Mapping[int, Result]:
-        """Record what came of each claim, and bury the dead."""
+    def _settle(
+        self, outcomes: Sequence[_Settling], ends_at: float
+    ) -> tuple[Mapping[int, Result], list[_Settling]]:
+        """Record what came of each claim, and bury the dead; return also what to record again."""
         results: dict[int, Result] = {}
         letters: list[_Letter] = []
-        while left:
-            unwritten: list[_Settling] = []
-            answers = self._store.apply([s.change for s in left])
-            for s, written in zip(left, answers, strict=True):
-                i = s.job.index
-                match written:
-                    case Applied(record) if record:
-                        self._count(s.job.message, s.change)
-                        if s.later:
-                            results[i] = s.later
-                        else:
-                            letters.append(_Letter(i, s.job.message, record, s.verdict))
-                    case Conflict(record):
-                        log.warning("claim lost", extra={"message_id": s.job.record.id})
-                        results[i] = Later(SOON, "claim_lost", record, s.verdict)
-                    case _:
-                        unwritten.append(s)
-            left = unwritten
-            if not left:
-                break
-            # What is known now counts as unknown once this run has ended: it tries to its end.
-            if self._clock() + SETTLE_SECONDS / 2 > ends_at:
-                ids = [s.job.record.id for s in left]
-                log.error("outcomes not recorded", extra={"message_ids": ids})
-                break
-            self._sleep(SETTLE_SECONDS / 6)
-        for s in left:
-            wait_for_lease = s.job.record.lease - self._clock() + 1.0
-            results[s.job.index] = Later(wait_for_lease, "table_unavailable", s.job.record)
-        return {**results, **self._bury(letters)}
+        unwritten: list[_Settling] = []
+        answers = self._store.apply([s.change for s in outcomes])
+        for s, written in zip(outcomes, answers, strict=True):
+            i = s.job.index
+            match written:
+                case Applied(record) if record:
+                    self._count(s.job.message, s.change)
+                    if s.later:
+                        results[i] = s.later
+                    else:
+                        letters.append(_Letter(i, s.job.message, record, s.verdict))
+                case Conflict(record):
+                    log.warning("claim lost", extra={"message_id": s.job.record.id})
+                    results[i] = Later(SOON, "claim_lost", record, s.verdict)
+                case _:
+                    unwritten.append(s)
+        # What is known now counts as unknown once this run has ended: it tries to its end.
+        if unwritten and self._clock() + SETTLE_SECONDS / 2 > ends_at:
+            ids = [s.job.record.id for s in unwritten]
+            log.error("outcomes not recorded", extra={"message_ids": ids})
+            for s in unwritten:
+                wait_for_lease = s.job.record.lease - self._clock() + 1.0
+                results[s.job.index] = Later(wait_for_lease, "table_unavailable", s.job.record)
+            unwritten = []
+        return {**results, **self._bury(letters)}, unwritten
 
     def _pause_until(self, at: float) -> None:
         if (seconds := at - self._clock()) > 0:
