@@ -179,8 +179,8 @@ MUTANTS = [
     Mutant(
         "a known outcome is dropped when the table refuses it",
         DELIVERY,
-        "if self._clock() + SETTLE_SECONDS / 2 > ends_at:",
-        "if ends_at:",
+        "if unwritten and self._clock() + SETTLE_SECONDS / 2 > ends_at:",
+        "if unwritten:",
         SCENES,
     ),
     Mutant(

@@ -1,10 +1,14 @@
 """Deliveries in a small world, scene by scene; the property test plays them at random."""
 
+from collections.abc import Sequence
+
 import pytest
 
+from relay.delivery import GROUP
 from relay.message import OnUnknown, QueuedMessage, parse
 from relay.pacing import Slots
-from relay.states import Rules, State
+from relay.states import Change, Rules, State
+from relay.store import Unwritten, Written
 from tests.support.world import Relay
 
 RULES = Rules(retry_window=3600.0)
@@ -83,6 +87,28 @@ def test_an_outcome_that_the_table_never_takes_is_unknown(relay: Relay) -> None:
     assert state(relay) is State.UNKNOWN
     assert relay.provider.ledger["m-1"] == 1
     assert relay.queues.dead[0].reason == "abandoned"
+
+
+def test_an_outcome_that_the_table_refuses_holds_up_no_other(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(GROUP + 1):
+        put(relay, f"m-{i}")
+    apply = relay.store.apply
+
+    def all_but_the_first(changes: Sequence[Change]) -> list[Written]:
+        refused = [
+            c.after is not None and c.after.id == "m-0" and c.after.state is State.SENT
+            for c in changes
+        ]
+        taken = iter(apply([c for c, no in zip(changes, refused, strict=True) if not no]))
+        return [Unwritten("hot") if no else next(taken) for no in refused]
+
+    monkeypatch.setattr(relay.store, "apply", all_but_the_first)
+    relay.run(GROUP + 1)
+
+    assert state(relay, "m-0") is State.SENDING
+    assert {state(relay, f"m-{i}") for i in range(1, GROUP + 1)} == {State.SENT}
 
 
 def test_no_post_starts_that_the_run_could_not_finish(
