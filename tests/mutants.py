@@ -163,6 +163,7 @@ MUTANTS = [
         DELIVERY,
         "            and self._slot_for_one_more(ends_at)\n",
         "",
+        SCENES,
     ),
     Mutant(
         "a missed slot is used all the same",

@@ -6,7 +6,7 @@ import pytest
 
 from relay.delivery import GROUP
 from relay.message import OnUnknown, QueuedMessage, parse
-from relay.pacing import Slots
+from relay.pacing import HORIZON, Slots
 from relay.states import Change, Rules, State
 from relay.store import Unwritten, Written
 from tests.support.world import Relay
@@ -240,3 +240,25 @@ def test_a_late_worker_writes_over_nobody(relay: Relay) -> None:
     assert (record.state, record.attempt) == (State.SENDING, "a2")
     relay.settle_down()
     assert relay.provider.ledger["m-1"] <= 1 + relay.store.records["m-1"].ambiguous
+
+
+def test_a_second_post_after_refused_credentials_takes_a_slot_of_its_own(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(relay)
+    relay.run()  # the first password is known, and good
+    put(relay, "m-2")
+    relay.world.now += 60.0
+    relay.provider.password = relay.secret = "another password"
+    taken: list[int] = []
+    reserve = relay.pacer.reserve
+
+    def counted(count: int, *, within: float = HORIZON) -> Slots:
+        taken.append(count)
+        return reserve(count, within=within)
+
+    monkeypatch.setattr(relay.pacer, "reserve", counted)
+    relay.run()
+
+    assert state(relay, "m-2") is State.SENT
+    assert taken == [1, 1], "two POSTs, two slots"
