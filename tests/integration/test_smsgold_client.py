@@ -119,6 +119,20 @@ def test_a_long_message_arrives_whole() -> None:
     assert json.loads(server.requests[0].partition(b"\r\n\r\n")[2])["text"] == "я" * 50_000
 
 
+def test_headers_and_body_leave_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bytes] = []
+    sendall = socket.socket.sendall
+
+    def watched(sock: socket.socket, data: bytes) -> None:
+        written.append(data)
+        sendall(sock, data)
+
+    monkeypatch.setattr(socket.socket, "sendall", watched)
+    with Server(answer(http("200 OK", b"{}"))) as server:
+        send(server.url)
+    assert len([data for data in written if b"HTTP/1.1 200" not in data]) == 1
+
+
 def test_lists_are_asked_for_with_the_credentials_in_the_query() -> None:
     with Server(answer(http("200 OK", b'{"items": [{"id": 5, "name": "Anna"}]}'))) as server:
         client = Client(f"{server.url}/v1/telegram/bot/")
@@ -207,6 +221,20 @@ def test_certificate_for_another_name_is_not_sent(
         verdict = send(f"https://127.0.0.1:{server.port}", pool=trusting)
     assert (verdict.outcome, verdict.reason) == (Outcome.NOT_SENT, "tls")
     assert server.requests == []
+
+
+def test_time_that_ends_before_the_first_byte_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Server(answer(http("200 OK", b"{}"))) as server:
+        client = Client(server.url)
+        assert client.send(CREDENTIALS, MESSAGE).outcome is Outcome.ACCEPTED
+
+        def nothing_left(ends: float) -> float:
+            raise TimeoutError(ends)
+
+        monkeypatch.setattr(transport, "_left", nothing_left)
+        verdict = client.send(CREDENTIALS, MESSAGE)
+    assert (verdict.outcome, verdict.reason) == (Outcome.NOT_SENT, "connect_timeout")
+    assert len(server.requests) == 1
 
 
 # ----------------------------------------------------------------------------- after sending

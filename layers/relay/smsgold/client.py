@@ -78,7 +78,8 @@ class Client:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._base_url = checked_base_url(base_url)
-        self._http = http or pool_manager(connections)
+        self._pool = (http or pool_manager(connections)).connection_from_url(self._base_url)
+        self._path = urlsplit(self._base_url).path
         self._deadline = deadline
         self._clock = clock
         self._headers = {
@@ -104,9 +105,9 @@ class Client:
     def send(self, credentials: Credentials, message: OutgoingMessage) -> Verdict:
         """Make one POST, at most, and tell what came of it, whatever the provider or network do."""
         result = exchange(
-            self._http,
+            self._pool,
             "POST",
-            f"{self._base_url}/sendMessage/",
+            f"{self._path}/sendMessage/",
             headers={**self._headers, "Content-Type": "application/json"},
             body=message.body(credentials),
             deadline=self._deadline,
@@ -119,9 +120,9 @@ class Client:
     ) -> Response | TransportError:
         query = {"user": credentials.user, "pass": credentials.password, **parameters}
         return exchange(
-            self._http,
+            self._pool,
             "GET",
-            f"{self._base_url}{path}?{urlencode(query, quote_via=quote, safe='')}",
+            f"{self._path}{path}?{urlencode(query, quote_via=quote, safe='')}",
             headers=self._headers,
             deadline=self._deadline,
             max_body=MAX_LIST,
