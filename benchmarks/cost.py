@@ -7,11 +7,9 @@ and the queue (`measures.doors`). Every price is AWS's list price in us-east-1, 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from benchmarks.measures import Door
+from benchmarks.measures import MEGABYTES, Door
 
 MILLION = 1_000_000
-MEMORY_GB = 0.5
-"""The functions' MemorySize in template.yaml."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +95,12 @@ def bill(door: Door) -> Bill:
 
 
 def _function(invocations: float, milliseconds: float) -> float:
-    seconds = milliseconds / 1000
-    duration = seconds * MEMORY_GB * PRICES["gigabyte second"].dollars
-    return invocations * PRICES["invocation"].dollars + duration
+    return invocations * PRICES["invocation"].dollars + duration(milliseconds, MEGABYTES)
+
+
+def duration(milliseconds: float, megabytes: int) -> float:
+    """Return the dollars for so much billed time."""
+    return milliseconds / 1000 * megabytes / 1024 * PRICES["gigabyte second"].dollars
 
 
 def table(bills: list[Bill]) -> str:

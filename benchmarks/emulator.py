@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,8 @@ from typing import Self
 import psutil
 import samcli.local.rapid
 import urllib3
+
+from benchmarks.throttle import throttled
 
 ARCHITECTURE = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}[platform.machine()]
 RIE = Path(samcli.local.rapid.__path__[0]) / f"aws-lambda-rie-{ARCHITECTURE}"
@@ -126,6 +129,10 @@ class Function:
 
     def _post(self, event: bytes) -> urllib3.BaseHTTPResponse:
         return self._http.request("POST", f"http://127.0.0.1:{self._port}{INVOCATION}", body=event)
+
+    def throttled(self, share: float) -> AbstractContextManager[None]:
+        """Give the started runtime this share of a processor only, until the block ends."""
+        return throttled(self._runtime().pid, share)
 
     def log(self) -> str:
         """Return everything the emulator and the function have printed."""

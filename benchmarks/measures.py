@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,13 @@ HERE = Path(__file__).parent
 COLD_STARTS = 9
 LATENCY = 0.1
 """The provider's, in seconds."""
-IN_FLIGHT = (4, 10, 17, 25, 34, 50, 100)
+IN_FLIGHT = (34, 4, 10, 17, 25, 50, 100)
+"""relay.wiring's first."""
 DRAIN_TIMEOUT = 600.0  # seconds
+MEGABYTES = 512
+"""The functions' MemorySize in template.yaml."""
+WHOLE_PROCESSOR = 1769
+"""Megabytes with which a function gets a whole processor; less get their share."""
 NOT_WARM = 2
 """Invocations of a fresh environment that are not counted as warm."""
 
@@ -111,8 +116,11 @@ def _imports(artifact: Artifact, code: Path, layer: Path) -> dict[str, float]:
     return groups
 
 
-def batches(artifact: Artifact) -> dict[int, list[tuple[float, float]]]:
-    """Return seconds and CPU seconds of a batch of sends by the number in flight."""
+def batches(artifact: Artifact) -> dict[str, list[tuple[float, float]]]:
+    """Return seconds and CPU seconds of a batch of sends, in rounds.
+
+    By the number in flight, and at relay.wiring's number by what the client stands on.
+    """
     with stub(provider=LATENCY) as running:
         done = subprocess.run(
             [
@@ -124,7 +132,7 @@ def batches(artifact: Artifact) -> dict[int, list[tuple[float, float]]]:
             check=True,
             text=True,
         )
-    return {int(number): rounds for number, rounds in json.loads(done.stdout).items()}
+    return dict(json.loads(done.stdout))
 
 
 def bound(number: int) -> float:
@@ -146,7 +154,7 @@ def sending(artifact: Artifact, size: int, rounds: int) -> Sending:
     found: dict[str, list[float]] = {}
     with (
         stub(provider=LATENCY) as running,
-        _sender(artifact, running, rate="0") as ours,
+        _function(artifact, running, "sender", rate="0") as ours,
         Function(
             artifact.python,
             HERE / "reference",
@@ -181,7 +189,10 @@ def cpu(artifact: Artifact, environments: int = 3, batches_each: int = 6) -> Cpu
     """Measure the CPU of the sender's batches, everything included, paced at 100 a second."""
     first, warm = [], []
     for _ in range(environments):
-        with stub(provider=LATENCY) as running, _sender(artifact, running, rate="100") as function:
+        with (
+            stub(provider=LATENCY) as running,
+            _function(artifact, running, "sender", rate="100") as function,
+        ):
             function.start()
             took = [function.invoke(_batch(100)).cpu_milliseconds for _ in range(batches_each)]
         first.append(took[0])
@@ -194,7 +205,7 @@ def memory(artifact: Artifact, messages: int = 10_000, size: int = 100) -> dict[
     found = {}
     with (
         stub(provider=0.005, aws=0.0) as running,
-        _sender(artifact, running, rate="0") as function,
+        _function(artifact, running, "sender", rate="0") as function,
     ):
         function.start()
         for sent in range(size, messages + 1, size):
@@ -202,6 +213,45 @@ def memory(artifact: Artifact, messages: int = 10_000, size: int = 100) -> dict[
             if sent in {1000, messages}:
                 found[sent] = function.peak_megabytes()
     return found
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Billed milliseconds with the share of the processor that a memory size brings."""
+
+    megabytes: int
+    took: dict[str, Spread]
+    """By what was invoked: `api`, and batches of the sender by their size."""
+
+
+def memory_sizes(
+    artifact: Artifact, sizes: Sequence[int] = (256, 512, 1024, 1769), rounds: int = 7
+) -> list[Memory]:
+    """Measure warm functions at each memory size's share of a processor, in turns."""
+    found: dict[int, dict[str, list[float]]] = {size: defaultdict(list) for size in sizes}
+    with (
+        stub(provider=0.2) as running,
+        _function(artifact, running, "api", rate="100") as api,
+        _function(artifact, running, "sender", rate="0") as sender,
+    ):
+        asked: dict[str, tuple[Function, Callable[[], bytes]]] = {
+            "api": (api, lambda: events.http("/messages", events.envelope())),
+            "10": (sender, lambda: _batch(10)),
+            "100": (sender, lambda: _batch(100)),
+        }
+        for function, event in asked.values():
+            for _ in range(NOT_WARM):
+                function.invoke(event())
+        for _ in range(rounds):
+            for size in sizes:
+                for name, (function, event) in asked.items():
+                    with function.throttled(size / WHOLE_PROCESSOR):
+                        function.invoke(event())
+                    found[size][name].append(function.billed_milliseconds()[-1])
+    return [
+        Memory(size, {name: Spread.of(took) for name, took in by_name.items()})
+        for size, by_name in found.items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -215,8 +265,8 @@ class Door:
 def doors(artifact: Artifact, batch: int, rounds: int = 5) -> list[Door]:
     """Count what a message asks of the table, the queue and the functions, by each door.
 
-    `batch` messages reach the sender together. Billed time is that of warm functions, with the
-    provider at 200 ms and pacing at work.
+    `batch` messages reach the sender together. Billed time is that of warm functions with their
+    share of a processor, with the provider at 200 ms and pacing at work.
     """
     one_by_one = [events.http("/messages", events.envelope()) for _ in range(rounds * batch)]
     all_requests = {
@@ -227,13 +277,8 @@ def doors(artifact: Artifact, batch: int, rounds: int = 5) -> list[Door]:
     found = []
     with (
         stub(provider=0.2) as running,
-        Function(
-            artifact.python,
-            artifact.functions / "api",
-            layer=artifact.layer,
-            environment=running.environment,
-        ) as api,
-        _sender(artifact, running, rate="100") as sender,
+        _function(artifact, running, "api", rate="100") as api,
+        _function(artifact, running, "sender", rate="100") as sender,
     ):
         for function, event in (
             (api, one_by_one[0]),
@@ -247,12 +292,14 @@ def doors(artifact: Artifact, batch: int, rounds: int = 5) -> list[Door]:
             totals: Counter[str] = Counter()
             totals["log bytes"] = -api.logged_bytes() - sender.logged_bytes()
             for request in requests:
-                api.invoke(request)
+                with api.throttled(MEGABYTES / WHOLE_PROCESSOR):
+                    api.invoke(request)
                 totals["api requests"] += 1
                 totals["api milliseconds"] += math.ceil(api.billed_milliseconds()[-1])
             bodies = running.bodies() or [events.envelope() for _ in range(rounds * batch)]
             for start in range(0, len(bodies), batch):
-                sender.invoke(events.sqs(bodies[start : start + batch]))
+                with sender.throttled(MEGABYTES / WHOLE_PROCESSOR):
+                    sender.invoke(events.sqs(bodies[start : start + batch]))
                 totals["sender invocations"] += 1
                 totals["sender milliseconds"] += math.ceil(sender.billed_milliseconds()[-1])
             totals["log bytes"] += api.logged_bytes() + sender.logged_bytes()
@@ -313,10 +360,10 @@ def _drained(facts: Mapping[str, str], running: Stub, size: int) -> float:
     return time.perf_counter() - began
 
 
-def _sender(artifact: Artifact, running: Stub, *, rate: str) -> Function:
+def _function(artifact: Artifact, running: Stub, name: str, *, rate: str) -> Function:
     return Function(
         artifact.python,
-        artifact.functions / "sender",
+        artifact.functions / name,
         layer=artifact.layer,
         environment={**running.environment, "MESSAGES_PER_SECOND": rate},
     )
