@@ -89,7 +89,7 @@ down: $(INSTALLED) ## stop it
 # More for `make hook`: HEADERS='X-GitHub-Event: push'
 HEADERS ?=
 .PHONY: hook
-hook: $(INSTALLED) ## show what a webhook would send: make hook NAME=github PAYLOAD=file.json
+hook: $(INSTALLED) ## show what a webhook would send: make hook NAME=… PAYLOAD=file.json [HEADERS='Name: value; …']
 	@$(BIN)/python -m local.hook $(NAME) $(PAYLOAD) --headers '$(HEADERS)'
 
 broadcast: $(INSTALLED) ## send to all of a sandbox bot's subscribers: make broadcast TEXT='…' MORE=500

@@ -42,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     match hooks.render(options.name, configured[options.name], request):
         case Ignored():
             print("Ignored: none of the hook's messages is for this payload.")
+            if not options.headers:
+                print("No headers were given; GitHub, say, names its event in one: see make help.")
         case Unrenderable(reason, detail):
             print(f"A dead letter, {reason}: {detail}", file=sys.stderr)
             return 1

@@ -115,8 +115,8 @@ class Stack:
     def up(self) -> dict[str, str]:
         """Start, build and deploy; return what stack.json holds. Nothing is left if this fails."""
         try:
-            with self._step("Stopping the stack that runs here"):
-                down(self.home)
+            if down(self.home):
+                self._say("Stopped the stack that ran here.")
             self._check_ports()
             self._prepare_home()
             self._start_servers()

@@ -201,6 +201,9 @@ def redrive(
     if not apply:
         with looking(sqs, dead, 10_000) as letters:
             matching = [x for x in letters if reason in (None, x.reason)]
+        if not matching:
+            say(f"There are no dead letters{f' with the reason {reason}' if reason else ''}.")
+            return
         count = min(len(matching), most or len(matching))
         say(f"{count} dead letters would be tried again.\n{report(group(matching), time.time())}")
         say("\nNothing was moved. To do it: the same command with APPLY=1")

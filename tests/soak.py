@@ -123,6 +123,7 @@ def run(stack: Stack, facts: dict[str, str], minutes: float) -> int:
             if now >= next_sample:
                 samples += sample(mark, now - began)
                 next_sample = now + SAMPLE_SECONDS
+                print(f"\r{number} messages, {(now - began) / 60:.1f} minutes", end="", flush=True)
             time.sleep(max(0.0, began + number / RATE - time.monotonic()))
     sent_for = time.monotonic() - began
     reader = Reader(facts, stack.home)

@@ -324,6 +324,8 @@ def main(arguments: Sequence[str]) -> int:
     for violation in found:
         print(f"VIOLATION: {violation}")
     print(f"{len(found)} violations")
+    if seen.waiting:
+        print("What waits on the queue may be looked at again within two minutes: verify then.")
     return 1 if found else 0
 
 
