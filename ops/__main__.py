@@ -58,6 +58,12 @@ def main() -> int:
     except (OperatorError, ClientError, BotoCoreError) as error:
         print(error, file=sys.stderr)
         return 1
+    except EOFError:
+        print("\nNothing was done: there is nobody to answer.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 130
     return 0
 
 

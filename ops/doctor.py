@@ -137,7 +137,7 @@ def _provider(facts: Facts) -> Iterator[Finding]:
 
 def _queues(facts: Facts) -> Iterator[Finding]:
     for source in facts.sources:
-        name, queue = source.queue, facts.queues[source.queue]
+        name = source.queue
         if not source.enabled:
             yield Finding(
                 Level.BAD,
@@ -150,6 +150,8 @@ def _queues(facts: Facts) -> Iterator[Finding]:
                 f"{name}: one failure brings back the whole batch",
                 "Deploy again: the event source has lost ReportBatchItemFailures.",
             )
+        if not (queue := facts.queues.get(name)):
+            continue  # not readable, which is told once for all of them
         if queue.visibility < source.timeout:
             yield Finding(
                 Level.BAD,

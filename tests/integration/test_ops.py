@@ -1,15 +1,18 @@
 """The operator's commands, against SQS and Secrets Manager in memory."""
 
+import io
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from moto import mock_aws
 
 from ops import dead_letters, secret
+from ops.__main__ import main
 from ops.dead_letters import NO_REASON
 from ops.remove import remove
 from ops.stack import OperatorError, Stack
@@ -131,6 +134,14 @@ def test_what_fails_again_meanwhile_is_not_moved_again(stack: Stack, sqs: Any) -
     assert len(bodies(sqs, dead)) == 13
 
 
+def test_a_redrive_of_nothing_says_so(stack: Stack) -> None:
+    said: list[str] = []
+    dead_letters.redrive(
+        stack, queue="notifier", reason=None, most=None, apply=False, say=said.append
+    )
+    assert said == ["There are no dead letters."]
+
+
 def test_a_number_of_letters_moves_no_more(stack: Stack, sqs: Any) -> None:
     redrive(stack, most=5)
 
@@ -237,6 +248,20 @@ def test_the_secret_is_stored_and_not_shown(stack: Stack) -> None:
     )
     assert json.loads(stored["SecretString"]) == {"user": "12345.6", "pass": password}
     assert password not in "".join(said)
+
+
+def test_a_question_that_nobody_answers_changes_nothing(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["ops", "secret"])
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    monkeypatch.setattr("ops.__main__.find", lambda _: stack)
+    assert main() == 1
+    assert "Nothing was done" in capsys.readouterr().err
+    with pytest.raises(ClientError):
+        stack.client("secretsmanager").get_secret_value(
+            SecretId=stack.outputs["ProviderCredentialsArn"]
+        )
 
 
 def test_a_user_that_cannot_be_one_is_not_stored(stack: Stack) -> None:

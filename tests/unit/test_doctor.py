@@ -63,6 +63,7 @@ def test_the_templates_defaults_are_healthy() -> None:
         (parameter(OnUnknown="resend"), "resend"),
         (replace(HEALTHY, in_alarm=("RedirectsAlarm",)), "RedirectsAlarm is on"),
         (replace(parameter(Stage="prod"), confirmed_mails=0), "nobody is told"),
+        (replace(HEALTHY, queues={}, unread=("the queues (AccessDenied)",)), "not examined: the q"),
         (replace(HEALTHY, unread=("the alarms (AccessDenied)",)), "not examined: the alarms"),
     ],
 )
