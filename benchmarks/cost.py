@@ -25,12 +25,12 @@ class Price:
 _TABLE = "aws.amazon.com/dynamodb/pricing/on-demand"
 
 PRICES: Mapping[str, Price] = {
-    "rest": Price(3.50e-6, "REST API request", "aws.amazon.com/api-gateway/pricing", "2025"),
+    "rest": Price(3.50e-6, "REST API request", "aws.amazon.com/api-gateway/pricing", "2026"),
     "invocation": Price(0.20e-6, "Lambda request", "aws.amazon.com/lambda/pricing", "2026-05"),
     "gigabyte second": Price(
         0.0000133334, "Lambda GB-second, arm64", "aws.amazon.com/lambda/pricing", "2026-05"
     ),
-    "queue": Price(0.40e-6, "SQS request (64 KB)", "aws.amazon.com/sqs/pricing", "2025"),
+    "queue": Price(0.40e-6, "SQS request (64 KB)", "aws.amazon.com/sqs/pricing", "2026-06"),
     "write": Price(
         0.625e-6,
         "DynamoDB write unit (1 KB)",
@@ -43,7 +43,7 @@ PRICES: Mapping[str, Price] = {
         "aws.amazon.com/dynamodb/pricing/on-demand",
         "2025-07",
     ),
-    "log": Price(0.50e-9, "CloudWatch Logs byte", "aws.amazon.com/cloudwatch/pricing", "2025"),
+    "log": Price(0.50e-9, "CloudWatch Logs byte", "aws.amazon.com/cloudwatch/pricing", "2026"),
     "trace": Price(5.00e-6, "X-Ray trace recorded", "aws.amazon.com/xray/pricing", "2025"),
 }
 
