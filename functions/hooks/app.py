@@ -10,7 +10,8 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from relay import hooks, wiring
 from relay.logs import logger
-from relay.receiver import Receiver, Taken
+from relay.problems import ProblemError
+from relay.receiver import Receiver
 
 log = logger("hooks")
 receiver = Receiver(
@@ -26,23 +27,14 @@ receiver = Receiver(
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Answer one webhook: 202 once it is done with, an RFC 9457 problem if it is not taken."""
     del context
-    answer = receiver.receive(event["pathParameters"]["name"], event)
-    body: dict[str, Any]
-    if isinstance(answer, Taken):
-        status, type_ = 202, "application/json"
-        body = {"status": answer.status} | ({"id": answer.id} if answer.id else {})
-    else:
-        status, type_ = int(answer.status), "application/problem+json"
-        body = {
-            "type": f"urn:smsgold-relay:problem:{answer.problem}",
-            "title": answer.status.phrase,
-            "status": status,
-            "detail": answer.detail,
-            "requestId": event["requestContext"]["requestId"],
-        }
+    try:
+        taken = receiver.receive(event["pathParameters"]["name"], event)
+    except ProblemError as problem:
+        return problem.raw(event["requestContext"]["requestId"])
+    body = {"status": taken.status} | ({"id": taken.id} if taken.id else {})
     return {
-        "statusCode": status,
-        "headers": {"Content-Type": type_},
+        "statusCode": 202,
+        "headers": {"Content-Type": "application/json"},
         "body": json.dumps(body),
     }
 

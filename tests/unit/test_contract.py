@@ -7,7 +7,8 @@ import openapi_spec_validator
 import pytest
 
 from local.contract import PATH, made
-from relay.http import problems, requests
+from relay import problems
+from relay.http import requests
 from relay.http.messages import MAX_BATCH
 from relay.message import MAX_BUTTONS, MAX_ID, MAX_TEXT, Message, validate
 

@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, Protocol
 
 from relay.broadcaster import Reused, Started
@@ -13,6 +12,7 @@ from relay.hook_secrets import Secrets
 from relay.hooks import MAX_BODY, Hook, Ignored, Rendered, Request, Unrenderable, render
 from relay.intake import Accepted, Intake, KeyReused, fresh_id, queued, scoped_id
 from relay.message import Message
+from relay.problems import NOT_FOUND, TOO_LARGE, UNAVAILABLE, UNVERIFIED, ProblemError
 from relay.queues import Letter, Queues, QueueUnavailableError
 from relay.signatures import UnverifiedError
 from relay.store import StoreUnavailableError
@@ -50,15 +50,6 @@ class Taken:
     id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The request is not taken: an RFC 9457 problem, and what to change."""
-
-    status: HTTPStatus
-    problem: str
-    detail: str
-
-
 class Receiver:
     """Takes the requests to the configured hooks."""
 
@@ -79,29 +70,27 @@ class Receiver:
         self._queues = queues
         self._clock = clock
 
-    def receive(self, name: str, event: Mapping[str, Any]) -> Taken | Refused:
-        """Take an API Gateway event for the hook of this name, whatever it holds."""
+    def receive(self, name: str, event: Mapping[str, Any]) -> Taken:
+        """Take an API Gateway event for the hook of this name; raise ProblemError if it is not."""
         hook = self._hooks.get(name)
         try:
             secrets = self._secrets.get() if hook else {}
             if hook is None or name not in secrets:
                 if hook:
                     log.warning("hook without a secret", extra={"hook": name})
-                return Refused(HTTPStatus.NOT_FOUND, "not-found", "There is no such hook.")
+                raise ProblemError(NOT_FOUND, "There is no such hook.")
             request = Request.from_event(event)
             if len(request.body) > MAX_BODY:
-                detail = f"Send at most {MAX_BODY} bytes."
-                return Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", detail)
+                raise ProblemError(TOO_LARGE, f"Send at most {MAX_BODY} bytes.")
             self._verify(name, hook, request, secrets)
             return self._take(name, hook, request)
         except UnverifiedError as error:
             log.warning("webhook not verified", extra={"hook": name, "reason": error.reason})
             detail = "The signature is missing, wrong or too old."
-            return Refused(HTTPStatus.UNAUTHORIZED, "unverified", detail)
+            raise ProblemError(UNVERIFIED, detail) from None
         except (CredentialsError, StoreUnavailableError, QueueUnavailableError) as error:
             log.error("webhook not taken", extra={"hook": name, "reason": str(error)})
-            detail = "Not accepted now; send it again."
-            return Refused(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", detail)
+            raise ProblemError(UNAVAILABLE, "Not accepted now; send it again.") from None
 
     def _verify(self, name: str, hook: Hook, request: Request, secrets: Secrets) -> None:
         now = self._clock()

@@ -10,7 +10,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from relay.broadcaster import Broadcaster
 from relay.desk import Desk
 from relay.directory import Directory
-from relay.http import bots, broadcasts, contract, messages, problems, requests, schedules
+from relay.http import bots, broadcasts, contract, errors, messages, requests, schedules
 from relay.message import read_json
 from relay.schedules import Schedules
 
@@ -22,7 +22,7 @@ def api(
 ) -> APIGatewayRestResolver:
     """Return the API over what does the work."""
     app = APIGatewayRestResolver(enable_validation=True, json_body_deserializer=read_json)
-    problems.answer_with_problems(app)
+    errors.answer_with_problems(app)
     app.include_router(messages.routes(desk))
     app.include_router(broadcasts.routes(broadcaster))
     app.include_router(schedules.routes(kept))

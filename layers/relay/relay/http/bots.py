@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, RootModel
 
 from relay.directory import FRESH_SECONDS, Directory, Entries
 from relay.http.contract import answer
-from relay.http.problems import PROVIDER_FAILED, ProblemError
 from relay.message import MAX_ID
+from relay.problems import PROVIDER_FAILED, ProblemError
 
 LONGEST_ANSWER = 5_500_000
 """Bytes; a function's response may have 6 MB, escapes included."""

@@ -10,7 +10,7 @@ from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-from relay.http.problems import CONTENT_TYPE, Problem
+from relay.problems import CONTENT_TYPE, Problem
 from smsgold import __version__
 
 TITLE = "smsgold-relay"

@@ -10,10 +10,10 @@ from aws_lambda_powertools.event_handler.api_gateway import Router
 from aws_lambda_powertools.event_handler.openapi.params import Header, Path
 from pydantic import BaseModel, Field, SkipValidation
 
+from relay import problems
 from relay.desk import Desk, Refused
-from relay.http import problems, requests
+from relay.http import requests
 from relay.http.contract import Body, answer
-from relay.http.problems import Problem, ProblemError
 from relay.intake import Accepted, Answer, InProgress, KeyReused, fresh_id, queued, scoped_id
 from relay.message import (
     ID_PATTERN,
@@ -25,6 +25,7 @@ from relay.message import (
     rfc3339,
     validate,
 )
+from relay.problems import Problem, ProblemError
 from relay.states import TERMINAL, Record, State
 
 MAX_BATCH = 100

@@ -9,10 +9,10 @@ from aws_lambda_powertools.event_handler.api_gateway import Router
 from aws_lambda_powertools.event_handler.openapi.params import Path, Query
 from pydantic import Field
 
-from relay.http import problems
+from relay import problems
 from relay.http.contract import Body, answer
-from relay.http.problems import ProblemError
 from relay.message import InvalidMessageError
+from relay.problems import ProblemError
 from relay.schedules import NAME_PATTERN, Schedule, Schedules, ScheduleTerms
 
 log = logging.getLogger(__name__)
