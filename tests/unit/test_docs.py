@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
@@ -77,6 +78,18 @@ def test_its_commands_are_where_they_are_run(page: Path) -> None:
     assert not re.search(r"^    (?:aws|curl|make|python3?|sam) ", FENCE.sub("", text), re.MULTILINE)
     for language, block in FENCE.findall(text):
         assert language == "sh" or not re.match(r"(?:aws|curl|make|sam) ", block), block
+
+
+@pages
+def test_what_it_says_of_make_is_what_make_knows(page: Path) -> None:
+    makefile = read("Makefile")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    variables = set(re.findall(r"\$\(([A-Z_]+)\)|^([A-Z_]+) \?=", makefile, re.MULTILINE))
+    named = {name for pair in variables for name in pair}
+    for command in re.findall(r"`make ([^`]+)`", page.read_text(encoding="utf-8")):
+        for word in shlex.split(command):
+            name, given, _ = word.partition("=")
+            assert word.startswith("-") or name in (named if given else targets), command
 
 
 def test_every_page_of_docs_is_in_their_index() -> None:
