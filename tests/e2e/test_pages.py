@@ -1,35 +1,12 @@
-"""The sandbox's inbox in a real browser."""
+"""The sandbox's pages in a real browser: the inbox, and the relay's contract."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, expect
 
 from tests.support.provider_calls import BOT, NUMBER, SUBSCRIBER, Caller
 from tests.support.sandbox import Sandbox
-
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox",  # a container's root has no user namespace to build one in
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
-
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM.exists(), reason=f"needs {CHROMIUM}: apt-get install chromium"
-)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -187,3 +164,11 @@ def test_on_a_phone_a_chat_opens_and_closes(browser: Browser, sandbox: Sandbox) 
     page.get_by_role("button", name="Back to the chats").click()
     expect(chat).to_be_visible()
     page.close()
+
+
+def test_the_contract_can_be_read(page: Page, sandbox: Sandbox) -> None:
+    page.goto(f"{sandbox.url}/docs")
+    route = page.locator(".opblock", has=page.locator('[data-path="/bots"]'))
+    route.locator(".opblock-summary-control").click()
+    expect(route.get_by_text("The bots.")).to_be_visible()
+    expect(page.get_by_role("button", name="Try it out")).to_have_count(0)
