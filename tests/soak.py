@@ -2,8 +2,9 @@
 
 It starts a stack of its own and sends through all doors at a steady rate, every eleventh message
 faulty. It watches the memory, sockets and files of the functions' processes, which must not grow,
-and ends with the verifier. MiniStack and the sandbox keep all they ever saw in memory, so that
-theirs grows with the number of messages; of these only sockets and files are judged.
+and ends with the verifier. Of MiniStack and the sandbox only files that are no sockets are judged:
+they keep all they ever saw in memory, and their sockets are the other ends of the functions', whose
+number grows as more of them were once needed at the same time.
 """
 
 import argparse
@@ -88,12 +89,17 @@ def growth(samples: Sequence[Sample]) -> list[str]:
         if kind.endswith("Function") and now > was * MEMORY_GROWTH:
             found.append(f"{kind}: {was:.1f} MB became {now:.1f}")
         for what in ("sockets", "files"):
-            was, now = (
-                median(getattr(s, what) / s.processes for s in part) for part in (first, last)
-            )
+            was, now = (median(_handles(s, what) for s in part) for part in (first, last))
             if now > was + HANDLES_GROWTH:
                 found.append(f"{kind}: {was:.0f} {what} became {now:.0f}")
     return found
+
+
+def _handles(seen: Sample, what: str) -> float:
+    """Return the sockets or the other files of a process, as far as they are its own."""
+    if what == "files":
+        return (seen.files - seen.sockets) / seen.processes
+    return seen.sockets / seen.processes if seen.kind.endswith("Function") else 0.0
 
 
 def orders(first: int, faults: Sequence[str]) -> list[Order]:

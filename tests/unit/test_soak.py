@@ -11,11 +11,11 @@ def samples(
     kind: str = "SenderFunction",
     memory: Callable[[int], float] = lambda _: 80.0,
     sockets: Callable[[int], int] = lambda _: 10,
-    files: Callable[[int], int] = lambda _: 30,
+    others: Callable[[int], int] = lambda _: 20,
     number: Callable[[int], int] = lambda _: 1,
 ) -> list[Sample]:
     return [
-        Sample(kind, i * 10.0, number(i), memory(i) * number(i), sockets(i), files(i))
+        Sample(kind, i * 10.0, number(i), memory(i) * number(i), sockets(i), sockets(i) + others(i))
         for i in range(30)
     ]
 
@@ -37,7 +37,8 @@ def test_more_processes_are_no_growth() -> None:
     [
         (samples(memory=lambda i: 80.0 + i), "MB became"),
         (samples(sockets=lambda i: 10 + i), "sockets became"),
-        (samples(kind="ministack", files=lambda i: 30 + i), "files became"),
+        (samples(others=lambda i: 20 + i), "files became"),
+        (samples(kind="ministack", others=lambda i: 20 + i), "files became"),
     ],
 )
 def test_what_grows_is_found(grown: list[Sample], says: str) -> None:
@@ -48,3 +49,7 @@ def test_what_grows_is_found(grown: list[Sample], says: str) -> None:
 
 def test_the_memory_of_what_keeps_everything_is_not_judged() -> None:
     assert growth(samples(kind="ministack", memory=lambda i: 80.0 + i)) == []
+
+
+def test_the_other_ends_of_the_functions_sockets_are_not_judged() -> None:
+    assert growth(samples(kind="ministack", sockets=lambda i: 10 + i)) == []
