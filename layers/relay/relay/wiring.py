@@ -1,5 +1,6 @@
 """The parts put together as the stack's settings say; each is made once for an environment."""
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from relay.settings import settings
 from relay.store import TableStore
 from smsgold.client import Client
 from smsgold.credentials import Credentials, CredentialsSource, from_secrets_manager
-from smsgold.errors import CredentialsRefusedError
+from smsgold.errors import CredentialsError, CredentialsRefusedError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -42,6 +43,9 @@ _CONFIG = Config(
 
 _TABLE_CONFIG = _CONFIG.merge(Config(connect_timeout=1, read_timeout=2))
 """The table answers within milliseconds; a claim or an outcome cannot wait for a lost packet."""
+
+
+log = logging.getLogger(__name__)
 
 
 @cache
@@ -112,7 +116,7 @@ def credentials() -> CredentialsSource:
         redact.register(found.password)
 
     fetch = from_secrets_manager(_aws("secretsmanager"), settings.provider_credentials)
-    return CredentialsSource(fetch, on_change=redact_them)
+    return CredentialsSource(fetch, on_change=redact_them, on_stale=_stale)
 
 
 @cache
@@ -149,7 +153,11 @@ def hook_secrets() -> HookSecrets:
             redact.register(secret)
 
     fetch = from_secrets_manager(_aws("secretsmanager"), settings.hook_secrets)
-    return HookSecrets(fetch, on_change=redact_them)
+    return HookSecrets(fetch, on_change=redact_them, on_stale=_stale)
+
+
+def _stale(error: CredentialsError) -> None:
+    log.warning("secret not read anew, the last one is kept", extra={"reason": str(error)})
 
 
 @cache
