@@ -93,6 +93,18 @@ def test_dead_letters_are_grouped_and_masked(stack: Stack, sqs: Any) -> None:
     assert len(bodies(sqs, stack.outputs["DeadLetterQueueUrl"])) == 13, "looking takes nothing"
 
 
+@pytest.mark.parametrize("body", ["no JSON", "[]", "[" * 100_000], ids=["text", "list", "deep"])
+def test_a_dead_letter_of_any_form_is_shown(stack: Stack, sqs: Any, body: str) -> None:
+    sqs.send_message(
+        QueueUrl=stack.outputs["DeadLetterQueueUrl"],
+        MessageBody=body,
+        MessageAttributes={"reason": {"DataType": "String", "StringValue": "invalid"}},
+    )
+    said: list[str] = []
+    dead_letters.show(stack, 100, said.append)
+    assert f"no envelope, {len(body)} characters" in "\n".join(said)
+
+
 def test_a_redrive_is_a_dry_run_first(stack: Stack, sqs: Any) -> None:
     said, _ = redrive(stack, apply=False, reason="http_404")
 
