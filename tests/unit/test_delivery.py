@@ -262,3 +262,27 @@ def test_a_second_post_after_refused_credentials_takes_a_slot_of_its_own(
 
     assert state(relay, "m-2") is State.SENT
     assert taken == [1, 1], "two POSTs, two slots"
+
+
+def test_outcomes_are_recorded_in_the_order_of_the_batch(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [f"m-{i}" for i in range(20)]
+    for id_ in ids:
+        put(relay, id_)
+    settled: list[str] = []
+    apply = relay.store.apply
+
+    def watched(changes: Sequence[Change]) -> list[Written]:
+        settled.extend(
+            change.after.id
+            for change in changes
+            if change.after and change.after.state is State.SENT
+        )
+        return apply(changes)
+
+    monkeypatch.setattr(relay.store, "apply", watched)
+    relay.run()
+
+    assert settled == ids[: len(settled)]
+    assert len(settled) > 2

@@ -179,7 +179,7 @@ class _Letter:
 class _Running:
     """What a run has under way: exchanges, and outcomes that the table has not taken yet."""
 
-    exchanges: set[Future[_Sent | _Unsent]] = field(default_factory=set)
+    exchanges: list[Future[_Sent | _Unsent]] = field(default_factory=list)
     unwritten: list[_Settling] = field(default_factory=list)
 
     def __bool__(self) -> bool:
@@ -446,9 +446,9 @@ class Courier:
                 results |= self._collect_until(times[0] - CLAIM_AHEAD, running, ends_at)
                 jobs, lost = self._claim(batch, group, times, slots.grace, ends_at)
                 results |= lost
-                running.exchanges |= {
+                running.exchanges += [
                     self._executor.submit(self._guarded_exchange, job, ends_at) for job in jobs
-                }
+                ]
             again_at = slots.next - horizon
             soon = min(self._clock() + HORIZON, latest)
             if not give_way or again_at > soon:
@@ -596,14 +596,15 @@ class Courier:
         """
         if running.unwritten:
             timeout = min(timeout, SETTLE_SECONDS / 6)
+        ended = []
         if running.exchanges:
             patience = None if timeout == math.inf else timeout
-            ended, _ = wait(running.exchanges, patience, return_when=FIRST_COMPLETED)
+            done, _ = wait(running.exchanges, patience, return_when=FIRST_COMPLETED)
+            ended = [exchange for exchange in running.exchanges if exchange in done]
+            running.exchanges = [e for e in running.exchanges if e not in done]
         else:
-            ended = set()
             self._sleep(max(0.0, timeout))
-        running.exchanges -= ended
-        outcomes = [self._outcome(future.result()) for future in ended]
+        outcomes = [self._outcome(exchange.result()) for exchange in ended]
         results, running.unwritten = self._settle([*running.unwritten, *outcomes], ends_at)
         return results
 
