@@ -349,21 +349,19 @@ DEPENDS_ON_WHEN: list[tuple[BaseException, str, str]] = [
 @pytest.mark.parametrize(
     ("error", "reason"), [(e, reason) for reason, errors in ALWAYS_NOT_SENT.items() for e in errors]
 )
-@pytest.mark.parametrize("body_began", [False, True])
-def test_errors_of_connecting_are_not_sent(
-    error: BaseException, reason: str, body_began: bool
-) -> None:
-    verdict = classify(transport_error(error, body_began=body_began), NOW)
+@pytest.mark.parametrize("began", [False, True])
+def test_errors_of_connecting_are_not_sent(error: BaseException, reason: str, began: bool) -> None:
+    verdict = classify(transport_error(error, began=began), NOW)
     assert (verdict.outcome, verdict.reason) == (Outcome.NOT_SENT, reason)
     assert "pass" not in repr(verdict)
 
 
 @pytest.mark.parametrize(("error", "before", "after"), DEPENDS_ON_WHEN)
-def test_other_errors_are_not_sent_only_before_the_body(
+def test_other_errors_are_not_sent_only_before_the_first_byte(
     error: BaseException, before: str, after: str
 ) -> None:
-    early = classify(transport_error(error, body_began=False), NOW)
-    late = classify(transport_error(error, body_began=True), NOW)
+    early = classify(transport_error(error, began=False), NOW)
+    late = classify(transport_error(error, began=True), NOW)
     assert (early.outcome, early.reason) == (Outcome.NOT_SENT, before)
     assert (late.outcome, late.reason) == (Outcome.UNKNOWN, after)
     assert "pass" not in repr((early, late))
@@ -378,7 +376,7 @@ def test_a_bare_exception_is_taken_for_sent(error: BaseException, after: str) ->
 def test_a_group_of_causes_that_runs_in_circles_ends() -> None:
     one, two = ValueError("1"), ValueError("2")
     one.__cause__, two.__cause__ = two, one
-    assert transport_error(one, body_began=True).reason == "unexpected_error"
+    assert transport_error(one, began=True).reason == "unexpected_error"
 
 
 # ---------------------------------------------------------------------------------- any input

@@ -101,11 +101,11 @@ _TLS = (urllib3_errors.SSLError, ssl.SSLError)
 _BROKEN = (urllib3_errors.HTTPError, HTTPException, OSError)
 
 
-def transport_error(error: BaseException, *, body_began: bool) -> TransportError:
+def transport_error(error: BaseException, *, began: bool) -> TransportError:
     """Describe any exception of an exchange, without a word that could hold a URL.
 
-    `body_began` tells whether the request's body had begun to leave: before that the provider
-    cannot have acted on it, whatever the exception.
+    `began` tells whether the request had begun to leave: before that the provider cannot have
+    acted on it, whatever the exception.
     """
     if isinstance(error, TransportError):
         return error
@@ -118,12 +118,12 @@ def transport_error(error: BaseException, *, body_began: bool) -> TransportError
     if never:
         reason = never
     elif among(_TIMEOUTS):
-        reason = "read_timeout" if body_began else "connect_timeout"
-    elif among(_TLS) and not body_began:
+        reason = "read_timeout" if began else "connect_timeout"
+    elif among(_TLS) and not began:
         reason = "tls"
     else:
         reason = "connection_lost" if among(_BROKEN) else "unexpected_error"
-    return TransportError(reason, _detail(causes[-1]), maybe_sent=body_began and not never)
+    return TransportError(reason, _detail(causes[-1]), maybe_sent=began and not never)
 
 
 def _causes(error: BaseException) -> list[BaseException]:

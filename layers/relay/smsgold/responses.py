@@ -91,7 +91,7 @@ def classify(
     sees every text before that is cut to size.
     """
     if isinstance(result, BaseException):
-        error = transport_error(result, body_began=True)
+        error = transport_error(result, began=True)
         outcome = Outcome.UNKNOWN if error.maybe_sent else Outcome.NOT_SENT
         return Verdict(outcome, error.reason, error.detail)
     if 200 <= result.status <= 299:

@@ -79,7 +79,7 @@ def exchange(
             decode_content=False,
         )
     except Exception as error:  # noqa: BLE001 - past this line nothing foreign: it may hold the URL
-        return transport_error(error, body_began=outgoing is None or outgoing.began)
+        return transport_error(error, began=outgoing is None or outgoing.began)
     received, cut = _read(response, max_body)
     return Response(response.status, dict(response.headers), received, cut)
 
@@ -95,7 +95,7 @@ def _read(response: urllib3.BaseHTTPResponse, max_body: int) -> tuple[bytes, str
                 break
             body += chunk
     except Exception as error:  # noqa: BLE001 - as in `exchange`
-        cut = transport_error(error, body_began=True).reason
+        cut = transport_error(error, began=True).reason
     if cut:
         response.close()
         response.release_conn()
