@@ -139,6 +139,7 @@ MUTANTS = [
         STATES,
         "    if record.lease > now:\n",
         "    if record.lease > now + 1e9:\n",
+        DECISIONS,
     ),
     Mutant(
         "an abandoned claim counts as never sent",
@@ -170,6 +171,7 @@ MUTANTS = [
         DELIVERY,
         "if now > job.slot_ends:",
         "if now > job.slot_ends + 1e9:",
+        SCENES,
     ),
     Mutant(
         "a run goes on sending after a 429",
@@ -201,6 +203,7 @@ MUTANTS = [
         STATES,
         "    if record.fingerprint != message.fingerprint:\n",
         "    if not record.fingerprint:\n",
+        DECISIONS,
     ),
     Mutant(
         "a dead letter that was not written is forgotten",

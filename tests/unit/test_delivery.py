@@ -6,7 +6,7 @@ import pytest
 
 from relay.delivery import GROUP
 from relay.message import OnUnknown, QueuedMessage, parse
-from relay.pacing import HORIZON, Slots
+from relay.pacing import GRACE, HORIZON, Slots
 from relay.states import Change, Rules, State
 from relay.store import Unwritten, Written
 from tests.support.world import Relay
@@ -129,6 +129,26 @@ def test_no_post_starts_that_the_run_could_not_finish(
     assert relay.provider.times == [began + 10.0 * i for i in range(5)]
     assert len(relay.queues.messages) == 5
     assert all(record.tries for record in relay.store.records.values())
+
+
+def test_a_message_that_misses_its_slot_is_not_sent_in_it(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(relay)
+    apply = relay.store.apply
+    slow = [GRACE + 5.0]
+
+    def slowly(changes: Sequence[Change]) -> list[Written]:
+        relay.world.now += slow.pop() if slow and changes else 0.0
+        return apply(changes)
+
+    monkeypatch.setattr(relay.store, "apply", slowly)
+    relay.run()
+
+    assert relay.provider.times == []
+    assert state(relay) is State.QUEUED
+    relay.settle_down()
+    assert state(relay) is State.SENT
 
 
 def test_a_429_stops_the_rest_of_the_batch(relay: Relay) -> None:
