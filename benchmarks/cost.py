@@ -34,13 +34,13 @@ PRICES: Mapping[str, Price] = {
     "write": Price(
         0.625e-6,
         "DynamoDB write unit (1 KB)",
-        "aws.amazon.com/dynamodb/pricing/on-demand",
+        _TABLE,
         "2025-07",
     ),
     "read": Price(
         0.125e-6,
         "DynamoDB read unit (4 KB)",
-        "aws.amazon.com/dynamodb/pricing/on-demand",
+        _TABLE,
         "2025-07",
     ),
     "log": Price(0.50e-9, "CloudWatch Logs byte", "aws.amazon.com/cloudwatch/pricing", "2026"),
