@@ -138,7 +138,7 @@ check: $(INSTALLED) $(SCANNER)/.installed ## check format, style, types and the 
 	$(BIN)/mypy
 	$(BIN)/sam validate --lint
 	$(BIN)/cfn-lint
-	@mkdir -p .local && $(BIN)/python -m local.translated > .local/translated.json
+	@mkdir -p .local && $(BIN)/python -m tools.translated > .local/translated.json
 	$(BIN)/cfn-lint -t .local/translated.json
 	$(SCANNER)/bin/checkov --framework cloudformation --skip-download --compact --quiet \
 		-f template.yaml .local/translated.json
@@ -152,7 +152,7 @@ fuzz: $(INSTALLED) ## test the deployed API against its contract, by key and by 
 	@FUZZ_EXAMPLES=20 $(BIN)/pytest tests/e2e/test_api.py $(ARGS)
 
 openapi: $(INSTALLED) ## write docs/openapi.json anew from the code
-	@PYTHONPATH=layers/relay $(BIN)/python -m local.contract
+	@PYTHONPATH=layers/relay $(BIN)/python -m tools.contract
 
 # -- AWS ----------------------------------------------------------------------------------------
 
@@ -200,7 +200,7 @@ audit: $(INSTALLED) ## look the dependencies up among known vulnerabilities (nee
 		-r layers/relay/requirements.txt -r requirements/dev.txt
 
 reference: $(INSTALLED) ## write docs/configuration.md's table and docs/licences.md anew
-	@$(BIN)/python -m local.reference
+	@$(BIN)/python -m tools.reference
 
 clean: ## remove what was built or left behind, .venv included
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m local.stack down; fi

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import boto3
 
-from relay.delivery import Courier, Delivery
-from relay.message import QueuedMessage
-from relay.pacing import GRACE, Breaker, TablePacer
-from relay.queues import SqsQueues
-from relay.states import Rules
-from relay.store import TableStore
+from relay.messages.envelope import QueuedMessage
+from relay.messages.pacing import GRACE, Breaker, TablePacer
+from relay.messages.queues import SqsQueues
+from relay.messages.sender import Courier, Delivery
+from relay.messages.states import Rules
+from relay.messages.store import TableStore
 from smsgold.client import Client
 from smsgold.credentials import CredentialsSource
 from tests.support.ministack import ministack

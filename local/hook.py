@@ -9,8 +9,8 @@ from local.stack import ROOT
 
 sys.path.insert(0, str(ROOT / "layers" / "relay"))
 
-from relay import hooks
-from relay.hooks import HooksFileError, Ignored, Rendered, Request, Unrenderable
+from relay.webhooks import hooks
+from relay.webhooks.hooks import HooksFileError, Ignored, Rendered, Request, Unrenderable
 
 HOOKS_FILE = ROOT / "functions" / "hooks" / "hooks.toml"
 

@@ -13,7 +13,7 @@ from smsgold.credentials import Credentials
 from smsgold.errors import BaseUrlError, CredentialsError, ProviderError
 
 PROVIDER_TIMEOUT_SPARE = 3.0
-"""Seconds a run keeps for recording an answer; relay.delivery has the same."""
+"""Seconds a run keeps for recording an answer; relay.messages.sender has the same."""
 
 FASTEST = 30.0
 """Messages a second that Telegram takes from a bot, about."""

@@ -21,7 +21,7 @@ import requests
 
 from local import processes
 from local.stack import Settings, Stack
-from relay.states import TERMINAL, State
+from relay.messages.states import TERMINAL, State
 from tests.support.poll import until
 from tests.support.sandbox import Sandbox
 from tests.support.verifier import Evidence, Reader, Sent, violations

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("functions", "layers", "local", "tests", "pyproject.toml")
+COPIED = ("functions", "layers", "local", "tests", "tools", "pyproject.toml")
 PROPERTIES = "tests/unit/test_delivery_properties.py"
 SCENES = "tests/unit/test_delivery.py"
 DECISIONS = "tests/unit/test_states.py"
@@ -25,10 +25,10 @@ TABLE = "tests/integration/test_table_store.py"
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=unshrunk")
 TEST_TIMEOUT = 300  # seconds
 
-DELIVERY = "layers/relay/relay/delivery.py"
-INTAKE = "layers/relay/relay/intake.py"
-STATES = "layers/relay/relay/states.py"
-STORE = "layers/relay/relay/store.py"
+DELIVERY = "layers/relay/relay/messages/sender.py"
+INTAKE = "layers/relay/relay/messages/intake.py"
+STATES = "layers/relay/relay/messages/states.py"
+STORE = "layers/relay/relay/messages/store.py"
 
 
 @dataclass(frozen=True)

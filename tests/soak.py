@@ -23,7 +23,7 @@ import psutil
 
 from local import processes
 from local.stack import Settings, Stack
-from relay.states import TERMINAL, State
+from relay.messages.states import TERMINAL, State
 from tests.load import DOORS, FAULTS, PARAMETERS, Doors, Order, groups
 from tests.support.poll import until
 from tests.support.sandbox import Sandbox

@@ -8,10 +8,11 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from relay import hooks, wiring
+from relay import wiring
 from relay.logs import logger
 from relay.problems import ProblemError
-from relay.receiver import Receiver
+from relay.webhooks import hooks
+from relay.webhooks.receiver import Receiver
 
 log = logger("hooks")
 receiver = Receiver(

@@ -10,12 +10,12 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from relay import wiring
-from relay.alarms import alarm_message
-from relay.broadcaster import Reused, Started
-from relay.broadcasts import Broadcast, OrderedBroadcast, ordered
-from relay.intake import Accepted, KeyReused, queued, scoped_id
+from relay.broadcasts.fanout import Reused, Started
+from relay.broadcasts.model import Broadcast, OrderedBroadcast, ordered
+from relay.eventbridge import alarm_message
 from relay.logs import logger
-from relay.message import KeyedMessage, validate
+from relay.messages.envelope import KeyedMessage, validate
+from relay.messages.intake import Accepted, KeyReused, queued, scoped_id
 
 log = logger("notifier")
 intake = wiring.intake()

@@ -8,9 +8,9 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from relay import metrics, wiring
-from relay.delivery import Delivery, Later, Result
 from relay.logs import logger
-from relay.message import InvalidMessageError, QueuedMessage, parse
+from relay.messages.envelope import InvalidMessageError, QueuedMessage, parse
+from relay.messages.sender import Delivery, Later, Result
 
 log = logger("sender")
 courier = wiring.courier()

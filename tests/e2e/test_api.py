@@ -18,11 +18,11 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 
-from relay.intake import Accepted, Answer, Intake
-from relay.message import QueuedMessage
-from relay.queues import SqsQueues
-from relay.states import Rules
-from relay.store import TableStore
+from relay.messages.envelope import QueuedMessage
+from relay.messages.intake import Accepted, Answer, Intake
+from relay.messages.queues import SqsQueues
+from relay.messages.states import Rules
+from relay.messages.store import TableStore
 from tests.e2e.conftest import Deployment
 from tests.support import docs
 from tests.support.poll import until

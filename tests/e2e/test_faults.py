@@ -17,7 +17,7 @@ from typing import Any
 import boto3
 import pytest
 
-from relay.states import TERMINAL, Record, State
+from relay.messages.states import TERMINAL, Record, State
 from tests.e2e.conftest import Deployment
 from tests.support import verifier
 from tests.support.poll import until

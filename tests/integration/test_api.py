@@ -14,9 +14,9 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from relay.directory import Directory
 from relay.http.api import answer, api
 from relay.http.requests import MAX_BODY
-from relay.message import QueuedMessage, parse
-from relay.states import Change, Rules
-from relay.store import Conflict, Written
+from relay.messages.envelope import QueuedMessage, parse
+from relay.messages.states import Change, Rules
+from relay.messages.store import Conflict, Written
 from smsgold.credentials import Credentials
 from smsgold.errors import (
     CredentialsError,

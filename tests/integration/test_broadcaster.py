@@ -8,8 +8,8 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from relay.broadcaster import Broadcaster, NotNow, Reused, Started, message_id
-from relay.broadcasts import (
+from relay.broadcasts.fanout import Broadcaster, NotNow, Reused, Started, message_id
+from relay.broadcasts.model import (
     CHUNK,
     Board,
     Broadcast,
@@ -21,8 +21,8 @@ from relay.broadcasts import (
     hold_for,
     ordered,
 )
-from relay.message import QueuedMessage, parse, validate
-from relay.states import Record, Rules, State
+from relay.messages.envelope import QueuedMessage, parse, validate
+from relay.messages.states import Record, Rules, State
 from smsgold.errors import ProviderRefusedError, ProviderUnavailableError
 from tests.support.world import START, Crash, Relay
 

@@ -11,9 +11,9 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from relay import store as relay_store
-from relay.message import QueuedMessage
-from relay.states import (
+from relay.messages import store as relay_store
+from relay.messages.envelope import QueuedMessage
+from relay.messages.states import (
     Attempt,
     Change,
     DeadLetter,
@@ -28,7 +28,7 @@ from relay.states import (
     release,
     settle,
 )
-from relay.store import (
+from relay.messages.store import (
     Applied,
     Conflict,
     Store,

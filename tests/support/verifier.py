@@ -18,9 +18,9 @@ from urllib.parse import quote, quote_plus
 import boto3
 import requests
 
-from relay.message import InvalidMessageError, QueuedMessage, parse
-from relay.states import REDRIVABLE, TERMINAL, DeadLetter, Record, State
-from relay.store import from_item
+from relay.messages.envelope import InvalidMessageError, QueuedMessage, parse
+from relay.messages.states import REDRIVABLE, TERMINAL, DeadLetter, Record, State
+from relay.messages.store import from_item
 
 NO_MESSAGE = frozenset({"invalid", "id_reused", "hook_payload", "hook_template"})
 """The reasons of dead letters that are no message of their own, and have no record."""

@@ -12,15 +12,15 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from relay.broadcasts import Progress
-from relay.delivery import Courier, Delivery, Done, Result
-from relay.desk import Desk
-from relay.intake import Answer, Intake
-from relay.message import InvalidMessageError, QueuedMessage, parse
-from relay.pacing import HORIZON, IDLE_SECONDS, Breaker, Slots
-from relay.queues import Letter
-from relay.states import TERMINAL, Change, Record, Rules, State
-from relay.store import Applied, Conflict, StoreUnavailableError, Unwritten, Written
+from relay.broadcasts.model import Progress
+from relay.messages.envelope import InvalidMessageError, QueuedMessage, parse
+from relay.messages.intake import Answer, Intake
+from relay.messages.pacing import HORIZON, IDLE_SECONDS, Breaker, Slots
+from relay.messages.queues import Letter
+from relay.messages.sender import Courier, Delivery, Done, Result
+from relay.messages.service import Desk
+from relay.messages.states import TERMINAL, Change, Record, Rules, State
+from relay.messages.store import Applied, Conflict, StoreUnavailableError, Unwritten, Written
 from smsgold.client import OutgoingMessage
 from smsgold.credentials import Credentials, CredentialsSource
 from smsgold.errors import CredentialsError

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from relay.alarms import alarm_message, console_url
-from relay.message import MAX_TEXT, KeyedMessage, validate
+from relay.eventbridge import alarm_message, console_url
+from relay.messages.envelope import MAX_TEXT, KeyedMessage, validate
 from tests.support.webhooks import payload
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import openapi_spec_validator
 import pytest
 
-from local.contract import PATH, made
 from relay import problems
 from relay.http import requests
 from relay.http.messages import MAX_BATCH
-from relay.message import MAX_BUTTONS, MAX_ID, MAX_TEXT, Message, validate
+from relay.messages.envelope import MAX_BUTTONS, MAX_ID, MAX_TEXT, Message, validate
+from tools.contract import PATH, made
 
 METHODS = {"get", "put", "post", "delete", "patch"}
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from relay.delivery import GROUP
-from relay.message import OnUnknown, QueuedMessage, parse
-from relay.pacing import GRACE, HORIZON, Slots
-from relay.states import Change, Rules, State
-from relay.store import Unwritten, Written
+from relay.messages.envelope import OnUnknown, QueuedMessage, parse
+from relay.messages.pacing import GRACE, HORIZON, Slots
+from relay.messages.sender import GROUP
+from relay.messages.states import Change, Rules, State
+from relay.messages.store import Unwritten, Written
 from tests.support.world import Relay
 
 RULES = Rules(retry_window=3600.0)

@@ -20,12 +20,12 @@ from hypothesis.stateful import (
     rule,
 )
 
-from relay.broadcasts import Order, Progress, paused, resumed, stopped, tally
-from relay.intake import Accepted, Answer
-from relay.message import OnUnknown, QueuedMessage, parse
-from relay.pacing import GRACE
-from relay.queues import Letter
-from relay.states import EARLY, REDRIVABLE, TERMINAL, Record, Rules, State, cancel
+from relay.broadcasts.model import Order, Progress, paused, resumed, stopped, tally
+from relay.messages.envelope import OnUnknown, QueuedMessage, parse
+from relay.messages.intake import Accepted, Answer
+from relay.messages.pacing import GRACE
+from relay.messages.queues import Letter
+from relay.messages.states import EARLY, REDRIVABLE, TERMINAL, Record, Rules, State, cancel
 from tests.support.world import ANSWERS, Crash, Relay
 
 RULES = Rules(retry_window=3600.0)

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from local.translated import template
 from ops.doctor import Facts, Finding, Level, Queue, Source, findings
+from tools.translated import template
 
 FORTNIGHT = 1209600
 HEALTHY = Facts(

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from relay.broadcasts import Broadcast
-from relay.hook_secrets import HookSecrets
-from relay.hooks import (
+from relay.broadcasts.model import Broadcast
+from relay.messages.envelope import MAX_TEXT, Message
+from relay.webhooks.hooks import (
     Hook,
     HooksFileError,
     Ignored,
@@ -20,7 +20,7 @@ from relay.hooks import (
     load,
     render,
 )
-from relay.message import MAX_TEXT, Message
+from relay.webhooks.secrets import HookSecrets
 from smsgold.errors import CredentialsError
 from tests.support.webhooks import SECRETS, changed, payload, signed
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from relay.intake import Accepted, KeyReused, NotTaken, fresh_id, queued, scoped_id
-from relay.message import Message, QueuedMessage
-from relay.states import Rules, State
+from relay.messages.envelope import Message, QueuedMessage
+from relay.messages.intake import Accepted, KeyReused, NotTaken, fresh_id, queued, scoped_id
+from relay.messages.states import Rules, State
 from tests.support.world import Crash, Relay
 
 

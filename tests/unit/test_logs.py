@@ -90,8 +90,8 @@ def test_the_layers_own_records_go_the_same_way(
 ) -> None:
     logs.logger(service)
     logs.redact.register(PASSWORD)
-    logging.getLogger("relay.delivery").info("told %s", PASSWORD)
-    logging.getLogger("relay.delivery").debug("not told")
+    logging.getLogger("relay.messages.sender").info("told %s", PASSWORD)
+    logging.getLogger("relay.messages.sender").debug("not told")
     (line,) = lines(capsys)
     assert line["message"] == f"told {MASK}"
 
@@ -112,7 +112,7 @@ def test_a_second_logger_does_not_double_the_lines(
     first, second = logs.logger(service), logs.logger(service)
     first.info("one")
     second.info("two")
-    logging.getLogger("relay.store").warning("three")
+    logging.getLogger("relay.messages.store").warning("three")
     assert [line["message"] for line in lines(capsys)] == ["one", "two", "three"]
 
 

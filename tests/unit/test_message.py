@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from relay.message import (
+from relay.messages.envelope import (
     MAX_BUTTON_TEXT,
     MAX_BUTTONS,
     MAX_ID,

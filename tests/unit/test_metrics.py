@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from relay import metrics
-from relay.delivery import Delivery, Done, Later, Result
-from relay.message import QueuedMessage
-from relay.states import Attempt, Record, State
+from relay.messages.envelope import QueuedMessage
+from relay.messages.sender import Delivery, Done, Later, Result
+from relay.messages.states import Attempt, Record, State
 from smsgold.responses import Outcome, Verdict
 
 

@@ -9,8 +9,8 @@ import pytest
 from botocore.config import Config
 from moto import mock_aws
 
-from relay.pacing import GRACE, HORIZON, IDLE_SECONDS, Breaker, TablePacer
-from relay.store import StoreUnavailableError
+from relay.messages.pacing import GRACE, HORIZON, IDLE_SECONDS, Breaker, TablePacer
+from relay.messages.store import StoreUnavailableError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ConnectTimeoutError
 
-from relay.message import QueuedMessage, parse
-from relay.queues import LONGEST_VISIBILITY, Letter, SqsQueues, dead_letter_body
+from relay.messages.envelope import QueuedMessage, parse
+from relay.messages.queues import LONGEST_VISIBILITY, Letter, SqsQueues, dead_letter_body
 
 MIB = 1_048_576
 SOURCE = "arn:aws:sqs:us-east-1:1:broadcast"

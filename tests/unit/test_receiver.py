@@ -9,14 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relay.broadcaster import Reused, Started
-from relay.broadcasts import OrderedBroadcast, first_progress
-from relay.hook_secrets import HookSecrets
-from relay.hooks import MAX_BODY, load
+from relay.broadcasts.fanout import Reused, Started
+from relay.broadcasts.model import OrderedBroadcast, first_progress
+from relay.messages.queues import QueueUnavailableError
+from relay.messages.states import Rules, State
 from relay.problems import ProblemError
-from relay.queues import QueueUnavailableError
-from relay.receiver import Receiver, Taken
-from relay.states import Rules, State
+from relay.webhooks.hooks import MAX_BODY, load
+from relay.webhooks.receiver import Receiver, Taken
+from relay.webhooks.secrets import HookSecrets
 from smsgold.errors import CredentialsError
 from tests.support.webhooks import SECRETS, api_event, changed, payload, signed
 from tests.support.world import Relay, World

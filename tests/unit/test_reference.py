@@ -2,8 +2,8 @@
 
 import re
 
-from local import reference
-from local.translated import template
+from tools import reference
+from tools.translated import template
 
 
 def test_the_configuration_page_has_the_templates_parameters() -> None:

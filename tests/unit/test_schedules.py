@@ -7,8 +7,15 @@ from typing import Any
 
 import pytest
 
-from relay.message import validate
-from relay.schedules import Schedule, ScheduleTerms, from_scheduler, problems, to_scheduler, zones
+from relay.messages.envelope import validate
+from relay.schedules.expressions import (
+    Schedule,
+    ScheduleTerms,
+    from_scheduler,
+    problems,
+    to_scheduler,
+    zones,
+)
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 MESSAGE = {"subscriberId": "s-1", "text": "Good morning"}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from functions.sender import app
-from relay.states import Rules, State
+from relay.messages.states import Rules, State
 from tests.support.world import RUN_SECONDS, Relay
 
 SOURCE = "arn:aws:sqs:us-east-1:1:messages"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.message import OnUnknown
+from relay.messages.envelope import OnUnknown
 from relay.settings import SettingMissingError, Settings
 from tests.support.environment import ENVIRONMENT
 

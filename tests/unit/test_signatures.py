@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from standardwebhooks import Webhook
 
-from relay.signatures import TOLERANCE, Scheme, UnverifiedError
+from relay.webhooks.signatures import TOLERANCE, Scheme, UnverifiedError
 from tests.support.webhooks import SECRETS, signed
 
 NOW = 1_800_000_000.0
@@ -259,7 +259,7 @@ def test_every_comparison_is_made_in_constant_time(monkeypatch: pytest.MonkeyPat
         compared.append((a, b))
         return a == b
 
-    monkeypatch.setattr("relay.signatures.hmac.compare_digest", compare)
+    monkeypatch.setattr("relay.webhooks.signatures.hmac.compare_digest", compare)
     for kind in SCHEMES:
         compared.clear()
         # The first secret is the right one; the second is compared all the same.

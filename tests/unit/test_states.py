@@ -1,4 +1,4 @@
-"""Every decision of `relay.states`, case by case."""
+"""Every decision of `relay.messages.states`, case by case."""
 
 import random
 from dataclasses import replace
@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from relay.message import OnUnknown, QueuedMessage
-from relay.states import (
+from relay.messages.envelope import OnUnknown, QueuedMessage
+from relay.messages.states import (
     KEPT_ATTEMPTS,
     LONGEST_LIFE,
     REDRIVABLE,

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from relay.message import QueuedMessage
-from relay.states import (
+from relay.messages.envelope import QueuedMessage
+from relay.messages.states import (
     EARLY,
     DeadLetter,
     Record,

@@ -3,9 +3,9 @@
 from functools import cache
 from typing import Any
 
-from local.translated import template, translated
 from relay import metrics
 from tests.support.roles import MANAGED, ROLES
+from tools.translated import template, translated
 
 
 @cache

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from relay.message import QueuedMessage
-from relay.queues import dead_letter_body
-from relay.states import Attempt, DeadLetter, Event, Record, Rules, State, first_record
+from relay.messages.envelope import QueuedMessage
+from relay.messages.queues import dead_letter_body
+from relay.messages.states import Attempt, DeadLetter, Event, Record, Rules, State, first_record
 from tests.support.verifier import Evidence, OnQueue, Sent, changed, violations
 
 NOW = 1_800_000_000.0

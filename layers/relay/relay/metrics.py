@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
-from relay.delivery import Delivery, Done, Result
-from relay.states import State
+from relay.messages.sender import Delivery, Done, Result
+from relay.messages.states import State
 from smsgold.responses import Outcome
 
 ENDED: Mapping[State, str] = {

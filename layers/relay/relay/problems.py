@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from relay.message import Location
+from relay.messages.envelope import Location
 
 CONTENT_TYPE = "application/problem+json"
 

@@ -4,8 +4,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from relay.message import OnUnknown
-from relay.states import Rules
+from relay.messages.envelope import OnUnknown
+from relay.messages.states import Rules
 
 
 class SettingMissingError(Exception):

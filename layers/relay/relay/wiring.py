@@ -9,18 +9,18 @@ from botocore.config import Config
 from botocore.session import Session
 
 from relay import metrics
-from relay.broadcaster import Broadcaster
-from relay.broadcasts import Board, BroadcastTable
-from relay.delivery import Courier
-from relay.desk import Desk
+from relay.broadcasts.fanout import Broadcaster
+from relay.broadcasts.model import Board, BroadcastTable
 from relay.directory import Directory
-from relay.hook_secrets import HookSecrets, Secrets
-from relay.intake import Intake
 from relay.logs import redact
-from relay.pacing import Breaker, TablePacer
-from relay.queues import SqsQueues
+from relay.messages.intake import Intake
+from relay.messages.pacing import Breaker, TablePacer
+from relay.messages.queues import SqsQueues
+from relay.messages.sender import Courier
+from relay.messages.service import Desk
+from relay.messages.store import TableStore
 from relay.settings import settings
-from relay.store import TableStore
+from relay.webhooks.secrets import HookSecrets, Secrets
 from smsgold.client import Client
 from smsgold.credentials import Credentials, CredentialsSource, from_secrets_manager
 from smsgold.errors import CredentialsError, CredentialsRefusedError

@@ -7,12 +7,12 @@ from typing import Any
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from relay.broadcaster import Broadcaster
-from relay.desk import Desk
+from relay.broadcasts.fanout import Broadcaster
 from relay.directory import Directory
-from relay.http import bots, broadcasts, contract, errors, messages, requests, schedules
-from relay.message import read_json
-from relay.schedules import Schedules
+from relay.http import bots, broadcasts, contract, exception_handlers, messages, requests, schedules
+from relay.messages.envelope import read_json
+from relay.messages.service import Desk
+from relay.schedules.expressions import Schedules
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ def api(
 ) -> APIGatewayRestResolver:
     """Return the API over what does the work."""
     app = APIGatewayRestResolver(enable_validation=True, json_body_deserializer=read_json)
-    errors.answer_with_problems(app)
+    exception_handlers.answer_with_problems(app)
     app.include_router(messages.routes(desk))
     app.include_router(broadcasts.routes(broadcaster))
     app.include_router(schedules.routes(kept))

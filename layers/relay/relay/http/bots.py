@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, RootModel
 
 from relay.directory import FRESH_SECONDS, Directory, Entries
 from relay.http.contract import answer
-from relay.message import MAX_ID
+from relay.messages.envelope import MAX_ID
 from relay.problems import PROVIDER_FAILED, ProblemError
 
 LONGEST_ANSWER = 5_500_000

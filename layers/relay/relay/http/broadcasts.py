@@ -12,15 +12,15 @@ from aws_lambda_powertools.event_handler.openapi.params import Path
 from pydantic import Field
 
 from relay import problems
-from relay.broadcaster import Broadcaster, NotNow, Reused
-from relay.broadcasts import Broadcast, Order, Progress, Status, eta, ordered
+from relay.broadcasts.fanout import Broadcaster, NotNow, Reused
+from relay.broadcasts.model import Broadcast, Order, Progress, Status, eta, ordered
 from relay.http import requests
 from relay.http.contract import Body, answer
 from relay.http.messages import Key, Time
-from relay.intake import fresh_id, scoped_id
-from relay.message import ID_PATTERN, rfc3339
+from relay.messages.envelope import ID_PATTERN, rfc3339
+from relay.messages.intake import fresh_id, scoped_id
+from relay.messages.states import State
 from relay.problems import ProblemError
-from relay.states import State
 
 log = logging.getLogger(__name__)
 

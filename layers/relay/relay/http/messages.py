@@ -11,11 +11,9 @@ from aws_lambda_powertools.event_handler.openapi.params import Header, Path
 from pydantic import BaseModel, Field, SkipValidation
 
 from relay import problems
-from relay.desk import Desk, Refused
 from relay.http import requests
 from relay.http.contract import Body, answer
-from relay.intake import Accepted, Answer, InProgress, KeyReused, fresh_id, queued, scoped_id
-from relay.message import (
+from relay.messages.envelope import (
     ID_PATTERN,
     InvalidMessageError,
     KeyedMessage,
@@ -25,8 +23,18 @@ from relay.message import (
     rfc3339,
     validate,
 )
+from relay.messages.intake import (
+    Accepted,
+    Answer,
+    InProgress,
+    KeyReused,
+    fresh_id,
+    queued,
+    scoped_id,
+)
+from relay.messages.service import Desk, Refused
+from relay.messages.states import TERMINAL, Record, State
 from relay.problems import Problem, ProblemError
-from relay.states import TERMINAL, Record, State
 
 MAX_BATCH = 100
 

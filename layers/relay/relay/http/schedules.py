@@ -11,9 +11,9 @@ from pydantic import Field
 
 from relay import problems
 from relay.http.contract import Body, answer
-from relay.message import InvalidMessageError
+from relay.messages.envelope import InvalidMessageError
 from relay.problems import ProblemError
-from relay.schedules import NAME_PATTERN, Schedule, Schedules, ScheduleTerms
+from relay.schedules.expressions import NAME_PATTERN, Schedule, Schedules, ScheduleTerms
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,10 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
 
-from relay import message
-from relay.message import InvalidMessageError, NotJsonError
+from relay.messages import envelope as message
+from relay.messages.envelope import InvalidMessageError, NotJsonError
+from relay.messages.queues import QueueUnavailableError
+from relay.messages.store import StoreUnavailableError
 from relay.problems import (
     CONTENT_TYPE,
     INTERNAL,
@@ -23,9 +25,7 @@ from relay.problems import (
     invalid,
     unavailable,
 )
-from relay.queues import QueueUnavailableError
-from relay.schedules import SchedulerUnavailableError
-from relay.store import StoreUnavailableError
+from relay.schedules.expressions import SchedulerUnavailableError
 from smsgold.errors import (
     CredentialsError,
     CredentialsRefusedError,

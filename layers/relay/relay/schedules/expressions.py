@@ -18,8 +18,8 @@ from zoneinfo import ZoneInfo
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel, Field, field_validator
 
-from relay.broadcasts import Broadcast
-from relay.message import (
+from relay.broadcasts.model import Broadcast
+from relay.messages.envelope import (
     InvalidMessageError,
     Location,
     Message,

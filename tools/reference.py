@@ -1,10 +1,10 @@
-"""The parts of docs/ that other files decide: `python -m local.reference` writes them anew."""
+"""The parts of docs/ that other files decide: `python -m tools.reference` writes them anew."""
 
 import re
 from importlib import metadata
 from pathlib import Path
 
-from local.translated import template
+from tools.translated import template
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGURATION = ROOT / "docs" / "configuration.md"

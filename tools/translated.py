@@ -1,4 +1,4 @@
-"""The template as CloudFormation sees it: `python -m local.translated` prints it, as JSON.
+"""The template as CloudFormation sees it: `python -m tools.translated` prints it, as JSON.
 
 SAM's transform, run here, for the scanners and for the tests of roles and alarms.
 """

@@ -11,8 +11,8 @@ from urllib.parse import parse_qs
 from pydantic import BaseModel, BeforeValidator, Field, RootModel, model_validator
 from pydantic_core import PydanticCustomError
 
-from relay.broadcasts import Broadcast
-from relay.message import (
+from relay.broadcasts.model import Broadcast
+from relay.messages.envelope import (
     MAX_BUTTON_TEXT,
     MAX_BUTTONS,
     MAX_TEXT,
@@ -22,8 +22,8 @@ from relay.message import (
     model_config,
     validate,
 )
-from relay.signatures import Scheme, UnverifiedError
-from relay.templates import Expression, Payload, Template, TemplateError, cut
+from relay.webhooks.signatures import Scheme, UnverifiedError
+from relay.webhooks.templates import Expression, Payload, Template, TemplateError, cut
 
 MAX_BODY = 256 * 1024
 """Bytes of a request's body."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from relay.broadcasts import (
+from relay.broadcasts.model import (
     CHUNK,
     BroadcastTable,
     Order,
@@ -28,10 +28,10 @@ from relay.broadcasts import (
     resumed,
     stopped,
 )
-from relay.intake import scoped_id
-from relay.queues import Queues, QueueUnavailableError
-from relay.states import TERMINAL, Rules, State, backoff
-from relay.store import Store, StoreUnavailableError
+from relay.messages.intake import scoped_id
+from relay.messages.queues import Queues, QueueUnavailableError
+from relay.messages.states import TERMINAL, Rules, State, backoff
+from relay.messages.store import Store, StoreUnavailableError
 from smsgold.errors import (
     CredentialsError,
     CredentialsRefusedError,

@@ -1,4 +1,4 @@
-"""Write docs/openapi.json, the HTTP contract, from the code: `python -m local.contract`."""
+"""Write docs/openapi.json, the HTTP contract, from the code: `python -m tools.contract`."""
 
 import json
 from pathlib import Path

@@ -6,16 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from relay.broadcaster import Reused, Started
-from relay.broadcasts import Broadcast, OrderedBroadcast, ordered
-from relay.hook_secrets import Secrets
-from relay.hooks import MAX_BODY, Hook, Ignored, Rendered, Request, Unrenderable, render
-from relay.intake import Accepted, Intake, KeyReused, fresh_id, queued, scoped_id
-from relay.message import Message
+from relay.broadcasts.fanout import Reused, Started
+from relay.broadcasts.model import Broadcast, OrderedBroadcast, ordered
+from relay.messages.envelope import Message
+from relay.messages.intake import Accepted, Intake, KeyReused, fresh_id, queued, scoped_id
+from relay.messages.queues import Letter, Queues, QueueUnavailableError
+from relay.messages.store import StoreUnavailableError
 from relay.problems import NOT_FOUND, TOO_LARGE, UNAVAILABLE, UNVERIFIED, ProblemError
-from relay.queues import Letter, Queues, QueueUnavailableError
-from relay.signatures import UnverifiedError
-from relay.store import StoreUnavailableError
+from relay.webhooks.hooks import MAX_BODY, Hook, Ignored, Rendered, Request, Unrenderable, render
+from relay.webhooks.secrets import Secrets
+from relay.webhooks.signatures import UnverifiedError
 from smsgold.errors import CredentialsError
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
-from relay.message import OnUnknown, QueuedMessage
+from relay.messages.envelope import OnUnknown, QueuedMessage
 from smsgold.responses import Outcome, Verdict
 
 KEPT_ATTEMPTS = 20

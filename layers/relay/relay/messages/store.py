@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from relay.states import Attempt, Change, DeadLetter, Event, Record, State
+from relay.messages.states import Attempt, Change, DeadLetter, Event, Record, State
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient

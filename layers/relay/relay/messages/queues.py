@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from relay.message import QueuedMessage, rfc3339
+from relay.messages.envelope import QueuedMessage, rfc3339
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient

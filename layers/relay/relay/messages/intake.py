@@ -6,10 +6,10 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from relay.message import Message, QueuedMessage
-from relay.queues import Queues
-from relay.states import Change, Record, Rules, State, first_record
-from relay.store import Applied, Conflict, Store
+from relay.messages.envelope import Message, QueuedMessage
+from relay.messages.queues import Queues
+from relay.messages.states import Change, Record, Rules, State, first_record
+from relay.messages.store import Applied, Conflict, Store
 
 
 @dataclass(frozen=True, slots=True)

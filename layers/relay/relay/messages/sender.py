@@ -2,7 +2,7 @@
 
 A message is claimed in the table before its POST and settled after it, each by one guarded write.
 Whatever stops a run in between leaves a claim whose lease runs out, and whoever receives the
-message next knows that its outcome is unknown. `relay.states` decides; this module does.
+message next knows that its outcome is unknown. `relay.messages.states` decides; this module does.
 """
 
 import logging
@@ -16,11 +16,11 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from relay.broadcasts import Progress, Status, hold_for, tally
-from relay.message import QueuedMessage
-from relay.pacing import BROADCAST_HORIZON, HORIZON, Breaker, Pacer
-from relay.queues import Letter, Queues, dead_letter_body
-from relay.states import (
+from relay.broadcasts.model import Progress, Status, hold_for, tally
+from relay.messages.envelope import QueuedMessage
+from relay.messages.pacing import BROADCAST_HORIZON, HORIZON, Breaker, Pacer
+from relay.messages.queues import Letter, Queues, dead_letter_body
+from relay.messages.states import (
     Bury,
     Change,
     DeadLetter,
@@ -41,7 +41,7 @@ from relay.states import (
     release,
     settle,
 )
-from relay.store import Applied, Conflict, Store, StoreUnavailableError
+from relay.messages.store import Applied, Conflict, Store, StoreUnavailableError
 from smsgold.client import OutgoingMessage
 from smsgold.credentials import Credentials
 from smsgold.errors import CredentialsError

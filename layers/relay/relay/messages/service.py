@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from relay.broadcasts import tally
-from relay.delivery import Broadcasts, Courier, Delivery, Done
-from relay.intake import Accepted, Answer, Intake
-from relay.message import QueuedMessage
-from relay.queues import Queues
-from relay.states import TERMINAL, Change, Record, State, cancel, resolve
-from relay.store import Applied, Conflict, Store, StoreUnavailableError
+from relay.broadcasts.model import tally
+from relay.messages.envelope import QueuedMessage
+from relay.messages.intake import Accepted, Answer, Intake
+from relay.messages.queues import Queues
+from relay.messages.sender import Broadcasts, Courier, Delivery, Done
+from relay.messages.states import TERMINAL, Change, Record, State, cancel, resolve
+from relay.messages.store import Applied, Conflict, Store, StoreUnavailableError
 
 POLL_SECONDS = 0.5
 """Between two looks at a message that somebody else is busy with."""

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import Field
 
-from relay.message import MAX_ID, Content, ProviderId, QueuedMessage
-from relay.states import TERMINAL, Change, State
-from relay.store import KEPT_DAYS, KEYS_PER_CALL, StoreUnavailableError
+from relay.messages.envelope import MAX_ID, Content, ProviderId, QueuedMessage
+from relay.messages.states import TERMINAL, Change, State
+from relay.messages.store import KEPT_DAYS, KEYS_PER_CALL, StoreUnavailableError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient

@@ -1,0 +1,1 @@
+"""Broadcasts: one text to all of a bot's subscribers."""

@@ -1,0 +1,1 @@
+"""Single messages: the envelope, its states, the way in, the way to the provider."""

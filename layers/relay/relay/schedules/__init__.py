@@ -1,0 +1,1 @@
+"""Schedules: what may be asked for, and EventBridge Scheduler, which keeps them."""
