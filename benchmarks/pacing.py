@@ -21,7 +21,7 @@ import boto3
 from relay.messages.envelope import QueuedMessage
 from relay.messages.pacing import GRACE, Breaker, TablePacer
 from relay.messages.queues import SqsQueues
-from relay.messages.sender import Courier, Delivery
+from relay.messages.sender import Received, Sender
 from relay.messages.states import Rules
 from relay.messages.store import TableStore
 from smsgold.client import Client
@@ -45,7 +45,7 @@ def send(endpoint: str, provider: str, table: str) -> None:
     sqs = ACCOUNT.client("sqs", endpoint_url=endpoint)
     urls = dict.fromkeys(("messages_url", "broadcast_url", "notifier_url", "dead_letter_url"), "")
     with ThreadPoolExecutor(32) as executor:
-        courier = Courier(
+        courier = Sender(
             store=TableStore(dynamodb, table),
             queues=SqsQueues(sqs, **urls),
             provider=Client(provider),
@@ -62,7 +62,7 @@ def send(endpoint: str, provider: str, table: str) -> None:
         ends_at = float(sys.stdin.readline())
         while (now := time.time()) < ends_at:
             batch = [
-                Delivery(
+                Received(
                     QueuedMessage(
                         id=uuid.uuid4().hex, subscriberId="65f1c0a2b3d4e5f6a7b8d101", text="pace"
                     ),

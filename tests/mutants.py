@@ -189,7 +189,7 @@ MUTANTS = [
     Mutant(
         "the queue comes before the record",
         INTAKE,
-        "        refused = self._queues.send([messages[i] for i in to_queue], delay)\n",
+        "        refused = self._queues.enqueue([messages[i] for i in to_queue], delay)\n",
         "        refused = [None] * len(to_queue)\n",
     ),
     Mutant(
@@ -208,7 +208,7 @@ MUTANTS = [
     Mutant(
         "a dead letter that was not written is forgotten",
         STATES,
-        "return Bury(record) if record.dead_letter is DeadLetter.DUE else Drop(record)",
+        "return WriteDeadLetter(record) if record.dead_letter is DeadLetter.DUE else Drop(record)",
         "return Drop(record)",
     ),
 ]

@@ -11,7 +11,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from relay import wiring
 from relay.broadcasts.fanout import Reused, Started
-from relay.broadcasts.model import Broadcast, OrderedBroadcast, ordered
+from relay.broadcasts.model import Broadcast, QueuedBroadcast, ordered
 from relay.eventbridge import alarm_message
 from relay.logs import logger
 from relay.messages.envelope import KeyedMessage, validate
@@ -45,12 +45,12 @@ def work(record: dict[str, Any], ends_at: float) -> float | None:
         return None
 
     def hide(seconds: float) -> None:
-        queues.hide(record["eventSourceARN"], {record["receiptHandle"]: seconds})
+        queues.change_visibility(record["eventSourceARN"], {record["receiptHandle"]: seconds})
 
     seconds = broadcaster.work(
-        validate(OrderedBroadcast, body),
+        validate(QueuedBroadcast, body),
         ends_at=ends_at,
-        receives=int(record["attributes"]["ApproximateReceiveCount"]),
+        receive_count=int(record["attributes"]["ApproximateReceiveCount"]),
         still_here=hide,
     )
     if seconds is not None:

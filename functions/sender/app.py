@@ -10,7 +10,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from relay import metrics, wiring
 from relay.logs import logger
 from relay.messages.envelope import InvalidMessageError, QueuedMessage, parse
-from relay.messages.sender import Delivery, Later, Result
+from relay.messages.sender import Later, Received, Result
 
 log = logger("sender")
 courier = wiring.courier()
@@ -23,7 +23,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     ends_at = time.time() + context.get_remaining_time_in_millis() / 1000
     records = event["Records"]
     results: dict[str, Result] = {}
-    deliveries: dict[str, Delivery] = {}
+    deliveries: dict[str, Received] = {}
     for record in records:
         try:
             deliveries[record["messageId"]] = received(record)
@@ -36,7 +36,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     later = {id_: result for id_, result in results.items() if isinstance(result, Later)}
     handles = {record["messageId"]: record["receiptHandle"] for record in records}
     source = records[0]["eventSourceARN"]
-    queues.hide(source, {handles[id_]: result.seconds for id_, result in later.items()})
+    queues.change_visibility(
+        source, {handles[id_]: result.seconds for id_, result in later.items()}
+    )
     log.info("batch", extra={"messages": len(records), "later": len(later)})
     for id_, result in results.items():
         state = result.record.state if result.record else None
@@ -46,17 +48,17 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     return {"batchItemFailures": [{"itemIdentifier": id_} for id_ in later]}
 
 
-def received(record: dict[str, Any]) -> Delivery:
+def received(record: dict[str, Any]) -> Received:
     """Return the message an SQS record holds; raise InvalidMessageError if it holds none."""
     message = parse(QueuedMessage, record["body"])
     if message.id is None:
         message = message.model_copy(update={"id": record["messageId"]})
     attributes = record["attributes"]
-    return Delivery(
+    return Received(
         message,
         door="sqs",
         sent_at=int(attributes["SentTimestamp"]) / 1000,
-        receives=int(attributes["ApproximateReceiveCount"]),
+        receive_count=int(attributes["ApproximateReceiveCount"]),
     )
 
 

@@ -8,15 +8,15 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from relay.broadcasts.fanout import Broadcaster, NotNow, Reused, Started, message_id
+from relay.broadcasts.fanout import Broadcaster, InvalidTransition, Reused, Started, message_id
 from relay.broadcasts.model import (
     CHUNK,
     Board,
     Broadcast,
+    BroadcastRecord,
     BroadcastTable,
-    Order,
-    OrderedBroadcast,
-    Progress,
+    Command,
+    QueuedBroadcast,
     Status,
     hold_for,
     ordered,
@@ -71,7 +71,7 @@ class Spread:
         self.relay = Relay(RULES)
         self.table = BroadcastTable(self.dying, "Relay")  # type: ignore[arg-type] # it passes on
         self.orders: list[str] = []
-        self.relay.queues.notify = self.orders.append  # type: ignore[method-assign, assignment]
+        self.relay.queues.enqueue_notifier = self.orders.append  # type: ignore[method-assign, assignment]
         self.listed: list[Mapping[str, object]] = []
         self.error: Exception | None = None
         self.meanwhile: Callable[[], list[Mapping[str, object]]] | None = None
@@ -106,10 +106,10 @@ class Spread:
 
     def work(self, ends_in: float = 60.0) -> float | None:
         return self.broadcaster.work(
-            parse(OrderedBroadcast, self.orders[0]), ends_at=self.relay.world.now + ends_in
+            parse(QueuedBroadcast, self.orders[0]), ends_at=self.relay.world.now + ends_in
         )
 
-    def progress(self) -> Progress:
+    def progress(self) -> BroadcastRecord:
         return self.table.load(["x"])["x"]
 
     def enqueued(self) -> Counter[str]:
@@ -198,7 +198,7 @@ def test_a_stopped_one_enqueues_no_more_and_what_was_enqueued_is_due(spread: Spr
     spread.listed = entries(3 * CHUNK)
     spread.start()
     spread.work(ends_in=1.0)
-    assert isinstance(spread.broadcaster.order("x", Order.STOP), Progress)
+    assert isinstance(spread.broadcaster.order("x", Command.STOP), BroadcastRecord)
     spread.work()
     spread.work()
     progress = spread.progress()
@@ -280,49 +280,49 @@ def test_the_same_order_twice_is_one_broadcast_and_another_is_refused(spread: Sp
 
 
 def test_orders_and_what_they_lead_to(spread: Spread) -> None:
-    assert spread.broadcaster.order("x", Order.PAUSE) is None
+    assert spread.broadcaster.order("x", Command.PAUSE) is None
     spread.listed = entries(2)
     spread.start()
     spread.work()
     for order, status in [
-        (Order.PAUSE, Status.PAUSED),
-        (Order.PAUSE, Status.PAUSED),
-        (Order.RUN, Status.RUNNING),
-        (Order.RUN, Status.RUNNING),
-        (Order.STOP, Status.STOPPED),
-        (Order.STOP, Status.STOPPED),
+        (Command.PAUSE, Status.PAUSED),
+        (Command.PAUSE, Status.PAUSED),
+        (Command.RUN, Status.RUNNING),
+        (Command.RUN, Status.RUNNING),
+        (Command.STOP, Status.STOPPED),
+        (Command.STOP, Status.STOPPED),
     ]:
         done = spread.broadcaster.order("x", order)
-        assert isinstance(done, Progress)
+        assert isinstance(done, BroadcastRecord)
         assert done.status(spread.relay.world.now) is status
-    assert isinstance(spread.broadcaster.order("x", Order.RUN), NotNow)
+    assert isinstance(spread.broadcaster.order("x", Command.RUN), InvalidTransition)
 
 
 def test_time_in_pause_is_kept_and_too_much_of_it_stops(spread: Spread) -> None:
     spread.start()
     world = spread.relay.world
-    spread.broadcaster.order("x", Order.PAUSE)
+    spread.broadcaster.order("x", Command.PAUSE)
     world.now += 100
     assert spread.progress().pause_so_far(world.now) == pytest.approx(100)
-    spread.broadcaster.order("x", Order.RUN)
+    spread.broadcaster.order("x", Command.RUN)
     world.now += 100
     assert spread.progress().pause_so_far(world.now) == pytest.approx(100)
-    spread.broadcaster.order("x", Order.PAUSE)
+    spread.broadcaster.order("x", Command.PAUSE)
     world.now += 3 * 86400
     progress = spread.progress()
     assert progress.status(world.now) is Status.STOPPED
     assert progress.why(world.now) == "paused_too_long"
-    assert isinstance(spread.broadcaster.order("x", Order.RUN), NotNow)
+    assert isinstance(spread.broadcaster.order("x", Command.RUN), InvalidTransition)
 
 
 def test_the_longest_pause_hands_a_message_back_less_than_a_queue_allows(spread: Spread) -> None:
     spread.start()
-    spread.broadcaster.order("x", Order.PAUSE)
-    progress, world, receives = spread.progress(), spread.relay.world, 0
+    spread.broadcaster.order("x", Command.PAUSE)
+    progress, world, receive_count = spread.progress(), spread.relay.world, 0
     while progress.status(world.now) is Status.PAUSED:
         world.now += hold_for(progress, world.now)
-        receives += 1
-    assert receives < 700
+        receive_count += 1
+    assert receive_count < 700
 
 
 def test_refusals_above_the_share_pause_it_once_and_a_resumption_forgives(spread: Spread) -> None:
@@ -332,20 +332,20 @@ def test_refusals_above_the_share_pause_it_once_and_a_resumption_forgives(spread
     board = Board(spread.table, refusals_percent=50, clock=spread.relay.world.clock)
     board.count("x", {State.REJECTED: 10})
     board.count("x", {State.SENT: 9})
-    assert spread.progress().order is Order.RUN, "19 outcomes say nothing yet"
+    assert spread.progress().order is Command.RUN, "19 outcomes say nothing yet"
     board.count("x", {State.SENT: 2})
-    assert spread.progress().order is Order.RUN, "10 of 21 are fewer than half"
+    assert spread.progress().order is Command.RUN, "10 of 21 are fewer than half"
     board.count("x", {State.REJECTED: 1, State.EXPIRED: 50})
     progress = spread.progress()
-    assert progress.order is Order.PAUSE
+    assert progress.order is Command.PAUSE
     assert progress.reason == "refusals"
     assert "11 of 22" in progress.detail
 
-    spread.broadcaster.order("x", Order.RUN)
+    spread.broadcaster.order("x", Command.RUN)
     board.count("x", {State.REJECTED: 19})
-    assert spread.progress().order is Order.RUN
+    assert spread.progress().order is Command.RUN
     board.count("x", {State.REJECTED: 1})
-    assert spread.progress().order is Order.PAUSE
+    assert spread.progress().order is Command.PAUSE
 
 
 def test_one_that_comes_too_late_is_recorded_and_sent_to_nobody(spread: Spread) -> None:

@@ -12,12 +12,12 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from relay.broadcasts.model import Progress
+from relay.broadcasts.model import BroadcastRecord
 from relay.messages.envelope import InvalidMessageError, QueuedMessage, parse
 from relay.messages.intake import Answer, Intake
 from relay.messages.pacing import HORIZON, IDLE_SECONDS, Breaker, Slots
-from relay.messages.queues import Letter
-from relay.messages.sender import Courier, Delivery, Done, Result
+from relay.messages.queues import DeadLetterEntry
+from relay.messages.sender import Done, Received, Result, Sender
 from relay.messages.service import Desk
 from relay.messages.states import TERMINAL, Change, Record, Rules, State
 from relay.messages.store import Applied, Conflict, StoreUnavailableError, Unwritten, Written
@@ -110,7 +110,7 @@ class Copy:
     body: str
     sent_at: float
     visible_at: float
-    receives: int = 0
+    receive_count: int = 0
 
 
 class MemoryQueues:
@@ -118,10 +118,10 @@ class MemoryQueues:
 
     def __init__(self, world: World) -> None:
         self.messages: list[Copy] = []
-        self.dead: list[Letter] = []
+        self.dead: list[DeadLetterEntry] = []
         self._world = world
 
-    def send(self, messages: Sequence[QueuedMessage], delay: int = 0) -> list[str | None]:
+    def enqueue(self, messages: Sequence[QueuedMessage], delay: int = 0) -> list[str | None]:
         self._world.effect("before the queue")
         if self._world.queue_down:
             return ["down"] * len(messages)
@@ -133,7 +133,7 @@ class MemoryQueues:
     def put(self, body: str, delay: float = 0) -> None:
         self.messages.append(Copy(body, self._world.now, self._world.now + delay))
 
-    def bury(self, letters: Sequence[Letter]) -> list[str | None]:
+    def enqueue_dead_letters(self, letters: Sequence[DeadLetterEntry]) -> list[str | None]:
         if not letters:
             return []
         self._world.effect("before a burial")
@@ -143,16 +143,16 @@ class MemoryQueues:
         self._world.effect("after a burial")
         return [None] * len(letters)
 
-    def announce(self, messages: Sequence[QueuedMessage]) -> list[str | None]:
-        return self.send(messages)  # one queue is enough of a world
+    def enqueue_broadcast(self, messages: Sequence[QueuedMessage]) -> list[str | None]:
+        return self.enqueue(messages)  # one queue is enough of a world
 
-    def notify(self, body: str) -> None:
+    def enqueue_notifier(self, body: str) -> None:
         raise NotImplementedError  # nobody orders a broadcast here
 
-    def hide(self, source: str, receipts: Mapping[str, float]) -> None:
+    def change_visibility(self, source: str, receipts: Mapping[str, float]) -> None:
         raise NotImplementedError  # a run's caller hides its copies itself
 
-    def redrive(self, dead: Letter) -> None:
+    def redrive(self, dead: DeadLetterEntry) -> None:
         self.dead.remove(dead)
         self.put(dead.body)
 
@@ -236,12 +236,12 @@ class MemoryBroadcasts:
     """The broadcasts' items in the table."""
 
     def __init__(self, world: World) -> None:
-        self.items: dict[str, Progress] = {}
+        self.items: dict[str, BroadcastRecord] = {}
         self.exact = True
         """Nothing was left uncounted because the table was down."""
         self._world = world
 
-    def look(self, ids: Collection[str]) -> Mapping[str, Progress]:
+    def look(self, ids: Collection[str]) -> Mapping[str, BroadcastRecord]:
         if self._world.table_down:
             raise StoreUnavailableError("down")
         return {id_: self.items[id_] for id_ in ids if id_ in self.items}
@@ -308,9 +308,9 @@ class Relay:
         """The password that the secret holds; empty where it cannot be read."""
         self.courier = self.new_courier()
 
-    def new_courier(self) -> Courier:
+    def new_courier(self) -> Sender:
         """Return the courier of a fresh environment."""
-        return Courier(
+        return Sender(
             store=self.store,
             queues=self.queues,
             provider=self.provider,
@@ -356,15 +356,15 @@ class Relay:
         """Receive up to `most` visible messages and deliver them; return how many there were."""
         copies = [c for c in self.queues.messages if c.visible_at <= self.world.now][:most]
         for copy in copies:
-            copy.receives += 1
+            copy.receive_count += 1
             copy.visible_at = self.world.now + 6 * RUN_SECONDS
         ends_at = self.world.now + RUN_SECONDS
-        good: list[tuple[Copy, Delivery]] = []
+        good: list[tuple[Copy, Received]] = []
         results: list[tuple[Copy, Result]] = []
         for copy in copies:
             try:
                 message = parse(QueuedMessage, copy.body)
-                good.append((copy, Delivery(message, "sqs", copy.sent_at, copy.receives)))
+                good.append((copy, Received(message, "sqs", copy.sent_at, copy.receive_count)))
             except InvalidMessageError as error:
                 results.append((copy, self.courier.refuse(copy.body, "invalid", str(error))))
         delivered = self.courier.deliver([delivery for _, delivery in good], ends_at=ends_at)

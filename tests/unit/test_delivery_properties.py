@@ -20,11 +20,11 @@ from hypothesis.stateful import (
     rule,
 )
 
-from relay.broadcasts.model import Order, Progress, paused, resumed, stopped, tally
+from relay.broadcasts.model import BroadcastRecord, Command, paused, resumed, stopped, tally
 from relay.messages.envelope import OnUnknown, QueuedMessage, parse
 from relay.messages.intake import Accepted, Answer
 from relay.messages.pacing import GRACE
-from relay.messages.queues import Letter
+from relay.messages.queues import DeadLetterEntry
 from relay.messages.states import EARLY, REDRIVABLE, TERMINAL, Record, Rules, State, cancel
 from tests.support.world import ANSWERS, Crash, Relay
 
@@ -63,7 +63,9 @@ class Promises(RuleBasedStateMachine):
         self.impostors: set[str] = set()
         self.crashes = 0
         self.relay.broadcasts.items = {
-            id_: Progress(id_, "bot", "", self.relay.world.now, snapshot="s", total=1_000_000)
+            id_: BroadcastRecord(
+                id_, "bot", "", self.relay.world.now, snapshot="s", total=1_000_000
+            )
             for id_ in BROADCASTS
         }
         self.held: dict[str, Counter[str]] = {}
@@ -178,24 +180,24 @@ class Promises(RuleBasedStateMachine):
     def announce(self, policy: OnUnknown | None, broadcast: str) -> str:
         message = self._message(policy, None, broadcast)
         assert message.id
-        self.relay.queues.announce([message])
+        self.relay.queues.enqueue_broadcast([message])
         self.accepted |= {message.id} if not self.relay.world.queue_down else set()
         return message.id
 
-    @rule(broadcast=st.sampled_from(BROADCASTS), order=st.sampled_from(Order))
-    def steer(self, broadcast: str, order: Order) -> None:
+    @rule(broadcast=st.sampled_from(BROADCASTS), order=st.sampled_from(Command))
+    def steer(self, broadcast: str, order: Command) -> None:
         items, now = self.relay.broadcasts.items, self.relay.world.now
         match order:
-            case Order.PAUSE:
+            case Command.PAUSE:
                 after = paused(items[broadcast], now, "requested")
-            case Order.RUN:
+            case Command.RUN:
                 after = resumed(items[broadcast], now)
             case _:
                 after = stopped(items[broadcast], now)
         if after:
             items[broadcast] = after
             self.held.pop(broadcast, None)
-            if order is not Order.RUN:
+            if order is not Command.RUN:
                 self.held[broadcast] = Counter(self.relay.provider.posts)
 
     @rule(id_=ids)
@@ -228,7 +230,7 @@ class Promises(RuleBasedStateMachine):
     def redrive(self, pick: int) -> None:
         self._redrive(self.relay.queues.dead[pick % len(self.relay.queues.dead)])
 
-    def _redrive(self, dead: Letter) -> None:
+    def _redrive(self, dead: DeadLetterEntry) -> None:
         if dead.reason not in NO_MESSAGE:
             message = parse(QueuedMessage, dead.body)
             self.redriven[str(message.id)].add(message.generation)
@@ -411,7 +413,7 @@ class Promises(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Once nothing goes wrong any more, every message ends, in exactly one state."""
-        for order in (Order.PAUSE, Order.RUN):
+        for order in (Command.PAUSE, Command.RUN):
             for broadcast in BROADCASTS:
                 self.steer(broadcast, order)
             self.relay.run()

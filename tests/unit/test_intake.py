@@ -3,7 +3,7 @@
 import pytest
 
 from relay.messages.envelope import Message, QueuedMessage
-from relay.messages.intake import Accepted, KeyReused, NotTaken, fresh_id, queued, scoped_id
+from relay.messages.intake import Accepted, KeyReused, Unavailable, fresh_id, queued, scoped_id
 from relay.messages.states import Rules, State
 from tests.support.world import Crash, Relay
 
@@ -72,7 +72,7 @@ def test_a_crash_before_the_queue_is_mended_by_a_repeat(relay: Relay) -> None:
 def test_what_the_queue_refuses_leaves_no_record(relay: Relay) -> None:
     relay.world.queue_down = True
 
-    assert isinstance(relay.accept(message()), NotTaken)
+    assert isinstance(relay.accept(message()), Unavailable)
     assert not relay.store.records
 
     relay.world.queue_down = False
@@ -82,7 +82,7 @@ def test_what_the_queue_refuses_leaves_no_record(relay: Relay) -> None:
 def test_what_the_table_refuses_is_not_queued(relay: Relay) -> None:
     relay.world.table_down = True
 
-    assert isinstance(relay.accept(message()), NotTaken)
+    assert isinstance(relay.accept(message()), Unavailable)
     assert not relay.queues.messages
 
 

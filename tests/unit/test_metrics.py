@@ -7,14 +7,14 @@ import pytest
 
 from relay import metrics
 from relay.messages.envelope import QueuedMessage
-from relay.messages.sender import Delivery, Done, Later, Result
+from relay.messages.sender import Done, Later, Received, Result
 from relay.messages.states import Attempt, Record, State
 from smsgold.responses import Outcome, Verdict
 
 
-def delivery(receives: int = 1) -> Delivery:
+def delivery(receive_count: int = 1) -> Received:
     message = QueuedMessage(subscriberId="s-1", text="a secret text", id="m-1")
-    return Delivery(message, door="sqs", sent_at=0.0, receives=receives)
+    return Received(message, door="sqs", sent_at=0.0, receive_count=receive_count)
 
 
 def record(state: State, door: str = "http", milliseconds: int = 120) -> Record:
@@ -78,7 +78,7 @@ def test_the_queues_own_door_counts_a_message_when_it_is_first_received() -> Non
     result = Done(record(State.SENT, door="sqs"), OK)
 
     assert metrics.measure([delivery()], [result])[0]["Accepted"] == 1
-    assert "Accepted" not in metrics.measure([delivery(receives=2)], [result])[0]
+    assert "Accepted" not in metrics.measure([delivery(receive_count=2)], [result])[0]
 
 
 def test_only_what_was_exchanged_has_a_latency() -> None:

@@ -6,7 +6,7 @@ import pytest
 from botocore.exceptions import ConnectTimeoutError
 
 from relay.messages.envelope import QueuedMessage, parse
-from relay.messages.queues import LONGEST_VISIBILITY, Letter, SqsQueues, dead_letter_body
+from relay.messages.queues import LONGEST_VISIBILITY, DeadLetterEntry, SqsQueues, dead_letter_body
 
 MIB = 1_048_576
 SOURCE = "arn:aws:sqs:us-east-1:1:broadcast"
@@ -73,19 +73,19 @@ def message(i: int, text: str = "hello") -> QueuedMessage:
     return QueuedMessage(id=f"m-{i}", subscriberId="s-1", text=text)
 
 
-def letter(body: str = "{}", detail: str = "why") -> Letter:
-    return Letter(body, "http_400", detail, 3, 1_800_000_000.0)
+def letter(body: str = "{}", detail: str = "why") -> DeadLetterEntry:
+    return DeadLetterEntry(body, "http_400", detail, 3, 1_800_000_000.0)
 
 
 def test_messages_travel_ten_to_a_call(queues: SqsQueues, sqs: Sqs) -> None:
-    assert queues.send([message(i) for i in range(23)], delay=7) == [None] * 23
+    assert queues.enqueue([message(i) for i in range(23)], delay=7) == [None] * 23
 
     assert [len(call) for call in sqs.calls] == [10, 10, 3]
     assert {e["DelaySeconds"] for call in sqs.calls for e in call} == {7}
 
 
 def test_a_call_is_no_larger_than_sqs_takes(queues: SqsQueues, sqs: Sqs) -> None:
-    assert queues.bury([letter("x" * 400_000)] * 5) == [None] * 5
+    assert queues.enqueue_dead_letters([letter("x" * 400_000)] * 5) == [None] * 5
 
     assert [len(call) for call in sqs.calls] == [2, 2, 1]
 
@@ -95,7 +95,7 @@ def test_each_message_gets_its_own_answer(queues: SqsQueues, sqs: Sqs) -> None:
     sqs.refuse = {messages[3].to_body()}
     sqs.down_at_call = 1
 
-    answers = queues.send(messages)
+    answers = queues.enqueue(messages)
 
     assert answers[3] == "InternalError"
     assert answers[10:20] == ["ConnectTimeoutError"] * 10
@@ -103,7 +103,7 @@ def test_each_message_gets_its_own_answer(queues: SqsQueues, sqs: Sqs) -> None:
 
 
 def test_a_letter_says_why(queues: SqsQueues, sqs: Sqs) -> None:
-    queues.bury([letter()])
+    queues.enqueue_dead_letters([letter()])
 
     [[entry]] = sqs.calls
     attributes = {name: a["StringValue"] for name, a in entry["MessageAttributes"].items()}
@@ -118,7 +118,7 @@ def test_a_letter_says_why(queues: SqsQueues, sqs: Sqs) -> None:
 def test_junk_of_a_mebibyte_is_cut_to_what_sqs_takes(queues: SqsQueues, sqs: Sqs) -> None:
     junk = "я" * (MIB // 2)
 
-    assert queues.bury([letter(junk, detail="я" * 10_000)]) == [None]
+    assert queues.enqueue_dead_letters([letter(junk, detail="я" * 10_000)]) == [None]
 
     [[entry]] = sqs.calls
     assert junk.startswith(entry["MessageBody"])
@@ -126,7 +126,9 @@ def test_junk_of_a_mebibyte_is_cut_to_what_sqs_takes(queues: SqsQueues, sqs: Sqs
 
 
 def test_a_detail_is_made_fit_for_sqs(queues: SqsQueues, sqs: Sqs) -> None:
-    queues.bury([letter(detail="a\x00b\x1bc\ufffed\ud800e\tf"), letter(detail="\x00")])
+    queues.enqueue_dead_letters(
+        [letter(detail="a\x00b\x1bc\ufffed\ud800e\tf"), letter(detail="\x00")]
+    )
 
     [[first, second]] = sqs.calls
     assert first["MessageAttributes"]["detail"]["StringValue"] == "abcde\tf"
@@ -136,7 +138,7 @@ def test_a_detail_is_made_fit_for_sqs(queues: SqsQueues, sqs: Sqs) -> None:
 def test_characters_that_sqs_does_not_take_survive_in_a_body(queues: SqsQueues, sqs: Sqs) -> None:
     odd = message(1, text="a\x01b\ufffec\uffffd\x7fe😀")
 
-    queues.send([odd])
+    queues.enqueue([odd])
 
     [[entry]] = sqs.calls
     body = entry["MessageBody"]
@@ -153,7 +155,7 @@ def test_a_dead_letter_is_the_envelope_one_generation_on() -> None:
 
 
 def test_hiding_is_rounded_and_within_what_sqs_allows(queues: SqsQueues, sqs: Sqs) -> None:
-    queues.hide(
+    queues.change_visibility(
         SOURCE, {"a": -3.0, "b": 1.6, "c": 10 * LONGEST_VISIBILITY} | {f"{i}": 5 for i in range(9)}
     )
 
@@ -164,8 +166,8 @@ def test_hiding_is_rounded_and_within_what_sqs_allows(queues: SqsQueues, sqs: Sq
 
 
 def test_nothing_to_do_is_no_call(queues: SqsQueues, sqs: Sqs) -> None:
-    queues.send([])
-    queues.bury([])
-    queues.hide(SOURCE, {})
+    queues.enqueue([])
+    queues.enqueue_dead_letters([])
+    queues.change_visibility(SOURCE, {})
 
     assert not sqs.calls

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relay.broadcasts.fanout import Reused, Started
-from relay.broadcasts.model import OrderedBroadcast, first_progress
+from relay.broadcasts.model import QueuedBroadcast, first_record_of
 from relay.messages.queues import QueueUnavailableError
 from relay.messages.states import Rules, State
 from relay.problems import ProblemError
@@ -29,13 +29,13 @@ class Announcer:
     """Takes broadcasts as the broadcaster does, by id."""
 
     def __init__(self, world: World) -> None:
-        self.started: dict[str, OrderedBroadcast] = {}
+        self.started: dict[str, QueuedBroadcast] = {}
         self._world = world
 
-    def start(self, broadcast: OrderedBroadcast) -> Started | Reused:
+    def start(self, broadcast: QueuedBroadcast) -> Started | Reused:
         if self._world.queue_down:
             raise QueueUnavailableError("down")
-        progress = first_progress(broadcast, self._world.now)
+        progress = first_record_of(broadcast, self._world.now)
         known = self.started.setdefault(broadcast.id, broadcast)
         if known.fingerprint != broadcast.fingerprint:
             return Reused(progress)

@@ -10,7 +10,7 @@ import pytest
 from relay.messages.envelope import validate
 from relay.schedules.expressions import (
     Schedule,
-    ScheduleTerms,
+    ScheduleSpec,
     from_scheduler,
     problems,
     to_scheduler,
@@ -24,14 +24,14 @@ PLACE = SimpleNamespace(
 )
 
 
-def terms(expression: str, zone: str = "UTC", **more: Any) -> ScheduleTerms:
+def terms(expression: str, zone: str = "UTC", **more: Any) -> ScheduleSpec:
     return validate(
-        ScheduleTerms,
+        ScheduleSpec,
         {"expression": expression, "timezone": zone, "message": MESSAGE, **more},
     )
 
 
-def said(given: ScheduleTerms, now: datetime = NOW) -> dict[str, str]:
+def said(given: ScheduleSpec, now: datetime = NOW) -> dict[str, str]:
     return {".".join(map(str, where)): what for where, what in problems(given, now)}
 
 

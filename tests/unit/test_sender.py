@@ -28,7 +28,7 @@ class Hidden:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
-    def hide(self, source: str, receipts: dict[str, float]) -> None:
+    def change_visibility(self, source: str, receipts: dict[str, float]) -> None:
         assert source == SOURCE
         self.seconds |= receipts
 
@@ -48,13 +48,13 @@ def hidden(monkeypatch: pytest.MonkeyPatch) -> Hidden:
     return hidden
 
 
-def record(i: int, body: object, *, receives: int = 1) -> dict[str, Any]:
+def record(i: int, body: object, *, receive_count: int = 1) -> dict[str, Any]:
     return {
         "messageId": f"sqs-{i}",
         "receiptHandle": f"receipt-{i}",
         "body": body if isinstance(body, str) else json.dumps(body),
         "attributes": {
-            "ApproximateReceiveCount": str(receives),
+            "ApproximateReceiveCount": str(receive_count),
             "SentTimestamp": "1800000000000",
         },
         "messageAttributes": {},

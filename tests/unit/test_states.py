@@ -15,7 +15,6 @@ from relay.messages.states import (
     REDRIVABLE,
     STEPS,
     TERMINAL,
-    Bury,
     Change,
     DeadLetter,
     Drop,
@@ -26,12 +25,13 @@ from relay.messages.states import (
     Send,
     State,
     Wait,
+    WriteDeadLetter,
     backoff,
-    buried,
     cancel,
     claim,
     decide,
     first_record,
+    marked_dead_lettered,
     release,
     settle,
 )
@@ -180,7 +180,7 @@ def test_a_redrive_after_the_expiry_does_not_send() -> None:
 def test_a_dead_letter_that_is_still_due_is_written() -> None:
     known = record(State.REJECTED, dead_letter=DeadLetter.DUE)
 
-    assert decision(known) == Bury(known)
+    assert decision(known) == WriteDeadLetter(known)
 
 
 def test_a_live_lease_is_left_to_its_owner() -> None:
@@ -399,4 +399,4 @@ def test_a_message_that_may_have_been_sent_is_not_cancelled() -> None:
 def test_a_burial_changes_nothing_else() -> None:
     known = record(State.FAILED, dead_letter=DeadLetter.DUE)
 
-    assert buried(known).after == replace(known, dead_letter=DeadLetter.WRITTEN)
+    assert marked_dead_lettered(known).after == replace(known, dead_letter=DeadLetter.WRITTEN)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
-from relay.messages.sender import Delivery, Done, Result
+from relay.messages.sender import Done, Received, Result
 from relay.messages.states import State
 from smsgold.responses import Outcome
 
@@ -30,13 +30,13 @@ def accepted(count: int) -> None:
         _emit({"Accepted": count}, [])
 
 
-def delivered(batch: Sequence[Delivery], results: Sequence[Result]) -> None:
+def delivered(batch: Sequence[Received], results: Sequence[Result]) -> None:
     """Count what a run made of its batch."""
     _emit(*measure(batch, results))
 
 
 def measure(
-    batch: Iterable[Delivery], results: Iterable[Result]
+    batch: Iterable[Received], results: Iterable[Result]
 ) -> tuple[Mapping[str, int], list[int]]:
     """Return a run's counts by metric, and the provider's latencies in milliseconds."""
     counts: Counter[str] = Counter()
@@ -51,7 +51,7 @@ def measure(
         elif result.reason == "no_credentials":
             counts["CredentialsRefused"] += 1
         # The other doors count what they accept; this one is a queue, which may deliver twice.
-        if record and record.door == delivery.door and delivery.receives == 1:
+        if record and record.door == delivery.door and delivery.receive_count == 1:
             counts["Accepted"] += 1
         if verdict is None:
             continue

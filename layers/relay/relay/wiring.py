@@ -16,7 +16,7 @@ from relay.logs import redact
 from relay.messages.intake import Intake
 from relay.messages.pacing import Breaker, TablePacer
 from relay.messages.queues import SqsQueues
-from relay.messages.sender import Courier
+from relay.messages.sender import Sender
 from relay.messages.service import Desk
 from relay.messages.store import TableStore
 from relay.settings import settings
@@ -161,9 +161,9 @@ def _stale(error: CredentialsError) -> None:
 
 
 @cache
-def courier() -> Courier:
+def courier() -> Sender:
     """Return the one who delivers."""
-    return Courier(
+    return Sender(
         store=store(),
         queues=queues(),
         provider=provider(),

@@ -15,14 +15,14 @@ from typing import Protocol
 
 from relay.broadcasts.model import (
     CHUNK,
+    BroadcastRecord,
     BroadcastTable,
-    Order,
-    OrderedBroadcast,
-    Progress,
+    Command,
+    QueuedBroadcast,
     Status,
-    copy_for,
     failed,
-    first_progress,
+    first_record_of,
+    message_for,
     paused,
     recipients,
     resumed,
@@ -63,7 +63,7 @@ class Subscribers(Protocol):
 class Started:
     """The broadcast is the relay's to deliver; `replayed` if an earlier call brought it."""
 
-    broadcast: Progress
+    broadcast: BroadcastRecord
     replayed: bool = False
 
 
@@ -71,14 +71,14 @@ class Started:
 class Reused:
     """Another broadcast has this id already."""
 
-    broadcast: Progress
+    broadcast: BroadcastRecord
 
 
 @dataclass(frozen=True, slots=True)
-class NotNow:
+class InvalidTransition:
     """The broadcast has ended, or cannot be steered that way as it stands."""
 
-    broadcast: Progress
+    broadcast: BroadcastRecord
 
 
 class Broadcaster:
@@ -108,13 +108,13 @@ class Broadcaster:
         self._clock = clock
         self._new_name = new_name
 
-    def start(self, broadcast: OrderedBroadcast, *, late: bool = False) -> Started | Reused:
+    def start(self, broadcast: QueuedBroadcast, *, late: bool = False) -> Started | Reused:
         """Accept a broadcast; one that comes too `late` is only recorded, as stopped.
 
         Raises StoreUnavailableError or QueueUnavailableError if it is not accepted.
         """
         now = self._clock()
-        first = first_progress(broadcast, now)
+        first = first_record_of(broadcast, now)
         if late:
             first = stopped(first, now, "late") or first
         known = self._table.create(first)
@@ -123,18 +123,18 @@ class Broadcaster:
         if (known or first).status(now) is Status.PREPARING:
             # Again, if it may be that the first one was never put there: two copies do no harm.
             try:
-                self._queues.notify(broadcast.to_body())
+                self._queues.enqueue_notifier(broadcast.to_body())
             except QueueUnavailableError:
                 if not known:
                     self._table.delete(broadcast.id)
                 raise
         return Started(known or first, replayed=known is not None)
 
-    def look_up(self, id_: str) -> Progress | None:
+    def look_up(self, id_: str) -> BroadcastRecord | None:
         """Return a broadcast as it stands; raise StoreUnavailableError."""
         return self._table.load([id_]).get(id_)
 
-    def order(self, id_: str, order: Order) -> Progress | NotNow | None:
+    def order(self, id_: str, order: Command) -> BroadcastRecord | InvalidTransition | None:
         """Pause, resume or stop a broadcast; the same order again changes nothing.
 
         Raises StoreUnavailableError.
@@ -147,24 +147,24 @@ class Broadcaster:
             if broadcast.status(now) in _DONE[order]:
                 return broadcast
             match order:
-                case Order.PAUSE:
+                case Command.PAUSE:
                     after = paused(broadcast, now, "requested")
-                case Order.RUN:
+                case Command.RUN:
                     after = resumed(broadcast, now)
                 case _:
                     after = stopped(broadcast, now)
             if after is None:
-                return NotNow(broadcast)
+                return InvalidTransition(broadcast)
             if self._table.command(broadcast, after):
                 return after
         raise StoreUnavailableError("other orders came in between")
 
     def work(
         self,
-        order: OrderedBroadcast,
+        order: QueuedBroadcast,
         *,
         ends_at: float,
-        receives: int = 1,
+        receive_count: int = 1,
         still_here: Callable[[float], None] = lambda _: None,
     ) -> float | None:
         """Do what can be done for a broadcast now; return the seconds until the next look, if any.
@@ -174,21 +174,21 @@ class Broadcaster:
         still_here(HEARTBEAT)
         try:
             broadcast = self._table.load([order.id]).get(order.id)
-            if broadcast is None or broadcast.order is Order.FAIL:
+            if broadcast is None or broadcast.order is Command.FAIL:
                 return None
             if not broadcast.snapshot:
-                taken = None if broadcast.order is Order.STOP else self._take_snapshot(broadcast)
+                taken = None if broadcast.order is Command.STOP else self._take_snapshot(broadcast)
                 if taken is None:
                     return None
                 broadcast = taken
             return self._go_on(order, broadcast, ends_at, still_here)
         except (_NotYetError, StoreUnavailableError, QueueUnavailableError) as error:
             log.warning("broadcast waits", extra={"broadcast": order.id, "reason": str(error)})
-            return backoff(receives, None, self._rules)
+            return backoff(receive_count, None, self._rules)
 
     # ------------------------------------------------------------------------------ snapshot
 
-    def _take_snapshot(self, broadcast: Progress) -> Progress | None:
+    def _take_snapshot(self, broadcast: BroadcastRecord) -> BroadcastRecord | None:
         """Write down once who gets it; None if that will never be known."""
         now = self._clock()
         problem: tuple[str, str]
@@ -222,8 +222,8 @@ class Broadcaster:
 
     def _go_on(
         self,
-        order: OrderedBroadcast,
-        broadcast: Progress,
+        order: QueuedBroadcast,
+        broadcast: BroadcastRecord,
         ends_at: float,
         still_here: Callable[[float], None],
     ) -> float | None:
@@ -232,14 +232,14 @@ class Broadcaster:
             # A stopped one, too, has the chunk done that a killed run may have begun: so that what
             # is on the queue is never more than what is counted as enqueued.
             ids = self._table.chunk(broadcast, broadcast.enqueued // CHUNK)
-            messages = [copy_for(order, id_, message_id(order.id, id_)) for id_ in ids]
-            if any(self._queues.announce(messages)):
+            messages = [message_for(order, id_, message_id(order.id, id_)) for id_ in ids]
+            if any(self._queues.enqueue_broadcast(messages)):
                 raise QueueUnavailableError("not all were taken")
             self._table.advance(broadcast, broadcast.enqueued + len(ids))
             still_here(HEARTBEAT)
             broadcast = self._table.load([order.id])[order.id]
             log.info("enqueued", extra={"broadcast": order.id, "enqueued": broadcast.enqueued})
-            if broadcast.order is Order.STOP:
+            if broadcast.order is Command.STOP:
                 self._table.advance(broadcast, broadcast.enqueued, halted=True)
                 break
             if broadcast.enqueued < broadcast.total and self._clock() > ends_at - SPARE_SECONDS:
@@ -248,7 +248,7 @@ class Broadcaster:
 
     # ------------------------------------------------------------------------------- the end
 
-    def _see_to_the_end(self, broadcast: Progress) -> float | None:
+    def _see_to_the_end(self, broadcast: BroadcastRecord) -> float | None:
         """Return when to look again; put the counts right if a run was killed before counting."""
         now = self._clock()
         if broadcast.complete:
@@ -260,7 +260,7 @@ class Broadcaster:
         left = (broadcast.due - broadcast.finished) / self.rate if self.rate else 0.0
         return min(LATEST, max(SOONEST, left, quiet / 4))
 
-    def _recount(self, broadcast: Progress) -> bool:
+    def _recount(self, broadcast: BroadcastRecord) -> bool:
         """Count from the records; tell whether that changed anything.
 
         Settling a message and counting it are two writes. Only what was settled before any run
@@ -282,9 +282,9 @@ class Broadcaster:
 
 
 _DONE = {
-    Order.PAUSE: {Status.PAUSED},
-    Order.RUN: {Status.RUNNING, Status.PREPARING},
-    Order.STOP: {Status.STOPPED},
+    Command.PAUSE: {Status.PAUSED},
+    Command.RUN: {Status.RUNNING, Status.PREPARING},
+    Command.STOP: {Status.STOPPED},
 }
 """Where a broadcast stands once it has followed an order."""
 

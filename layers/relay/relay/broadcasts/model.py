@@ -49,7 +49,7 @@ class Broadcast(Content):
     bot_id: ProviderId = Field(description="The bot whose subscribers get it.")
 
 
-class OrderedBroadcast(Broadcast):
+class QueuedBroadcast(Broadcast):
     """A broadcast as it lies on the notifier's queue."""
 
     id: Annotated[str, Field(min_length=1, max_length=MAX_ID)]
@@ -61,13 +61,13 @@ class OrderedBroadcast(Broadcast):
         return json.dumps(content, separators=(",", ":"))
 
 
-def ordered(broadcast: Broadcast, id_: str) -> OrderedBroadcast:
+def ordered(broadcast: Broadcast, id_: str) -> QueuedBroadcast:
     """Return a broadcast as it goes on the queue, under its id."""
     fields = {name: getattr(broadcast, name) for name in Broadcast.model_fields}
-    return OrderedBroadcast.model_construct(**fields, id=id_)
+    return QueuedBroadcast.model_construct(**fields, id=id_)
 
 
-class Order(StrEnum):
+class Command(StrEnum):
     """What was last ordered of a broadcast; `failed`: there is nobody it could be sent to."""
 
     RUN = "run"
@@ -88,14 +88,14 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class BroadcastRecord:
     """What the table knows of a broadcast."""
 
     id: str
     bot_id: str
     fingerprint: str
     created_at: float
-    order: Order = Order.RUN
+    order: Command = Command.RUN
     ordered_at: float = 0.0
     reason: str = ""
     detail: str = ""
@@ -131,31 +131,31 @@ class Progress:
     @property
     def due(self) -> int:
         """How many messages there are, or will be if nobody stops it."""
-        return self.enqueued if self.order is Order.STOP else self.total
+        return self.enqueued if self.order is Command.STOP else self.total
 
     def pause_so_far(self, now: float) -> float:
         """Return the seconds spent in pauses."""
-        return self.paused_for + (now - self.ordered_at if self.order is Order.PAUSE else 0.0)
+        return self.paused_for + (now - self.ordered_at if self.order is Command.PAUSE else 0.0)
 
     def status(self, now: float) -> Status:
         """Return where the broadcast stands."""
         match self.order:
-            case Order.FAIL:
+            case Command.FAIL:
                 return Status.FAILED
-            case Order.STOP:
+            case Command.STOP:
                 return Status.STOPPED
             case _ if self.complete:
                 return Status.COMPLETED
-            case Order.PAUSE if self.pause_so_far(now) > LONGEST_PAUSE:
+            case Command.PAUSE if self.pause_so_far(now) > LONGEST_PAUSE:
                 return Status.STOPPED
-            case Order.PAUSE:
+            case Command.PAUSE:
                 return Status.PAUSED
             case _:
                 return Status.RUNNING if self.snapshot else Status.PREPARING
 
     def why(self, now: float) -> str:
         """Return the reason for its status, if there is one to give."""
-        if self.order is Order.PAUSE and self.status(now) is Status.STOPPED:
+        if self.order is Command.PAUSE and self.status(now) is Status.STOPPED:
             return "paused_too_long"
         return "" if self.status(now) is Status.COMPLETED else self.reason
 
@@ -163,9 +163,9 @@ class Progress:
 # --------------------------------------------------------------------------------- decisions
 
 
-def first_progress(broadcast: OrderedBroadcast, now: float) -> Progress:
+def first_record_of(broadcast: QueuedBroadcast, now: float) -> BroadcastRecord:
     """Return what the table knows of a broadcast that is accepted now."""
-    return Progress(
+    return BroadcastRecord(
         id=broadcast.id,
         bot_id=broadcast.bot_id,
         fingerprint=broadcast.fingerprint,
@@ -175,20 +175,22 @@ def first_progress(broadcast: OrderedBroadcast, now: float) -> Progress:
     )
 
 
-def paused(broadcast: Progress, now: float, reason: str, detail: str = "") -> Progress | None:
+def paused(
+    broadcast: BroadcastRecord, now: float, reason: str, detail: str = ""
+) -> BroadcastRecord | None:
     """Return the broadcast paused, or None if there is nothing to pause."""
     if broadcast.status(now) not in (Status.PREPARING, Status.RUNNING):
         return None
-    return replace(broadcast, order=Order.PAUSE, ordered_at=now, reason=reason, detail=detail)
+    return replace(broadcast, order=Command.PAUSE, ordered_at=now, reason=reason, detail=detail)
 
 
-def resumed(broadcast: Progress, now: float) -> Progress | None:
+def resumed(broadcast: BroadcastRecord, now: float) -> BroadcastRecord | None:
     """Return the broadcast running again, its refusals so far forgiven, or None."""
     if broadcast.status(now) is not Status.PAUSED:
         return None
     return replace(
         broadcast,
-        order=Order.RUN,
+        order=Command.RUN,
         ordered_at=now,
         reason="",
         detail="",
@@ -197,19 +199,21 @@ def resumed(broadcast: Progress, now: float) -> Progress | None:
     )
 
 
-def stopped(broadcast: Progress, now: float, reason: str = "requested") -> Progress | None:
+def stopped(
+    broadcast: BroadcastRecord, now: float, reason: str = "requested"
+) -> BroadcastRecord | None:
     """Return the broadcast stopped for good, or None if it has ended."""
     if broadcast.status(now) not in (Status.PREPARING, Status.RUNNING, Status.PAUSED):
         return None
-    return replace(broadcast, order=Order.STOP, ordered_at=now, reason=reason, detail="")
+    return replace(broadcast, order=Command.STOP, ordered_at=now, reason=reason, detail="")
 
 
-def failed(broadcast: Progress, now: float, reason: str, detail: str) -> Progress:
+def failed(broadcast: BroadcastRecord, now: float, reason: str, detail: str) -> BroadcastRecord:
     """Return the broadcast given up before anything was enqueued."""
-    return replace(broadcast, order=Order.FAIL, ordered_at=now, reason=reason, detail=detail)
+    return replace(broadcast, order=Command.FAIL, ordered_at=now, reason=reason, detail=detail)
 
 
-def too_many_refusals(broadcast: Progress, percent: float) -> str:
+def too_many_refusals(broadcast: BroadcastRecord, percent: float) -> str:
     """Say how many of the messages since the last resumption were refused, if it is too many.
 
     `percent` is the share from which it is; 0 switches the judgement off.
@@ -222,13 +226,13 @@ def too_many_refusals(broadcast: Progress, percent: float) -> str:
     return f"{refusals} of {outcomes} messages were refused; the limit is {percent:g} %"
 
 
-def _outcomes(broadcast: Progress) -> tuple[int, int]:
+def _outcomes(broadcast: BroadcastRecord) -> tuple[int, int]:
     rejected = broadcast.counts.get(State.REJECTED, 0)
     tried = (State.SENT, State.UNKNOWN, State.FAILED)
     return rejected + sum(broadcast.counts.get(state, 0) for state in tried), rejected
 
 
-def hold_for(broadcast: Progress, now: float, jitter: random.Random | None = None) -> float:
+def hold_for(broadcast: BroadcastRecord, now: float, jitter: random.Random | None = None) -> float:
     """Return the seconds that a paused broadcast's message stays off the queue.
 
     A quarter of the pause so far, 10 s to 10 min: a short pause ends within seconds for all of
@@ -249,7 +253,7 @@ def tally(change: Change) -> Counter[State]:
     return counts
 
 
-def eta(broadcast: Progress, rate: float, now: float) -> float | None:
+def eta(broadcast: BroadcastRecord, rate: float, now: float) -> float | None:
     """Return when the last message goes out at the account's rate (a second), if that is known."""
     if broadcast.status(now) is not Status.RUNNING or not rate:
         return None
@@ -271,7 +275,7 @@ def recipients(entries: Iterable[Mapping[str, object]]) -> tuple[list[str], int,
     return list(ids), duplicates, without_id
 
 
-def copy_for(broadcast: OrderedBroadcast, subscriber_id: str, message_id: str) -> QueuedMessage:
+def message_for(broadcast: QueuedBroadcast, subscriber_id: str, message_id: str) -> QueuedMessage:
     """Return one subscriber's message."""
     fields = {name: getattr(broadcast, name) for name in Content.model_fields}
     return QueuedMessage.model_construct(
@@ -289,7 +293,7 @@ class BroadcastTable:
         self._client = client
         self._table = table
 
-    def create(self, broadcast: Progress) -> Progress | None:
+    def create(self, broadcast: BroadcastRecord) -> BroadcastRecord | None:
         """Write a broadcast's first item; return the one that is there already instead, if any."""
         try:
             self._call(
@@ -305,7 +309,7 @@ class BroadcastTable:
         """Take back a broadcast that nobody was told of."""
         self._call("delete_item", Key=_key(id_))
 
-    def load(self, ids: Iterable[str]) -> dict[str, Progress]:
+    def load(self, ids: Iterable[str]) -> dict[str, BroadcastRecord]:
         """Return the broadcasts there are, by id, as of now."""
         keys = [_key(id_) for id_ in dict.fromkeys(ids)]
         found = {}
@@ -322,7 +326,7 @@ class BroadcastTable:
                 wanted = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
         return found
 
-    def command(self, before: Progress, after: Progress) -> bool:
+    def command(self, before: BroadcastRecord, after: BroadcastRecord) -> bool:
         """Write another order than the one there was; tell whether nobody else came in between."""
         judged = ("judgedOutcomes", "judgedRefusals")
         names = ("order", "orderedAt", "reason", "detail", "pausedFor", *judged)
@@ -339,13 +343,13 @@ class BroadcastTable:
                 | {"ids": {"S": json.dumps(ids[start : start + CHUNK])}, "ttl": _ttl(now)},
             )
 
-    def commit_snapshot(self, id_: str, after: Progress) -> bool:
+    def commit_snapshot(self, id_: str, after: BroadcastRecord) -> bool:
         """Let a snapshot be the one that counts, unless there is one already."""
         names = ("snapshot", "startedAt", "total", "duplicates", "withoutId")
         content = _attributes(after)
         return self._update(id_, {name: content[name] for name in names}, {"snapshot": None})
 
-    def chunk(self, broadcast: Progress, n: int) -> list[str]:
+    def chunk(self, broadcast: BroadcastRecord, n: int) -> list[str]:
         """Return the ids in one chunk of the snapshot, counted from 0."""
         answer = self._call(
             "get_item", Key=_chunk_key(broadcast.id, broadcast.snapshot, n), ConsistentRead=True
@@ -353,12 +357,12 @@ class BroadcastTable:
         found: list[str] = json.loads(answer["Item"]["ids"]["S"])
         return found
 
-    def advance(self, broadcast: Progress, enqueued: int, *, halted: bool = False) -> bool:
+    def advance(self, broadcast: BroadcastRecord, enqueued: int, *, halted: bool = False) -> bool:
         """Save the place; tell whether another run has not done so already."""
         content = {"enqueued": {"N": str(enqueued)}, "halted": {"BOOL": halted}}
         return self._update(broadcast.id, content, {"enqueued": {"N": str(broadcast.enqueued)}})
 
-    def count(self, id_: str, counts: Mapping[State, int], now: float) -> Progress | None:
+    def count(self, id_: str, counts: Mapping[State, int], now: float) -> BroadcastRecord | None:
         """Add to the counts, in one write; return the broadcast as it is then, if there is one."""
         added = {state: {"N": str(count)} for state, count in counts.items() if count}
         try:
@@ -380,7 +384,7 @@ class BroadcastTable:
             return None
         return _progress(answer["Attributes"])
 
-    def recount(self, broadcast: Progress, counts: Mapping[State, int]) -> bool:
+    def recount(self, broadcast: BroadcastRecord, counts: Mapping[State, int]) -> bool:
         """Put right the counts, unless somebody has counted meanwhile."""
         content = {state.value: {"N": str(counts.get(state, 0))} for state in COUNTED}
         content["writes"] = {"N": str(broadcast.writes + 1)}
@@ -443,7 +447,7 @@ def _ttl(now: float) -> dict[str, str]:
     return {"N": str(int(now) + KEPT_DAYS * 86400)}
 
 
-def _attributes(broadcast: Progress) -> dict[str, Any]:
+def _attributes(broadcast: BroadcastRecord) -> dict[str, Any]:
     """Return a broadcast as a table item's attributes; no snapshot, no attribute of that name."""
     texts = {
         "botId": broadcast.bot_id,
@@ -480,7 +484,7 @@ def _attributes(broadcast: Progress) -> dict[str, Any]:
     }
 
 
-def _progress(item: Mapping[str, Any]) -> Progress:
+def _progress(item: Mapping[str, Any]) -> BroadcastRecord:
     """Return the broadcast that a table item holds."""
 
     def text(name: str) -> str:
@@ -492,12 +496,12 @@ def _progress(item: Mapping[str, Any]) -> Progress:
     def count(name: str) -> int:
         return int(item[name]["N"]) if name in item else 0
 
-    return Progress(
+    return BroadcastRecord(
         id=text("pk").partition("#")[2],
         bot_id=text("botId"),
         fingerprint=text("fingerprint"),
         created_at=time("createdAt"),
-        order=Order(text("order")),
+        order=Command(text("order")),
         ordered_at=time("orderedAt"),
         reason=text("reason"),
         detail=text("detail"),
@@ -533,10 +537,10 @@ class Board:
         self._table = table
         self._refusals_percent = refusals_percent
         self._clock = clock
-        self._seen: dict[str, Progress] = {}
+        self._seen: dict[str, BroadcastRecord] = {}
         self._seen_at = 0.0
 
-    def look(self, ids: Collection[str]) -> Mapping[str, Progress]:
+    def look(self, ids: Collection[str]) -> Mapping[str, BroadcastRecord]:
         """Return the broadcasts there are, as they were at most `LOOK_AGAIN` seconds ago."""
         now = self._clock()
         if now - self._seen_at > LOOK_AGAIN or not self._seen.keys() >= set(ids):

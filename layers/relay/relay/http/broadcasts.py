@@ -12,8 +12,8 @@ from aws_lambda_powertools.event_handler.openapi.params import Path
 from pydantic import Field
 
 from relay import problems
-from relay.broadcasts.fanout import Broadcaster, NotNow, Reused
-from relay.broadcasts.model import Broadcast, Order, Progress, Status, eta, ordered
+from relay.broadcasts.fanout import Broadcaster, InvalidTransition, Reused
+from relay.broadcasts.model import Broadcast, BroadcastRecord, Command, Status, eta, ordered
 from relay.http import requests
 from relay.http.contract import Body, answer
 from relay.http.messages import Key, Time
@@ -74,7 +74,7 @@ class BroadcastState(BroadcastReceipt):
     skipped: Skipped
 
     @classmethod
-    def of(cls, broadcast: Progress, rate: float) -> "BroadcastState":
+    def of(cls, broadcast: BroadcastRecord, rate: float) -> "BroadcastState":
         """Return a broadcast as callers see it."""
         now = time.time()
         counts = {state: broadcast.counts.get(state, 0) for state in State}
@@ -151,11 +151,11 @@ def routes(broadcaster: Broadcaster) -> Router:
     def look_up(id: Id) -> Response[Any]:  # noqa: A002 - the contract's name
         return state(broadcaster.look_up(id))
 
-    def state(found: Progress | NotNow | None) -> Response[Any]:
+    def state(found: BroadcastRecord | InvalidTransition | None) -> Response[Any]:
         match found:
             case None:
                 raise ProblemError(problems.NOT_FOUND, "No broadcast has this id.")
-            case NotNow(broadcast):
+            case InvalidTransition(broadcast):
                 status = broadcast.status(time.time())
                 raise ProblemError(
                     problems.NOT_STEERABLE,
@@ -178,14 +178,14 @@ def routes(broadcaster: Broadcaster) -> Router:
 
     @steering("pause", "Hold a broadcast back", "Paused.")
     def pause(id: Id) -> Response[Any]:  # noqa: A002 - the contract's name
-        return state(broadcaster.order(id, Order.PAUSE))
+        return state(broadcaster.order(id, Command.PAUSE))
 
     @steering("resume", "Go on with a paused broadcast", "It goes on.")
     def resume(id: Id) -> Response[Any]:  # noqa: A002 - the contract's name
-        return state(broadcaster.order(id, Order.RUN))
+        return state(broadcaster.order(id, Command.RUN))
 
     @steering("stop", "End a broadcast for good", "Stopped.")
     def stop(id: Id) -> Response[Any]:  # noqa: A002 - the contract's name
-        return state(broadcaster.order(id, Order.STOP))
+        return state(broadcaster.order(id, Command.STOP))
 
     return router

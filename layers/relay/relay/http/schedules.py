@@ -13,7 +13,7 @@ from relay import problems
 from relay.http.contract import Body, answer
 from relay.messages.envelope import InvalidMessageError
 from relay.problems import ProblemError
-from relay.schedules.expressions import NAME_PATTERN, Schedule, Schedules, ScheduleTerms
+from relay.schedules.expressions import NAME_PATTERN, Schedule, Schedules, ScheduleSpec
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ Token = Annotated[
 ]
 
 
-class NewTerms(ScheduleTerms):
+class ReplacementSpec(ScheduleSpec):
     """What is put in a schedule's place; a name, if given, must be the address's."""
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)] | None = None
@@ -107,10 +107,10 @@ def routes(schedules: Schedules) -> Router:
         tags=["schedules"],
         responses={200: answer("The schedule as it is now.", Schedule)},
     )
-    def replace(name: Name, terms: NewTerms) -> Response[Any]:
+    def replace(name: Name, terms: ReplacementSpec) -> Response[Any]:
         if terms.name not in (None, name):
             raise InvalidMessageError([(("name",), "must be the name in the address")])
-        fields = {each: getattr(terms, each) for each in ScheduleTerms.model_fields}
+        fields = {each: getattr(terms, each) for each in ScheduleSpec.model_fields}
         found = _there(schedules.replace(Schedule.model_construct(**fields, name=name)))
         log.info("schedule", extra={"schedule": name, "paused": found.paused})
         return _body(found)

@@ -28,7 +28,7 @@ class KeyReused:
 
 
 @dataclass(frozen=True, slots=True)
-class NotTaken:
+class Unavailable:
     """Nothing was accepted: the table or the queue is out of order; repeat with the same key."""
 
     reason: str
@@ -39,7 +39,7 @@ class InProgress:
     """An earlier call with this id is just being taken back; repeat in a moment."""
 
 
-Answer = Accepted | KeyReused | NotTaken | InProgress
+Answer = Accepted | KeyReused | Unavailable | InProgress
 
 
 def fresh_id() -> str:
@@ -123,13 +123,13 @@ class Intake:
                 case Conflict():
                     answers.append(InProgress())
                 case _:
-                    answers.append(NotTaken("the table does not take messages now"))
-        refused = self._queues.send([messages[i] for i in to_queue], delay)
+                    answers.append(Unavailable("the table does not take messages now"))
+        refused = self._queues.enqueue([messages[i] for i in to_queue], delay)
         for i, problem in zip(to_queue, refused, strict=True):
             if problem is None:
                 continue
             answer = answers[i]
-            answers[i] = NotTaken("the queue does not take messages now")
+            answers[i] = Unavailable("the queue does not take messages now")
             if isinstance(answer, Accepted) and not answer.replayed:
                 # Nobody was told that it is accepted, and it may never be repeated.
                 self._store.apply([Change(answer.record, None)])

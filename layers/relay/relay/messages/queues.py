@@ -27,7 +27,7 @@ class QueueUnavailableError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetterEntry:
     """An envelope for the DeadLetter queue; why it goes there travels as message attributes."""
 
     body: str
@@ -40,23 +40,23 @@ class Letter:
 class Queues(Protocol):
     """What the relay needs of its queues."""
 
-    def send(self, messages: Sequence[QueuedMessage], delay: int = 0) -> list[str | None]:
+    def enqueue(self, messages: Sequence[QueuedMessage], delay: int = 0) -> list[str | None]:
         """Put messages on the Messages queue; return None or what went wrong for each."""
         ...
 
-    def announce(self, messages: Sequence[QueuedMessage]) -> list[str | None]:
+    def enqueue_broadcast(self, messages: Sequence[QueuedMessage]) -> list[str | None]:
         """Put a broadcast's messages on the Broadcast queue, as `send` does."""
         ...
 
-    def notify(self, body: str) -> None:
+    def enqueue_notifier(self, body: str) -> None:
         """Put an order on the notifier's queue; raise QueueUnavailableError if it is not taken."""
         ...
 
-    def bury(self, letters: Sequence[Letter]) -> list[str | None]:
+    def enqueue_dead_letters(self, letters: Sequence[DeadLetterEntry]) -> list[str | None]:
         """Put letters on the DeadLetter queue; return None or what went wrong for each."""
         ...
 
-    def hide(self, source: str, receipts: Mapping[str, float]) -> None:
+    def change_visibility(self, source: str, receipts: Mapping[str, float]) -> None:
         """Make messages received from a queue visible again after so many seconds.
 
         `source` is the queue's ARN; `receipts` has the seconds by receipt handle.
@@ -82,15 +82,15 @@ class SqsQueues:
         self._notifier_url = notifier_url
         self._dead_letter_url = dead_letter_url
 
-    def send(self, messages: Sequence[QueuedMessage], delay: int = 0) -> list[str | None]:
+    def enqueue(self, messages: Sequence[QueuedMessage], delay: int = 0) -> list[str | None]:
         """Put messages on the Messages queue; return None or what went wrong for each."""
         return self._send(self._messages_url, messages, delay)
 
-    def announce(self, messages: Sequence[QueuedMessage]) -> list[str | None]:
+    def enqueue_broadcast(self, messages: Sequence[QueuedMessage]) -> list[str | None]:
         """Put a broadcast's messages on the Broadcast queue, as `send` does."""
         return self._send(self._broadcast_url, messages, 0)
 
-    def notify(self, body: str) -> None:
+    def enqueue_notifier(self, body: str) -> None:
         """Put an order on the notifier's queue; raise QueueUnavailableError if it is not taken."""
         [problem] = self._put(self._notifier_url, [{"MessageBody": body}], [len(body.encode())])
         if problem:
@@ -104,7 +104,7 @@ class SqsQueues:
             [len(body.encode()) for body in bodies],
         )
 
-    def bury(self, letters: Sequence[Letter]) -> list[str | None]:
+    def enqueue_dead_letters(self, letters: Sequence[DeadLetterEntry]) -> list[str | None]:
         """Put letters on the DeadLetter queue; return None or what went wrong for each."""
         entries = [_dead_letter(letter) for letter in letters]
         sizes = [len(entry["MessageBody"].encode()) + ATTRIBUTE_BYTES for entry in entries]
@@ -128,7 +128,7 @@ class SqsQueues:
                 answers[int(failed["Id"])] = failed["Code"]
         return answers
 
-    def hide(self, source: str, receipts: Mapping[str, float]) -> None:
+    def change_visibility(self, source: str, receipts: Mapping[str, float]) -> None:
         """Make messages received from a queue visible again after so many seconds.
 
         Best effort: a message whose visibility cannot be changed comes back when the queue's own
@@ -162,7 +162,7 @@ def dead_letter_body(message: QueuedMessage, generation: int) -> str:
     return message.model_copy(update={"generation": generation + 1}).to_body()
 
 
-def _dead_letter(letter: Letter) -> dict[str, Any]:
+def _dead_letter(letter: DeadLetterEntry) -> dict[str, Any]:
     # An envelope is never that long; what is no message of ours may be.
     body = letter.body.encode()[: CALL_BYTES - ATTRIBUTE_BYTES].decode(errors="ignore")
     attributes = {

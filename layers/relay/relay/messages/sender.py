@@ -16,12 +16,11 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from relay.broadcasts.model import Progress, Status, hold_for, tally
+from relay.broadcasts.model import BroadcastRecord, Status, hold_for, tally
 from relay.messages.envelope import QueuedMessage
 from relay.messages.pacing import BROADCAST_HORIZON, HORIZON, Breaker, Pacer
-from relay.messages.queues import Letter, Queues, dead_letter_body
+from relay.messages.queues import DeadLetterEntry, Queues, dead_letter_body
 from relay.messages.states import (
-    Bury,
     Change,
     DeadLetter,
     Drop,
@@ -32,12 +31,13 @@ from relay.messages.states import (
     Send,
     State,
     Wait,
+    WriteDeadLetter,
     backoff,
-    buried,
-    call_off,
+    cancel_for_broadcast,
     claim,
     deadline,
     decide,
+    marked_dead_lettered,
     release,
     settle,
 )
@@ -88,7 +88,7 @@ class CredentialsKeeper(Protocol):
 class Broadcasts(Protocol):
     """What delivery needs of the broadcasts that messages belong to."""
 
-    def look(self, ids: Collection[str]) -> Mapping[str, Progress]:
+    def look(self, ids: Collection[str]) -> Mapping[str, BroadcastRecord]:
         """Return the broadcasts there are, by id, as they were a moment ago."""
         ...
 
@@ -98,13 +98,13 @@ class Broadcasts(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class Received:
     """A message as received: when it was put on the queue, and how often it was received."""
 
     message: QueuedMessage
     door: str
     sent_at: float
-    receives: int = 1
+    receive_count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class _Running:
         return bool(self.exchanges or self.unwritten)
 
 
-class Courier:
+class Sender:
     """Delivers received messages; one for each environment, used by one run at a time."""
 
     def __init__(
@@ -225,7 +225,7 @@ class Courier:
         self._counts: dict[str, Counter[State]] = {}
 
     def deliver(
-        self, batch: Sequence[Delivery], *, ends_at: float, start_by: float = math.inf
+        self, batch: Sequence[Received], *, ends_at: float, start_by: float = math.inf
     ) -> list[Result]:
         """Deliver each message, or say when to look at it again; in order.
 
@@ -242,7 +242,7 @@ class Courier:
             self._broadcasts.count(id_, counts)
         return results
 
-    def _deliver(self, batch: Sequence[Delivery], ends_at: float, start_by: float) -> list[Result]:
+    def _deliver(self, batch: Sequence[Received], ends_at: float, start_by: float) -> list[Result]:
         results: dict[int, Result] = {}
         try:
             records = self._store.load(d.message.id for d in batch if d.message.id)
@@ -268,7 +268,7 @@ class Courier:
                 rules=self._rules,
                 held_for=broadcast.pause_so_far(now) if broadcast else 0.0,
             )
-            if isinstance(decision, Send | Finish | Bury):
+            if isinstance(decision, Send | Finish | WriteDeadLetter):
                 if message.id in seen:
                     results[i] = Later(SOON, "another_copy")
                     continue
@@ -282,32 +282,34 @@ class Courier:
                     results[i] = Later(until - now + 1.0, "another_run", record)
                 case Finish(change):
                     finishes.append((i, change))
-                case Bury(record):
+                case WriteDeadLetter(record):
                     letters.append(_Letter(i, message, record))
                 case Refuse(reason, detail):
                     results[i] = self.refuse(message.to_body(), reason, detail)
         results |= self._finish(batch, finishes, letters)
-        wanted, held = self._wanted(batch, sends, broadcasts)
+        wanted, held = self._sendable(batch, sends, broadcasts)
         results |= held
         results |= self._send(batch, wanted, ends_at, start_by)
         return [results[i] for i in range(len(batch))]
 
     def refuse(self, body: str, reason: str, detail: str) -> Result:
         """Put a body that is no message of its own on the DeadLetter queue, as it is."""
-        [problem] = self._queues.bury([Letter(body, reason, detail, 0, self._clock())])
+        [problem] = self._queues.enqueue_dead_letters(
+            [DeadLetterEntry(body, reason, detail, 0, self._clock())]
+        )
         return Later(SOON, "dead_letter_queue_unavailable") if problem else Done(None)
 
     # --------------------------------------------------------------------------- broadcasts
 
-    def _look(self, messages: Iterable[QueuedMessage]) -> Mapping[str, Progress]:
+    def _look(self, messages: Iterable[QueuedMessage]) -> Mapping[str, BroadcastRecord]:
         ids = {message.broadcast for message in messages if message.broadcast}
         return self._broadcasts.look(ids) if ids else {}
 
-    def _wanted(
+    def _sendable(
         self,
-        batch: Sequence[Delivery],
+        batch: Sequence[Received],
         sends: Sequence[tuple[int, Send]],
-        broadcasts: Mapping[str, Progress],
+        broadcasts: Mapping[str, BroadcastRecord],
     ) -> tuple[Sequence[tuple[int, Send]], Mapping[int, Result]]:
         """Keep what may go; hand back what is paused, and end what is stopped.
 
@@ -326,7 +328,7 @@ class Courier:
                     wait_for = hold_for(broadcast, now, self._jitter)
                     held[i] = Later(wait_for, "paused", send.before)
                 case Status.STOPPED | Status.FAILED:
-                    finishes.append((i, call_off(send, now).change))
+                    finishes.append((i, cancel_for_broadcast(send, now).change))
                 case _:
                     wanted.append((i, send))
         return wanted, {**held, **self._finish(batch, finishes, [])}
@@ -340,7 +342,7 @@ class Courier:
 
     def _finish(
         self,
-        batch: Sequence[Delivery],
+        batch: Sequence[Received],
         finishes: Sequence[tuple[int, Change]],
         letters: Sequence[_Letter],
     ) -> Mapping[int, Result]:
@@ -366,9 +368,9 @@ class Courier:
         """
         results: dict[int, Result] = {e.index: Done(e.record, e.verdict) for e in ended}
         due = [e for e in ended if e.record.dead_letter is DeadLetter.DUE]
-        problems = self._queues.bury(
+        problems = self._queues.enqueue_dead_letters(
             [
-                Letter(
+                DeadLetterEntry(
                     dead_letter_body(e.message, e.record.generation),
                     e.record.reason,
                     e.record.detail,
@@ -381,7 +383,7 @@ class Courier:
         lying: list[Change] = []
         for e, problem in zip(due, problems, strict=True):
             if problem is None:
-                change = buried(e.record)
+                change = marked_dead_lettered(e.record)
                 lying.append(change)
                 results[e.index] = Done(change.after, e.verdict)
             else:
@@ -389,12 +391,12 @@ class Courier:
         self._store.apply(lying)
         return results
 
-    def _back_off(self, delivery: Delivery, reason: str) -> Later:
+    def _back_off(self, delivery: Received, reason: str) -> Later:
         """Hand a message back that is not to blame: its attempts stay as they are."""
         at = delivery.message.expires_at
         ends = deadline(delivery.sent_at, at.timestamp() if at else None, self._rules)
         wait = backoff(
-            delivery.receives,
+            delivery.receive_count,
             None,
             self._rules,
             time_left=ends - self._clock(),
@@ -406,7 +408,7 @@ class Courier:
 
     def _send(
         self,
-        batch: Sequence[Delivery],
+        batch: Sequence[Received],
         sends: Sequence[tuple[int, Send]],
         ends_at: float,
         start_by: float,
@@ -463,14 +465,14 @@ class Courier:
         return results
 
     def _look_again(
-        self, batch: Sequence[Delivery], sends: Sequence[tuple[int, Send]]
+        self, batch: Sequence[Received], sends: Sequence[tuple[int, Send]]
     ) -> tuple[Sequence[tuple[int, Send]], Mapping[int, Result]]:
-        """Keep what may still go after a wait for slots, as `_wanted` does."""
+        """Keep what may still go after a wait for slots, as `_sendable` does."""
         try:
             broadcasts = self._look(batch[i].message for i, _ in sends)
         except StoreUnavailableError:
             return [], {i: self._back_off(batch[i], "table_unavailable") for i, _ in sends}
-        return self._wanted(batch, sends, broadcasts)
+        return self._sendable(batch, sends, broadcasts)
 
     def _last_start(self, ends_at: float) -> float:
         """Return until when a POST may start that is to be finished and recorded by then."""
@@ -478,7 +480,7 @@ class Courier:
 
     def _claim(
         self,
-        batch: Sequence[Delivery],
+        batch: Sequence[Received],
         group: Sequence[tuple[int, Send]],
         times: Sequence[float],
         grace: float,

@@ -10,7 +10,7 @@ from relay.broadcasts.model import tally
 from relay.messages.envelope import QueuedMessage
 from relay.messages.intake import Accepted, Answer, Intake
 from relay.messages.queues import Queues
-from relay.messages.sender import Broadcasts, Courier, Delivery, Done
+from relay.messages.sender import Broadcasts, Done, Received, Sender
 from relay.messages.states import TERMINAL, Change, Record, State, cancel, resolve
 from relay.messages.store import Applied, Conflict, Store, StoreUnavailableError
 
@@ -37,7 +37,7 @@ class Desk:
         store: Store,
         queues: Queues,
         intake: Intake,
-        courier: Courier,
+        courier: Sender,
         broadcasts: Broadcasts,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
@@ -123,7 +123,7 @@ class Desk:
         self, message: QueuedMessage, record: Record, until: float, ends_at: float
     ) -> Record:
         """Try until the message is final, or its next try would come too late."""
-        delivery = Delivery(message, door="http", sent_at=record.accepted_at)
+        delivery = Received(message, door="http", sent_at=record.accepted_at)
         while True:
             [result] = self._courier.deliver([delivery], ends_at=ends_at, start_by=until)
             record = result.record or record
@@ -136,7 +136,7 @@ class Desk:
             self._sleep(result.seconds)
         if self._clock() + result.seconds < ends_at:
             # Sooner than the copy that is held back; if this one fails, that one is still there.
-            self._queues.send([message], math.ceil(result.seconds))
+            self._queues.enqueue([message], math.ceil(result.seconds))
         return record
 
     def _watch(self, record: Record, until: float) -> Record:

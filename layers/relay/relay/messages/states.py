@@ -186,7 +186,7 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True)
-class Bury:
+class WriteDeadLetter:
     """Put the finished message's envelope on the DeadLetter queue, which was not recorded yet."""
 
     record: Record
@@ -200,7 +200,7 @@ class Refuse:
     detail: str
 
 
-Decision = Send | Drop | Wait | Finish | Bury | Refuse
+Decision = Send | Drop | Wait | Finish | WriteDeadLetter | Refuse
 
 
 def first_record(
@@ -246,7 +246,7 @@ def decide(
     if record.state in REDRIVABLE and message.generation > record.generation:
         return _send_unless_too_late(record, _redriven(record, message.generation, now, rules), now)
     if record.state in TERMINAL:
-        return Bury(record) if record.dead_letter is DeadLetter.DUE else Drop(record)
+        return WriteDeadLetter(record) if record.dead_letter is DeadLetter.DUE else Drop(record)
     if record.state is State.QUEUED:
         # A copy that is a moment early, as whole seconds of a queue can make it, is on time.
         if record.lease - EARLY > now and now < record.deadline:
@@ -385,7 +385,7 @@ def resolve(record: Record, state: Literal[State.SENT, State.FAILED], now: float
     return Change(record, resolved)
 
 
-def call_off(send: Send, now: float) -> Finish:
+def cancel_for_broadcast(send: Send, now: float) -> Finish:
     """Return the end of a message whose broadcast was stopped before it was sent."""
     ended = replace(send.base, lease=0.0, updated_at=now, reason="broadcast_stopped")
     # One that may have been sent is not simply canceled.
@@ -398,7 +398,7 @@ def call_off(send: Send, now: float) -> Finish:
     )
 
 
-def buried(record: Record) -> Change:
+def marked_dead_lettered(record: Record) -> Change:
     """Return the step that records that the envelope lies on the DeadLetter queue."""
     return Change(record, replace(record, dead_letter=DeadLetter.WRITTEN))
 

@@ -38,7 +38,7 @@ NAME_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
 Problems = list[tuple[Location, str]]
 
 
-class ScheduleTerms(BaseModel):
+class ScheduleSpec(BaseModel):
     """When something is sent, and what: a message, or a broadcast to a bot's subscribers."""
 
     model_config = {
@@ -97,7 +97,7 @@ class ScheduleTerms(BaseModel):
         return at.replace(microsecond=0) if at else None  # the scheduler keeps no others
 
 
-class Schedule(ScheduleTerms):
+class Schedule(ScheduleSpec):
     """A schedule under the caller's own name for it."""
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)] = Field(
@@ -116,7 +116,7 @@ class Summary:
 # ------------------------------------------------------------------------------- the checks
 
 
-def problems(terms: ScheduleTerms, now: datetime) -> Problems:
+def problems(terms: ScheduleSpec, now: datetime) -> Problems:
     """Return what is wrong with a schedule, field by field, as (where, what to change)."""
     found: Problems = []
     if (terms.message is None) == (terms.broadcast is None):

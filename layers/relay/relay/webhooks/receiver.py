@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from relay.broadcasts.fanout import Reused, Started
-from relay.broadcasts.model import Broadcast, OrderedBroadcast, ordered
+from relay.broadcasts.model import Broadcast, QueuedBroadcast, ordered
 from relay.messages.envelope import Message
 from relay.messages.intake import Accepted, Intake, KeyReused, fresh_id, queued, scoped_id
-from relay.messages.queues import Letter, Queues, QueueUnavailableError
+from relay.messages.queues import DeadLetterEntry, Queues, QueueUnavailableError
 from relay.messages.store import StoreUnavailableError
 from relay.problems import NOT_FOUND, TOO_LARGE, UNAVAILABLE, UNVERIFIED, ProblemError
 from relay.webhooks.hooks import MAX_BODY, Hook, Ignored, Rendered, Request, Unrenderable, render
@@ -36,7 +36,7 @@ class SecretsSource(Protocol):
 class Broadcasts(Protocol):
     """Where broadcasts go."""
 
-    def start(self, broadcast: OrderedBroadcast) -> Started | Reused:
+    def start(self, broadcast: QueuedBroadcast) -> Started | Reused:
         """Accept a broadcast; raise StoreUnavailableError or QueueUnavailableError if it is not."""
         ...
 
@@ -108,7 +108,9 @@ class Receiver:
                 log.info("webhook ignored", extra={"hook": name})
                 return Taken("ignored")
             case Unrenderable(reason, detail, body):
-                [trouble] = self._queues.bury([Letter(body, reason, detail, 0, self._clock())])
+                [trouble] = self._queues.enqueue_dead_letters(
+                    [DeadLetterEntry(body, reason, detail, 0, self._clock())]
+                )
                 if trouble:
                     raise QueueUnavailableError(f"the DeadLetter queue does not take it: {trouble}")
                 log.error("webhook not renderable", extra={"hook": name, "reason": reason})
