@@ -1,6 +1,6 @@
 """Measure the account's pace: `python -m benchmarks.pacing`.
 
-So many senders, each a process with its own courier, share one table (MiniStack's) and one account
+So many senders, each a process with its own sender, share one table (MiniStack's) and one account
 at the sandbox, whose ledger tells when each message arrived. Each sender takes a batch of ten, as
 Lambda does, and the next one as soon as it is done. The command fails if a one-second window holds
 more than the rate and the documented burst, or the throughput is below 95 % of the rate.
@@ -18,23 +18,28 @@ from pathlib import Path
 
 import boto3
 
+from relay.messages.breaker import Breaker
+from relay.messages.dead_letters import DeadLetters
+from relay.messages.dispatch import Dispatcher
 from relay.messages.envelope import QueuedMessage
-from relay.messages.pacing import GRACE, Breaker, TablePacer
+from relay.messages.pacing import GRACE, TablePacer
 from relay.messages.queues import SqsQueues
-from relay.messages.sender import Received, Sender
+from relay.messages.results import Received
+from relay.messages.sender import Sender
 from relay.messages.states import Rules
 from relay.messages.store import TableStore
 from smsgold.client import Client
 from smsgold.credentials import CredentialsSource
 from tests.support.ministack import ministack
 from tests.support.sandbox import Sandbox
-from tests.support.world import MemoryBroadcasts, World
+from tests.support.world import MemoryGate, World
 
 RATE = 25.0
 SENDERS = (2, 5, 10)
 SECONDS = 20.0
 WARM_UP = 3.0  # seconds until every sender has its connections
 BATCH = 10
+CREDENTIALS = '{"user": "10001", "pass": "sandbox-password"}'
 LATENCY = "latency ms=100 jitter=100"
 ACCOUNT = boto3.Session("benchmark", "benchmark", region_name="us-east-1")
 
@@ -45,17 +50,22 @@ def send(endpoint: str, provider: str, table: str) -> None:
     sqs = ACCOUNT.client("sqs", endpoint_url=endpoint)
     urls = dict.fromkeys(("messages_url", "broadcast_url", "notifier_url", "dead_letter_url"), "")
     with ThreadPoolExecutor(32) as executor:
-        courier = Sender(
-            store=TableStore(dynamodb, table),
-            queues=SqsQueues(sqs, **urls),
-            provider=Client(provider),
-            credentials=CredentialsSource(lambda: '{"user": "10001", "pass": "sandbox-password"}'),
-            broadcasts=MemoryBroadcasts(World()),
-            pacer=TablePacer(dynamodb, table, RATE),
-            breaker=Breaker(),
-            executor=executor,
+        store, pacer = TableStore(dynamodb, table), TablePacer(dynamodb, table, RATE)
+        sender = Sender(
+            store=store,
+            gate=MemoryGate(World()),
+            pacer=pacer,
+            dispatcher=Dispatcher(
+                provider=Client(provider),
+                credentials=CredentialsSource(lambda: CREDENTIALS),
+                breaker=Breaker(),
+                pacer=pacer,
+                executor=executor,
+                provider_timeout=12.0,
+                longest_hold=600.0,
+            ),
+            dead_letters=DeadLetters(store, SqsQueues(sqs, **urls)),
             rules=Rules(),
-            provider_timeout=12.0,
         )
         dynamodb.describe_table(TableName=table)
         print("ready", flush=True)
@@ -71,7 +81,7 @@ def send(endpoint: str, provider: str, table: str) -> None:
                 )
                 for _ in range(BATCH)
             ]
-            courier.deliver(batch, ends_at=now + 60.0)
+            sender.deliver(batch, ends_at=now + 60.0)
 
 
 def _tell(process: "subprocess.Popen[str]", line: str) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("functions", "layers", "local", "tests", "tools", "pyproject.toml")
 PROPERTIES = "tests/unit/test_delivery_properties.py"
-SCENES = "tests/unit/test_delivery.py"
+SCENES = "tests/unit/test_sending.py"
 DECISIONS = "tests/unit/test_states.py"
 TABLE = "tests/integration/test_table_store.py"
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=unshrunk")

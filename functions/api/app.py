@@ -16,8 +16,8 @@ from relay.settings import ScheduleSettings
 
 log = logger("api")
 app = api(
-    wiring.desk(),
-    wiring.broadcaster(),
+    wiring.messages(),
+    wiring.broadcasts(),
     Schedules(wiring.scheduler, ScheduleSettings.read(os.environ)),
     wiring.directory(),
 )

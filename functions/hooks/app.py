@@ -19,7 +19,7 @@ receiver = Receiver(
     hooks.load(Path(__file__).with_name("hooks.toml").read_text("utf-8")),
     wiring.hook_secrets(),
     wiring.intake(),
-    wiring.broadcaster(),
+    wiring.broadcasts(),
     wiring.queues(),
 )
 

@@ -10,16 +10,18 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from relay import wiring
-from relay.broadcasts.fanout import Reused, Started
-from relay.broadcasts.model import Broadcast, QueuedBroadcast, ordered
+from relay.broadcasts.model import Broadcast, QueuedBroadcast, queued_broadcast
+from relay.broadcasts.service import Reused, Started
 from relay.eventbridge import alarm_message
 from relay.logs import logger
-from relay.messages.envelope import KeyedMessage, validate
+from relay.messages.envelope import KeyedMessage
 from relay.messages.intake import Accepted, KeyReused, queued, scoped_id
+from relay.validation import validate
 
 log = logger("notifier")
 intake = wiring.intake()
-broadcaster = wiring.broadcaster()
+broadcasts = wiring.broadcasts()
+fan_out = wiring.fan_out()
 queues = wiring.queues()
 
 
@@ -47,7 +49,7 @@ def work(record: dict[str, Any], ends_at: float) -> float | None:
     def hide(seconds: float) -> None:
         queues.change_visibility(record["eventSourceARN"], {record["receiptHandle"]: seconds})
 
-    seconds = broadcaster.work(
+    seconds = fan_out.run(
         validate(QueuedBroadcast, body),
         ends_at=ends_at,
         receive_count=int(record["attributes"]["ApproximateReceiveCount"]),
@@ -74,8 +76,8 @@ def fire(event: dict[str, Any], invocation: str) -> dict[str, Any]:
     else:
         id_ = scoped_id("event", str(event.get("id", invocation)))
     if "broadcast" in event:
-        broadcast = ordered(validate(Broadcast, event["broadcast"]), id_)
-        match broadcaster.start(broadcast, late=late):
+        broadcast = queued_broadcast(validate(Broadcast, event["broadcast"]), id_)
+        match broadcasts.start(broadcast, late=late):
             case Started(progress) | Reused(progress):
                 status = progress.status(time.time())
                 log.info("broadcast", extra={"broadcast": id_, "status": status, "late": late})

@@ -9,11 +9,12 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from relay import metrics, wiring
 from relay.logs import logger
-from relay.messages.envelope import InvalidMessageError, QueuedMessage, parse
-from relay.messages.sender import Later, Received, Result
+from relay.messages.envelope import QueuedMessage
+from relay.messages.results import Later, Received, Result
+from relay.validation import InvalidMessageError, parse
 
 log = logger("sender")
-courier = wiring.courier()
+sender = wiring.sender()
 queues = wiring.queues()
 
 
@@ -23,15 +24,15 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     ends_at = time.time() + context.get_remaining_time_in_millis() / 1000
     records = event["Records"]
     results: dict[str, Result] = {}
-    deliveries: dict[str, Received] = {}
+    received: dict[str, Received] = {}
     for record in records:
         try:
-            deliveries[record["messageId"]] = received(record)
+            received[record["messageId"]] = from_sqs(record)
         except InvalidMessageError as error:
-            results[record["messageId"]] = courier.refuse(record["body"], "invalid", str(error))
-    delivered = courier.deliver(list(deliveries.values()), ends_at=ends_at)
-    metrics.delivered(list(deliveries.values()), delivered)
-    results |= dict(zip(deliveries, delivered, strict=True))
+            results[record["messageId"]] = sender.refuse(record["body"], "invalid", str(error))
+    delivered = sender.deliver(list(received.values()), ends_at=ends_at)
+    metrics.delivered(list(received.values()), delivered)
+    results |= dict(zip(received, delivered, strict=True))
 
     later = {id_: result for id_, result in results.items() if isinstance(result, Later)}
     handles = {record["messageId"]: record["receiptHandle"] for record in records}
@@ -43,12 +44,12 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     for id_, result in results.items():
         state = result.record.state if result.record else None
         reason = result.reason if isinstance(result, Later) else None
-        message_id = deliveries[id_].message.id if id_ in deliveries else id_
+        message_id = received[id_].message.id if id_ in received else id_
         log.info("message", extra={"message_id": message_id, "state": state, "later": reason})
     return {"batchItemFailures": [{"itemIdentifier": id_} for id_ in later]}
 
 
-def received(record: dict[str, Any]) -> Received:
+def from_sqs(record: dict[str, Any]) -> Received:
     """Return the message an SQS record holds; raise InvalidMessageError if it holds none."""
     message = parse(QueuedMessage, record["body"])
     if message.id is None:

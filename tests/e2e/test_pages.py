@@ -17,7 +17,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def page(browser: Browser, sandbox: Sandbox) -> Iterator[Page]:
-    """The inbox on a desk; at the end nothing may have gone wrong in it."""
+    """The inbox on a service; at the end nothing may have gone wrong in it."""
     page = browser.new_page(viewport={"width": 1200, "height": 800})
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))

@@ -14,9 +14,10 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from relay.directory import Directory
 from relay.http.api import answer, api
 from relay.http.requests import MAX_BODY
-from relay.messages.envelope import QueuedMessage, parse
+from relay.messages.envelope import QueuedMessage
 from relay.messages.states import Change, Rules
 from relay.messages.store import Conflict, Written
+from relay.validation import parse
 from smsgold.credentials import Credentials
 from smsgold.errors import (
     CredentialsError,
@@ -91,7 +92,7 @@ class Api:
         self.now = 0.0
         directory = Directory(self.lists, self.keeper, clock=lambda: self.now)
         # test_broadcasts.py and test_schedules.py have the routes of these two.
-        self._app = api(self.relay.desk, Mock(), Mock(), directory)
+        self._app = api(self.relay.service, Mock(), Mock(), directory)
 
     def event(self, name: str, *, path: str | None = None, **headers: str) -> Json:
         event: Json = json.loads((EVENTS / f"api_{name}.json").read_text(encoding="utf-8"))

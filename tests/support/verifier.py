@@ -18,9 +18,10 @@ from urllib.parse import quote, quote_plus
 import boto3
 import requests
 
-from relay.messages.envelope import InvalidMessageError, QueuedMessage, parse
+from relay.messages.envelope import QueuedMessage
 from relay.messages.states import REDRIVABLE, TERMINAL, DeadLetter, Record, State
 from relay.messages.store import from_item
+from relay.validation import InvalidMessageError, parse
 
 NO_MESSAGE = frozenset({"invalid", "id_reused", "hook_payload", "hook_template"})
 """The reasons of dead letters that are no message of their own, and have no record."""

@@ -12,15 +12,21 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from relay.broadcasts.gate import ruling
 from relay.broadcasts.model import BroadcastRecord
-from relay.messages.envelope import InvalidMessageError, QueuedMessage, parse
+from relay.messages.breaker import Breaker
+from relay.messages.dead_letters import DeadLetters
+from relay.messages.dispatch import Dispatcher
+from relay.messages.envelope import QueuedMessage
 from relay.messages.intake import Answer, Intake
-from relay.messages.pacing import HORIZON, IDLE_SECONDS, Breaker, Slots
+from relay.messages.pacing import HORIZON, IDLE_SECONDS, Slots
 from relay.messages.queues import DeadLetterEntry
-from relay.messages.sender import Done, Received, Result, Sender
-from relay.messages.service import Desk
+from relay.messages.results import Done, Received, Result
+from relay.messages.sender import Ruling, Sender
+from relay.messages.service import Messages
 from relay.messages.states import TERMINAL, Change, Record, Rules, State
 from relay.messages.store import Applied, Conflict, StoreUnavailableError, Unwritten, Written
+from relay.validation import InvalidMessageError, parse
 from smsgold.client import OutgoingMessage
 from smsgold.credentials import Credentials, CredentialsSource
 from smsgold.errors import CredentialsError
@@ -232,7 +238,7 @@ class MemoryProvider:
         return answer.verdict
 
 
-class MemoryBroadcasts:
+class MemoryGate:
     """The broadcasts' items in the table."""
 
     def __init__(self, world: World) -> None:
@@ -241,10 +247,11 @@ class MemoryBroadcasts:
         """Nothing was left uncounted because the table was down."""
         self._world = world
 
-    def look(self, ids: Collection[str]) -> Mapping[str, BroadcastRecord]:
+    def check(self, ids: Collection[str]) -> Mapping[str, Ruling]:
         if self._world.table_down:
             raise StoreUnavailableError("down")
-        return {id_: self.items[id_] for id_ in ids if id_ in self.items}
+        now = self._world.now
+        return {id_: ruling(self.items[id_], now) for id_ in ids if id_ in self.items}
 
     def count(self, id_: str, counts: Mapping[State, int]) -> None:
         self._world.effect("before a count")
@@ -291,14 +298,14 @@ class Inline(Executor):
 
 
 class Relay:
-    """The real intake and courier in a world, and the senders' runs over its queue."""
+    """The real intake and sender in a world, and the senders' runs over its queue."""
 
     def __init__(self, rules: Rules, seed: int = 0, rate: float = 5.0) -> None:
         self.world = World()
         self.store = MemoryStore(self.world)
         self.queues = MemoryQueues(self.world)
         self.provider = MemoryProvider(self.world)
-        self.broadcasts = MemoryBroadcasts(self.world)
+        self.broadcasts = MemoryGate(self.world)
         self.rules = rules
         self.intake = Intake(self.store, self.queues, rules, clock=self.world.clock)
         self._attempts = 0
@@ -306,21 +313,27 @@ class Relay:
         self.pacer = MemoryPacer(self.world, rate)
         self.secret = self.provider.password
         """The password that the secret holds; empty where it cannot be read."""
-        self.courier = self.new_courier()
+        self.sender = self.new_sender()
 
-    def new_courier(self) -> Sender:
-        """Return the courier of a fresh environment."""
+    def new_sender(self) -> Sender:
+        """Return the sender of a fresh environment."""
         return Sender(
             store=self.store,
-            queues=self.queues,
-            provider=self.provider,
-            credentials=CredentialsSource(self._fetch, clock=self.world.clock),
-            broadcasts=self.broadcasts,
+            gate=self.broadcasts,
             pacer=self.pacer,
-            breaker=Breaker(clock=self.world.clock),
-            executor=Inline(),
+            dispatcher=Dispatcher(
+                provider=self.provider,
+                credentials=CredentialsSource(self._fetch, clock=self.world.clock),
+                breaker=Breaker(clock=self.world.clock),
+                pacer=self.pacer,
+                executor=Inline(),
+                provider_timeout=12.0,
+                longest_hold=self.rules.backoff_max,
+                clock=self.world.clock,
+                sleep=self.world.sleep,
+            ),
+            dead_letters=DeadLetters(self.store, self.queues, clock=self.world.clock),
             rules=self.rules,
-            provider_timeout=12.0,
             clock=self.world.clock,
             sleep=self.world.sleep,
             new_attempt=self._new_attempt,
@@ -328,14 +341,14 @@ class Relay:
         )
 
     @property
-    def desk(self) -> Desk:
+    def service(self) -> Messages:
         """Return what the API's callers deal with."""
-        return Desk(
+        return Messages(
             store=self.store,
             queues=self.queues,
             intake=self.intake,
-            courier=self.courier,
-            broadcasts=self.broadcasts,
+            sender=self.sender,
+            gate=self.broadcasts,
             clock=self.world.clock,
             sleep=self.world.sleep,
         )
@@ -366,8 +379,8 @@ class Relay:
                 message = parse(QueuedMessage, copy.body)
                 good.append((copy, Received(message, "sqs", copy.sent_at, copy.receive_count)))
             except InvalidMessageError as error:
-                results.append((copy, self.courier.refuse(copy.body, "invalid", str(error))))
-        delivered = self.courier.deliver([delivery for _, delivery in good], ends_at=ends_at)
+                results.append((copy, self.sender.refuse(copy.body, "invalid", str(error))))
+        delivered = self.sender.deliver([delivery for _, delivery in good], ends_at=ends_at)
         results += zip((copy for copy, _ in good), delivered, strict=True)
         for copy, result in results:
             if isinstance(result, Done):
@@ -386,7 +399,7 @@ class Relay:
         try:
             return run()
         except Crash:
-            self.courier = self.new_courier()
+            self.sender = self.new_sender()
             self.provider.quiet_until = 0.0
             return None
         finally:

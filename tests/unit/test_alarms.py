@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from relay.eventbridge import alarm_message, console_url
-from relay.messages.envelope import MAX_TEXT, KeyedMessage, validate
+from relay.messages.envelope import MAX_TEXT, KeyedMessage
+from relay.validation import validate
 from tests.support.webhooks import payload
 
 

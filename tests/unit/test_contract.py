@@ -9,7 +9,8 @@ import pytest
 from relay import problems
 from relay.http import requests
 from relay.http.messages import MAX_BATCH
-from relay.messages.envelope import MAX_BUTTONS, MAX_ID, MAX_TEXT, Message, validate
+from relay.messages.envelope import MAX_BUTTONS, MAX_ID, MAX_TEXT, Message
+from relay.validation import validate
 from tools.contract import PATH, made
 
 METHODS = {"get", "put", "post", "delete", "patch"}

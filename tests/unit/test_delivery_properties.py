@@ -1,7 +1,7 @@
 """Whatever happens in whatever order, the relay keeps its promises.
 
 A state machine of doors, faults, crashes, duplicates, redrives and jumps of the clock runs over
-the real intake, decisions and courier. `make mutants` breaks the code in the ways these checks
+the real intake, decisions and sender. `make mutants` breaks the code in the ways these checks
 must find.
 """
 
@@ -20,12 +20,13 @@ from hypothesis.stateful import (
     rule,
 )
 
-from relay.broadcasts.model import BroadcastRecord, Command, paused, resumed, stopped, tally
-from relay.messages.envelope import OnUnknown, QueuedMessage, parse
+from relay.broadcasts.model import BroadcastRecord, Command, paused, resumed, stopped
+from relay.messages.envelope import OnUnknown, QueuedMessage
 from relay.messages.intake import Accepted, Answer
 from relay.messages.pacing import GRACE
 from relay.messages.queues import DeadLetterEntry
-from relay.messages.states import EARLY, REDRIVABLE, TERMINAL, Record, Rules, State, cancel
+from relay.messages.states import EARLY, REDRIVABLE, TERMINAL, Record, Rules, State, cancel, tally
+from relay.validation import parse
 from tests.support.world import ANSWERS, Crash, Relay
 
 RULES = Rules(retry_window=3600.0)
@@ -143,7 +144,7 @@ class Promises(RuleBasedStateMachine):
         assert message.id
 
         def call() -> Answer:
-            return self.relay.desk.accept_and_wait(message, seconds=patience, time_left=28.0)
+            return self.relay.service.accept_and_wait(message, seconds=patience, time_left=28.0)
 
         began = self.relay.world.now
         answer = call() if after is None else self.relay.crash(call, after)
@@ -163,7 +164,7 @@ class Promises(RuleBasedStateMachine):
         found: Literal[State.SENT, State.FAILED] = (
             State.SENT if self.relay.provider.ledger[id_] else State.FAILED
         )
-        resolved = self.relay.desk.resolve(id_, found)
+        resolved = self.relay.service.resolve(id_, found)
         if record and record.state is State.UNKNOWN:
             assert isinstance(resolved, Record)
             assert resolved.state is found
@@ -289,13 +290,13 @@ class Promises(RuleBasedStateMachine):
             }
             for copy in self.relay.queues.messages:
                 copy.visible_at = min(copy.visible_at, self.relay.world.now)
-            stalled, self.relay.courier = self.relay.courier, self.relay.new_courier()
+            stalled, self.relay.sender = self.relay.sender, self.relay.new_sender()
             if crash_after is None:
                 self.relay.run()
             else:
                 self.crashes += 1
                 self.relay.run_and_crash(crash_after)
-            self.relay.courier = stalled
+            self.relay.sender = stalled
             for id_, record in owned.items():
                 assert self.relay.store.records[id_] == record, "taken from its owner"
             # It holds slots from before, and hears of a wish for quiet by its next answer.

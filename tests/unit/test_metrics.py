@@ -7,7 +7,7 @@ import pytest
 
 from relay import metrics
 from relay.messages.envelope import QueuedMessage
-from relay.messages.sender import Done, Later, Received, Result
+from relay.messages.results import Done, Later, Received, Result
 from relay.messages.states import Attempt, Record, State
 from smsgold.responses import Outcome, Verdict
 

@@ -9,7 +9,8 @@ import pytest
 from botocore.config import Config
 from moto import mock_aws
 
-from relay.messages.pacing import GRACE, HORIZON, IDLE_SECONDS, Breaker, TablePacer
+from relay.messages.breaker import Breaker
+from relay.messages.pacing import GRACE, HORIZON, IDLE_SECONDS, TablePacer
 from relay.messages.store import StoreUnavailableError
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ConnectTimeoutError
 
-from relay.messages.envelope import QueuedMessage, parse
+from relay.messages.envelope import QueuedMessage
 from relay.messages.queues import LONGEST_VISIBILITY, DeadLetterEntry, SqsQueues, dead_letter_body
+from relay.validation import parse
 
 MIB = 1_048_576
 SOURCE = "arn:aws:sqs:us-east-1:1:broadcast"

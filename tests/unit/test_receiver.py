@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relay.broadcasts.fanout import Reused, Started
 from relay.broadcasts.model import QueuedBroadcast, first_record_of
+from relay.broadcasts.service import Reused, Started
 from relay.messages.queues import QueueUnavailableError
 from relay.messages.states import Rules, State
 from relay.problems import ProblemError

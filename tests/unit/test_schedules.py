@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from relay.messages.envelope import validate
 from relay.schedules.expressions import (
     Schedule,
     ScheduleSpec,
@@ -16,6 +15,7 @@ from relay.schedules.expressions import (
     to_scheduler,
     zones,
 )
+from relay.validation import validate
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 MESSAGE = {"subscriberId": "s-1", "text": "Good morning"}

@@ -36,7 +36,7 @@ class Hidden:
 @pytest.fixture
 def relay(monkeypatch: pytest.MonkeyPatch) -> Relay:
     relay = Relay(Rules())
-    monkeypatch.setattr(app, "courier", relay.courier)
+    monkeypatch.setattr(app, "sender", relay.sender)
     monkeypatch.setattr("time.time", relay.world.clock)
     return relay
 

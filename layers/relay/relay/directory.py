@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from relay.messages.sender import CredentialsKeeper
+from relay.messages.dispatch import CredentialsKeeper
 from smsgold.credentials import Credentials
 from smsgold.errors import CredentialsRefusedError
 

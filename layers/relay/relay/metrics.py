@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
-from relay.messages.sender import Done, Received, Result
+from relay.messages.results import Done, Received, Result
 from relay.messages.states import State
 from smsgold.responses import Outcome
 

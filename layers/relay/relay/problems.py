@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from relay.messages.envelope import Location
+from relay.validation import Location
 
 CONTENT_TYPE = "application/problem+json"
 

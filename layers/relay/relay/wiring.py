@@ -9,15 +9,20 @@ from botocore.config import Config
 from botocore.session import Session
 
 from relay import metrics
-from relay.broadcasts.fanout import Broadcaster
-from relay.broadcasts.model import Board, BroadcastTable
+from relay.broadcasts.fanout import FanOut
+from relay.broadcasts.gate import BroadcastGate
+from relay.broadcasts.service import Broadcasts
+from relay.broadcasts.table import BroadcastTable
 from relay.directory import Directory
 from relay.logs import redact
+from relay.messages.breaker import Breaker
+from relay.messages.dead_letters import DeadLetters
+from relay.messages.dispatch import Dispatcher
 from relay.messages.intake import Intake
-from relay.messages.pacing import Breaker, TablePacer
+from relay.messages.pacing import TablePacer
 from relay.messages.queues import SqsQueues
 from relay.messages.sender import Sender
-from relay.messages.service import Desk
+from relay.messages.service import Messages
 from relay.messages.store import TableStore
 from relay.settings import settings
 from relay.webhooks.secrets import HookSecrets, Secrets
@@ -77,9 +82,9 @@ def broadcast_table() -> BroadcastTable:
 
 
 @cache
-def board() -> Board:
-    """Return what was ordered of broadcasts, and where their messages are counted."""
-    return Board(broadcast_table(), refusals_percent=settings.broadcast_refusals_percent)
+def gate() -> BroadcastGate:
+    """Return what lets broadcasts' messages go, holds them back, and counts them."""
+    return BroadcastGate(broadcast_table(), refusals_percent=settings.broadcast_refusals_percent)
 
 
 @cache
@@ -120,8 +125,14 @@ def credentials() -> CredentialsSource:
 
 
 @cache
-def broadcaster() -> Broadcaster:
-    """Return the one who spreads broadcasts."""
+def broadcasts() -> Broadcasts:
+    """Return the broadcasts as callers deal with them."""
+    return Broadcasts(broadcast_table(), queues(), rate=settings.messages_per_second)
+
+
+@cache
+def fan_out() -> FanOut:
+    """Return what makes messages of broadcasts."""
 
     def subscribers(bot_id: str) -> list[dict[str, object]]:
         # Made only now: most runs of the notifier ask the provider for nothing.
@@ -133,7 +144,7 @@ def broadcaster() -> Broadcaster:
                 return provider().subscribers(renewed, bot_id)
             raise
 
-    return Broadcaster(
+    return FanOut(
         table=broadcast_table(),
         store=store(),
         queues=queues(),
@@ -161,21 +172,26 @@ def _stale(error: CredentialsError) -> None:
 
 
 @cache
-def courier() -> Sender:
-    """Return the one who delivers."""
-    return Sender(
-        store=store(),
-        queues=queues(),
+def sender() -> Sender:
+    """Return what delivers messages."""
+    rules = settings.rules
+    pacer = TablePacer(_dynamodb(), settings.table, settings.messages_per_second)
+    dispatcher = Dispatcher(
         provider=provider(),
         credentials=credentials(),
-        broadcasts=board(),
-        pacer=TablePacer(_dynamodb(), settings.table, settings.messages_per_second),
-        breaker=Breaker(
-            pause=settings.rules.backoff_min, longest=min(60.0, settings.rules.backoff_max)
-        ),
+        breaker=Breaker(pause=rules.backoff_min, longest=min(60.0, rules.backoff_max)),
+        pacer=pacer,
         executor=ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="send"),
-        rules=settings.rules,
         provider_timeout=settings.provider_timeout,
+        longest_hold=rules.backoff_max,
+    )
+    return Sender(
+        store=store(),
+        gate=gate(),
+        pacer=pacer,
+        dispatcher=dispatcher,
+        dead_letters=DeadLetters(store(), queues()),
+        rules=rules,
     )
 
 
@@ -187,11 +203,9 @@ def scheduler() -> "EventBridgeSchedulerClient":
 
 
 @cache
-def desk() -> Desk:
-    """Return what the API's callers deal with."""
-    return Desk(
-        store=store(), queues=queues(), intake=intake(), courier=courier(), broadcasts=board()
-    )
+def messages() -> Messages:
+    """Return single messages as the API's callers deal with them."""
+    return Messages(store=store(), queues=queues(), intake=intake(), sender=sender(), gate=gate())
 
 
 @cache

@@ -7,24 +7,24 @@ from typing import Any
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from relay.broadcasts.fanout import Broadcaster
+from relay.broadcasts.service import Broadcasts
 from relay.directory import Directory
 from relay.http import bots, broadcasts, contract, exception_handlers, messages, requests, schedules
-from relay.messages.envelope import read_json
-from relay.messages.service import Desk
+from relay.messages.service import Messages
 from relay.schedules.expressions import Schedules
+from relay.validation import read_json
 
 log = logging.getLogger(__name__)
 
 
 def api(
-    desk: Desk, broadcaster: Broadcaster, kept: Schedules, directory: Directory
+    single: Messages, many: Broadcasts, kept: Schedules, directory: Directory
 ) -> APIGatewayRestResolver:
-    """Return the API over what does the work."""
+    """Return the API over the services that do the work."""
     app = APIGatewayRestResolver(enable_validation=True, json_body_deserializer=read_json)
     exception_handlers.answer_with_problems(app)
-    app.include_router(messages.routes(desk))
-    app.include_router(broadcasts.routes(broadcaster))
+    app.include_router(messages.routes(single))
+    app.include_router(broadcasts.routes(many))
     app.include_router(schedules.routes(kept))
     app.include_router(bots.routes(directory))
 

@@ -12,8 +12,15 @@ from aws_lambda_powertools.event_handler.openapi.params import Path
 from pydantic import Field
 
 from relay import problems
-from relay.broadcasts.fanout import Broadcaster, InvalidTransition, Reused
-from relay.broadcasts.model import Broadcast, BroadcastRecord, Command, Status, eta, ordered
+from relay.broadcasts.model import (
+    Broadcast,
+    BroadcastRecord,
+    Command,
+    Status,
+    eta,
+    queued_broadcast,
+)
+from relay.broadcasts.service import Broadcasts, InvalidTransition, Reused
 from relay.http import requests
 from relay.http.contract import Body, answer
 from relay.http.messages import Key, Time
@@ -106,7 +113,7 @@ class BroadcastState(BroadcastReceipt):
         )
 
 
-def routes(broadcaster: Broadcaster) -> Router:
+def routes(broadcasts: Broadcasts) -> Router:
     """Return the routes under /broadcasts."""
     router = Router()  # type: ignore[no-untyped-call] # Powertools' own
 
@@ -129,7 +136,7 @@ def routes(broadcaster: Broadcaster) -> Router:
         event = router.current_event.raw_event
         given = requests.idempotency_key(event)
         id_ = scoped_id("http-broadcast", requests.caller(event), given) if given else fresh_id()
-        started = broadcaster.start(ordered(broadcast, id_))
+        started = broadcasts.start(queued_broadcast(broadcast, id_))
         if isinstance(started, Reused):
             raise ProblemError(
                 problems.KEY_REUSED,
@@ -149,7 +156,7 @@ def routes(broadcaster: Broadcaster) -> Router:
         responses={200: answer("How far it is.", BroadcastState)},
     )
     def look_up(id: Id) -> Response[Any]:  # noqa: A002 - the contract's name
-        return state(broadcaster.look_up(id))
+        return state(broadcasts.get(id))
 
     def state(found: BroadcastRecord | InvalidTransition | None) -> Response[Any]:
         match found:
@@ -162,7 +169,7 @@ def routes(broadcaster: Broadcaster) -> Router:
                     f"The broadcast is {status}; GET it to learn more.",
                     state=status,
                 )
-        return BroadcastState.of(found, broadcaster.rate).response(HTTPStatus.OK)
+        return BroadcastState.of(found, broadcasts.rate).response(HTTPStatus.OK)
 
     def steering(verb: str, summary: str, done: str) -> Callable[..., Any]:
         return router.post(
@@ -178,14 +185,14 @@ def routes(broadcaster: Broadcaster) -> Router:
 
     @steering("pause", "Hold a broadcast back", "Paused.")
     def pause(id: Id) -> Response[Any]:  # noqa: A002 - the contract's name
-        return state(broadcaster.order(id, Command.PAUSE))
+        return state(broadcasts.command(id, Command.PAUSE))
 
     @steering("resume", "Go on with a paused broadcast", "It goes on.")
     def resume(id: Id) -> Response[Any]:  # noqa: A002 - the contract's name
-        return state(broadcaster.order(id, Command.RUN))
+        return state(broadcasts.command(id, Command.RUN))
 
     @steering("stop", "End a broadcast for good", "Stopped.")
     def stop(id: Id) -> Response[Any]:  # noqa: A002 - the contract's name
-        return state(broadcaster.order(id, Command.STOP))
+        return state(broadcasts.command(id, Command.STOP))
 
     return router

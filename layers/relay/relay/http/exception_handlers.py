@@ -9,8 +9,6 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
 
-from relay.messages import envelope as message
-from relay.messages.envelope import InvalidMessageError, NotJsonError
 from relay.messages.queues import QueueUnavailableError
 from relay.messages.store import StoreUnavailableError
 from relay.problems import (
@@ -26,6 +24,7 @@ from relay.problems import (
     unavailable,
 )
 from relay.schedules.expressions import SchedulerUnavailableError
+from relay.validation import InvalidMessageError, NotJsonError, field_problems
 from smsgold.errors import (
     CredentialsError,
     CredentialsRefusedError,
@@ -91,7 +90,7 @@ def of_validation(errors: Iterable[dict[str, Any]]) -> ProblemError:
                 name = str(error["loc"][1])
                 return ProblemError(MALFORMED, f"Check the header or parameter {name}.")
     found = [({**error, "loc": error["loc"][1:]}) for error in errors]
-    return invalid(message.problems(found))
+    return invalid(field_problems(found))
 
 
 def of_invalid(error: InvalidMessageError) -> ProblemError:

@@ -13,16 +13,7 @@ from pydantic import BaseModel, Field, SkipValidation
 from relay import problems
 from relay.http import requests
 from relay.http.contract import Body, answer
-from relay.messages.envelope import (
-    ID_PATTERN,
-    InvalidMessageError,
-    KeyedMessage,
-    Message,
-    QueuedMessage,
-    model_config,
-    rfc3339,
-    validate,
-)
+from relay.messages.envelope import ID_PATTERN, KeyedMessage, Message, QueuedMessage, rfc3339
 from relay.messages.intake import (
     Accepted,
     Answer,
@@ -32,9 +23,10 @@ from relay.messages.intake import (
     queued,
     scoped_id,
 )
-from relay.messages.service import Desk, Refused
+from relay.messages.service import Messages, Refused
 from relay.messages.states import TERMINAL, Record, State
 from relay.problems import Problem, ProblemError
+from relay.validation import InvalidMessageError, model_config, validate
 
 MAX_BATCH = 100
 
@@ -187,7 +179,7 @@ class BatchAnswer(Body):
 # ------------------------------------------------------------------------------- the routes
 
 
-def routes(desk: Desk) -> Router:
+def routes(service: Messages) -> Router:
     """Return the routes under /messages."""
     router = Router()  # type: ignore[no-untyped-call] # Powertools' own
 
@@ -221,14 +213,14 @@ def routes(desk: Desk) -> Router:
         id_ = scoped_id("http", requests.caller(event), given) if given else fresh_id()
         seconds = requests.wait(event)
         if not seconds:
-            [result] = desk.accept([queued(message, id_)])
+            [result] = service.accept([queued(message, id_)])
             accepted = _accepted(result)
             return MessageReceipt(id=id_, status=accepted.record.state).response(
                 HTTPStatus.ACCEPTED, **_headers(accepted)
             )
         time_left = router.lambda_context.get_remaining_time_in_millis() / 1000 - ANSWER_SECONDS
         accepted = _accepted(
-            desk.accept_and_wait(queued(message, id_), seconds=seconds, time_left=time_left)
+            service.accept_and_wait(queued(message, id_), seconds=seconds, time_left=time_left)
         )
         final = accepted.record.state in TERMINAL
         return MessageState.of(accepted.record).response(
@@ -248,7 +240,7 @@ def routes(desk: Desk) -> Router:
         del key
         event = router.current_event.raw_event
         results = _accept_all(
-            desk, batch.messages, requests.caller(event), requests.idempotency_key(event)
+            service, batch.messages, requests.caller(event), requests.idempotency_key(event)
         )
         return BatchAnswer(results=results).response(HTTPStatus.ACCEPTED)
 
@@ -260,7 +252,7 @@ def routes(desk: Desk) -> Router:
         responses={200: answer("Its state.", MessageState)},
     )
     def look_up(id: Id) -> Response[Any]:  # noqa: A002 - the contract's name
-        return _state(desk.look_up(id), problems.INTERNAL)
+        return _state(service.get(id), problems.INTERNAL)
 
     @router.delete(
         "/messages/<id>",
@@ -273,7 +265,7 @@ def routes(desk: Desk) -> Router:
         },
     )
     def cancel(id: Id) -> Response[Any]:  # noqa: A002 - the contract's name
-        return _state(desk.cancel(id), problems.NOT_CANCELABLE)
+        return _state(service.cancel(id), problems.NOT_CANCELABLE)
 
     @router.post(
         "/messages/<id>/resolve",
@@ -289,7 +281,7 @@ def routes(desk: Desk) -> Router:
         state: Literal[State.SENT, State.FAILED] = (
             State.SENT if resolution.as_ == "sent" else State.FAILED
         )
-        return _state(desk.resolve(id, state), problems.NOT_UNKNOWN)
+        return _state(service.resolve(id, state), problems.NOT_UNKNOWN)
 
     return router
 
@@ -346,7 +338,7 @@ def _state(result: Record | Refused | None, refusal: problems.Kind) -> Response[
 
 
 def _accept_all(
-    desk: Desk, items: Sequence[object], caller: str, key: str | None
+    service: Messages, items: Sequence[object], caller: str, key: str | None
 ) -> list[BatchResult]:
     """Accept each item that is a message; the key, if any, stands for items without an id."""
     errors: dict[int, ProblemError] = {}
@@ -365,7 +357,7 @@ def _accept_all(
         envelopes[index] = queued(message, id_)
         first.setdefault(id_, index)
     distinct = [envelopes[index] for index in first.values()]
-    answers = dict(zip(first, desk.accept(distinct), strict=True))
+    answers = dict(zip(first, service.accept(distinct), strict=True))
 
     results: list[BatchResult] = []
     for index in range(len(items)):

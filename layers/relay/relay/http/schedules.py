@@ -11,9 +11,9 @@ from pydantic import Field
 
 from relay import problems
 from relay.http.contract import Body, answer
-from relay.messages.envelope import InvalidMessageError
 from relay.problems import ProblemError
 from relay.schedules.expressions import NAME_PATTERN, Schedule, Schedules, ScheduleSpec
+from relay.validation import InvalidMessageError
 
 log = logging.getLogger(__name__)
 

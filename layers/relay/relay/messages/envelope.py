@@ -1,32 +1,26 @@
-"""The envelope every door takes, and what may be wrong with one."""
+"""The envelope that every door takes."""
 
 import hashlib
 import json
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
     PlainSerializer,
-    ValidationError,
     model_validator,
 )
-from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
-from pydantic_core import CoreSchema, PydanticCustomError
-from pydantic_core.core_schema import no_info_after_validator_function
+from pydantic_core import PydanticCustomError
+
+from relay.validation import Matching, model_config
 
 MAX_TEXT = 4096
 """Characters of a text, each code point one, as the Bot API's server counts them: TDLib refuses a
@@ -42,43 +36,12 @@ ID_PATTERN = rf"^[A-Za-z0-9._:-]{{1,{MAX_ID}}}$"
 
 ADDRESS = ("subscriberId", "botId", "number")
 
-Location = tuple[str | int, ...]
-"""Where in a document something is: the keys and indices that lead there."""
-
-M = TypeVar("M", bound=BaseModel)
-
 
 class OnUnknown(StrEnum):
     """What to do when nobody can say whether the provider took the message."""
 
     HOLD = "hold"
     RESEND = "resend"
-
-
-@dataclass(frozen=True)
-class _Matching:
-    """Makes a text match a pattern, in the model and in its JSON schema alike."""
-
-    pattern: str
-    problem: str
-
-    def __get_pydantic_core_schema__(
-        self, source: object, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        # In a JSON schema $ is the end; in Python a line break may follow it.
-        compiled = re.compile(re.sub(r"\$$", r"\\Z", self.pattern))
-
-        def match(text: str) -> str:
-            if not compiled.search(text):
-                raise PydanticCustomError("pattern", "{problem}", {"problem": self.problem})
-            return text
-
-        return no_info_after_validator_function(match, handler(source))
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return {**handler(schema), "pattern": self.pattern}
 
 
 def _rfc3339_text(value: object) -> object:
@@ -102,21 +65,12 @@ _RFC3339 = re.compile(
 _EARLIEST = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
 _LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
-model_config = ConfigDict(
-    extra="forbid",
-    frozen=True,
-    alias_generator=to_camel,
-    serialize_by_alias=True,
-    json_schema_mode_override="validation",  # one schema, also where a model is answered with
-)
-"""For every model a caller fills in: the contract's names and no others, in Python too."""
-
 ProviderId = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
 
 Number = Annotated[
     str,
     Field(max_length=MAX_ID),
-    _Matching(
+    Matching(
         "^ *[+]?[ \u00a0()-]*([0-9][ \u00a0()-]*){5,15}$",
         "must be a phone number of 5 to 15 digits in international format",
     ),
@@ -126,7 +80,7 @@ Number = Annotated[
 Text = Annotated[
     str,
     Field(min_length=1, max_length=MAX_TEXT),
-    _Matching(r"\S", "must not be blank"),
+    Matching(r"\S", "must not be blank"),
 ]
 
 Time = Annotated[
@@ -147,7 +101,7 @@ class Button(BaseModel):
     url: Annotated[
         str,
         Field(max_length=MAX_URL, examples=["https://shop.example/orders/4711"]),
-        _Matching(
+        Matching(
             r"^([hH][tT][tT][pP][sS]?|[tT][gG])://[\s\S]",
             "must be an address that starts with http://, https:// or tg://",
         ),
@@ -266,7 +220,7 @@ class KeyedMessage(Message):
     """A message that may carry its own idempotency key."""
 
     id: (
-        Annotated[str, _Matching(ID_PATTERN, "must be 1 to 64 letters, digits and . _ : -")] | None
+        Annotated[str, Matching(ID_PATTERN, "must be 1 to 64 letters, digits and . _ : -")] | None
     ) = Field(None, description="The idempotency key: 1 to 64 letters, digits and . _ : -")
 
 
@@ -289,94 +243,9 @@ class QueuedMessage(KeyedMessage):
         return body.replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
 
 
-class InvalidMessageError(ValueError):
-    """The envelope breaks a rule; `problems` holds (where, what to change) pairs."""
-
-    def __init__(self, problems: list[tuple[Location, str]]) -> None:
-        self.problems = problems
-        named = ((".".join(str(part) for part in where), problem) for where, problem in problems)
-        super().__init__("; ".join(f"{name}: {what}" if name else what for name, what in named))
-
-
-class NotJsonError(InvalidMessageError):
-    """The text is no JSON document, or not one that everybody reads alike."""
-
-
-def parse(model: type[M], raw: str | bytes) -> M:
-    """Return the model that a JSON text holds; raise InvalidMessageError naming each bad field."""
-    return validate(model, read_json(raw))
-
-
-def read_json(raw: str | bytes) -> dict[str, Any]:
-    """Return the JSON object that a text holds; raise InvalidMessageError if it holds none."""
-    try:
-        data = json.loads(raw, object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
-    except (ValueError, RecursionError) as error:
-        problem = str(error) if isinstance(error, _JsonRuleError) else "must be valid JSON"
-        raise NotJsonError([((), f"the body {problem}")]) from None
-    if not isinstance(data, dict):
-        raise InvalidMessageError([((), "the body must be a JSON object")])
-    return data
-
-
-def validate(model: type[M], data: object) -> M:
-    """Return the model that a value holds; raise InvalidMessageError naming each bad field."""
-    if not isinstance(data, dict):
-        raise InvalidMessageError([((), "must be a JSON object")])
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)
-        raise InvalidMessageError(problems(found)) from None
-
-
-def problems(errors: Iterable[Mapping[str, Any]]) -> list[tuple[Location, str]]:
-    """Return pydantic's errors as (where, what to change) pairs that repeat no value."""
-    found: list[tuple[Location, str]] = []
-    for item in errors:
-        context = item.get("ctx") or {}
-        where = [*item["loc"], *([context["field"]] if "field" in context else [])]
-        match item["type"]:
-            case "extra_forbidden":
-                problem = "is not a known field; check its spelling"
-            case "missing":
-                problem = "is required"
-            case "tuple_type" | "list_type":
-                problem = "must be an array"
-            case "model_type" | "model_attributes_type" | "dict_type":
-                problem = "must be a JSON object"
-            case _:
-                problem = item["msg"].removeprefix("Input ").replace("should", "must", 1)
-                problem = problem[:1].lower() + problem[1:]
-        path = tuple(part if isinstance(part, int) else _printable(part) for part in where)
-        found.append((path, _printable(problem, 300)))
-    return found
-
-
 def rfc3339(at: float) -> str:
     """Return an epoch time as RFC 3339 in UTC, to the millisecond."""
     # Rounded, as the table rounds: what is said at once is what is said later.
     rounded = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=round(at * 1000))
     text = rounded.isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
-
-
-class _JsonRuleError(ValueError):
-    pass
-
-
-def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise _JsonRuleError(f"has the field {_printable(twice)} twice; give it once")
-    return found
-
-
-def _no_constants(name: str) -> object:
-    raise _JsonRuleError(f"holds {name}, which JSON does not have")
-
-
-def _printable(text: str, limit: int = 64) -> str:
-    text = "".join(c if c.isprintable() else "?" for c in text)
-    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,11 +1,10 @@
-"""The account's pace: who may send when, agreed on by every concurrent run, and when to stop.
+"""The account's rate: who may send when, agreed on by every concurrent run.
 
 The account has one line of slots, 1/rate apart. A run takes a block of them with one conditional
 write to one item of the table, whose `next` is the first slot nobody has. Times are seconds since
 the epoch; Lambda's clocks are kept by NTP, well within a slot.
 """
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -156,61 +155,3 @@ class _Line:
 
 def _next_of(item: Any) -> float:
     return float(item["next"]["N"]) if item and "next" in item else 0.0
-
-
-class Breaker:
-    """Stops an environment from hammering a failing provider.
-
-    After `threshold` failures in a row nothing is sent for `pause` seconds, then one message tries;
-    each further failure doubles the pause, the first success ends it. Many threads may use it.
-    """
-
-    def __init__(
-        self,
-        *,
-        threshold: int = 5,
-        pause: float = 5.0,
-        longest: float = 60.0,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._threshold = threshold
-        self._pause = pause
-        self._longest = longest
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._failures = 0
-        self._shut_until = 0.0
-
-    def room(self) -> int | None:
-        """Return how many messages are worth claiming now; None for any number."""
-        with self._lock:
-            if self._failures < self._threshold:
-                return None
-            return 1 if self._clock() >= self._shut_until else 0
-
-    def admit(self) -> bool:
-        """Let an exchange begin, or not; while the provider fails, one at a time may try."""
-        with self._lock:
-            if self._failures < self._threshold:
-                return True
-            if self._clock() < self._shut_until:
-                return False
-            self._shut_until = self._clock() + self._pause
-            return True
-
-    def shut_until(self) -> float:
-        """Return when the next message may try."""
-        with self._lock:
-            return self._shut_until
-
-    def record(self, *, failed: bool) -> None:
-        """Take note of an exchange with the provider."""
-        with self._lock:
-            if not failed:
-                self._failures = 0
-                return
-            self._failures += 1
-            if self._failures >= self._threshold:
-                doublings = min(self._failures - self._threshold, 16)
-                pause = min(self._pause * 2.0**doublings, self._longest)
-                self._shut_until = self._clock() + pause

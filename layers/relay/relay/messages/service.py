@@ -1,4 +1,4 @@
-"""What a caller may do with single messages: hand one in and wait for it, look, cancel, resolve."""
+"""What a caller may do with single messages: hand one in, wait for it, get, cancel, resolve."""
 
 import math
 import time
@@ -6,30 +6,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from relay.broadcasts.model import tally
 from relay.messages.envelope import QueuedMessage
 from relay.messages.intake import Accepted, Answer, Intake
 from relay.messages.queues import Queues
-from relay.messages.sender import Broadcasts, Done, Received, Sender
-from relay.messages.states import TERMINAL, Change, Record, State, cancel, resolve
+from relay.messages.results import Done, Received
+from relay.messages.sender import Gate, Sender
+from relay.messages.states import TERMINAL, Change, Record, State, cancel, resolve, tally
 from relay.messages.store import Applied, Conflict, Store, StoreUnavailableError
 
 POLL_SECONDS = 0.5
-"""Between two looks at a message that somebody else is busy with."""
+"""Seconds between two reads of a message that another run is sending."""
 
-TRIES = 5
-"""Rounds in which a record may change between being read and being written."""
+READ_WRITE_ROUNDS = 5
+"""How often a record may change between being read and being written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The message's state does not allow it."""
+    """The message is in a state that does not allow it."""
 
     record: Record
 
 
-class Desk:
-    """The relay as the HTTP API's callers see it."""
+class Messages:
+    """Single messages, as the HTTP API's callers deal with them."""
 
     def __init__(
         self,
@@ -37,16 +37,16 @@ class Desk:
         store: Store,
         queues: Queues,
         intake: Intake,
-        courier: Sender,
-        broadcasts: Broadcasts,
+        sender: Sender,
+        gate: Gate,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._store = store
         self._queues = queues
         self._intake = intake
-        self._courier = courier
-        self._broadcasts = broadcasts
+        self._sender = sender
+        self._gate = gate
         self._clock = clock
         self._sleep = sleep
 
@@ -75,7 +75,7 @@ class Desk:
                 return Accepted(self._deliver(message, record, until, ends_at))
         return answer
 
-    def look_up(self, id_: str) -> Record | None:
+    def get(self, id_: str) -> Record | None:
         """Return what is known of a message."""
         return self._store.load([id_]).get(id_)
 
@@ -101,8 +101,8 @@ class Desk:
         self, id_: str, state: State, step: Callable[[Record], Change | None]
     ) -> Record | Refused | None:
         """Take a step to a state, on the record as it is at the moment of the write."""
-        record = self.look_up(id_)
-        for _ in range(TRIES):
+        record = self.get(id_)
+        for _ in range(READ_WRITE_ROUNDS):
             if record is None:
                 return None
             if (change := step(record)) is None:
@@ -111,7 +111,7 @@ class Desk:
             match self._store.apply([change]):
                 case [Applied(written)] if written:
                     if written.broadcast:
-                        self._broadcasts.count(written.broadcast, tally(change))
+                        self._gate.count(written.broadcast, tally(change))
                     return written
                 case [Conflict(current)]:
                     record = current
@@ -125,7 +125,7 @@ class Desk:
         """Try until the message is final, or its next try would come too late."""
         delivery = Received(message, door="http", sent_at=record.accepted_at)
         while True:
-            [result] = self._courier.deliver([delivery], ends_at=ends_at, start_by=until)
+            [result] = self._sender.deliver([delivery], ends_at=ends_at, start_by=until)
             record = result.record or record
             if isinstance(result, Done):
                 return record
@@ -144,7 +144,7 @@ class Desk:
         while record.state not in TERMINAL and self._clock() + POLL_SECONDS <= until:
             self._sleep(POLL_SECONDS)
             try:
-                record = self.look_up(record.id) or record
+                record = self.get(record.id) or record
             except StoreUnavailableError:
                 break  # it is accepted all the same
         return record

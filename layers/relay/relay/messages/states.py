@@ -6,6 +6,7 @@ the one the step was decided on. Times are seconds since the epoch.
 """
 
 import random
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -396,6 +397,17 @@ def cancel_for_broadcast(send: Send, now: float) -> Finish:
             _dead(ended, state) if state is State.FAILED else replace(ended, state=state),
         )
     )
+
+
+def tally(change: Change) -> Counter[State]:
+    """Return what a message's step adds to the counts of its broadcast, and takes away."""
+    was = change.before.state if change.before else None
+    now = change.after.state if change.after else None
+    counts: Counter[State] = Counter()
+    if was is not now:
+        counts.update([now] if now in TERMINAL and now else [])
+        counts.subtract([was] if was in TERMINAL and was else [])
+    return counts
 
 
 def marked_dead_lettered(record: Record) -> Change:

@@ -19,14 +19,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel, Field, field_validator
 
 from relay.broadcasts.model import Broadcast
-from relay.messages.envelope import (
-    InvalidMessageError,
-    Location,
-    Message,
-    Time,
-    model_config,
-    validate,
-)
+from relay.messages.envelope import Message, Time
+from relay.validation import InvalidMessageError, Location, model_config, validate
 
 if TYPE_CHECKING:
     from mypy_boto3_scheduler.client import EventBridgeSchedulerClient

@@ -12,16 +12,8 @@ from pydantic import BaseModel, BeforeValidator, Field, RootModel, model_validat
 from pydantic_core import PydanticCustomError
 
 from relay.broadcasts.model import Broadcast
-from relay.messages.envelope import (
-    MAX_BUTTON_TEXT,
-    MAX_BUTTONS,
-    MAX_TEXT,
-    Button,
-    InvalidMessageError,
-    Message,
-    model_config,
-    validate,
-)
+from relay.messages.envelope import MAX_BUTTON_TEXT, MAX_BUTTONS, MAX_TEXT, Button, Message
+from relay.validation import InvalidMessageError, model_config, validate
 from relay.webhooks.signatures import Scheme, UnverifiedError
 from relay.webhooks.templates import Expression, Payload, Template, TemplateError, cut
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from relay.broadcasts.fanout import Reused, Started
-from relay.broadcasts.model import Broadcast, QueuedBroadcast, ordered
+from relay.broadcasts.model import Broadcast, QueuedBroadcast, queued_broadcast
+from relay.broadcasts.service import Reused, Started
 from relay.messages.envelope import Message
 from relay.messages.intake import Accepted, Intake, KeyReused, fresh_id, queued, scoped_id
 from relay.messages.queues import DeadLetterEntry, Queues, QueueUnavailableError
@@ -130,7 +130,7 @@ class Receiver:
         A repeat that renders otherwise, as hooks.toml was changed in between, is a repeat as well.
         """
         if isinstance(message, Broadcast):
-            begun = self._broadcasts.start(ordered(message, id_))
+            begun = self._broadcasts.start(queued_broadcast(message, id_))
             first = isinstance(begun, Started) and not begun.replayed
             return begun.broadcast.status(self._clock()), first
         [answer] = self._intake.accept([queued(message, id_)], door="hook")

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from relay.messages.envelope import OnUnknown, QueuedMessage, parse
+from relay.messages.envelope import OnUnknown, QueuedMessage
 from relay.messages.pacing import GRACE, HORIZON, Slots
 from relay.messages.sender import GROUP
 from relay.messages.states import Change, Rules, State
 from relay.messages.store import Unwritten, Written
+from relay.validation import parse
 from tests.support.world import Relay
 
 RULES = Rules(retry_window=3600.0)
@@ -59,15 +60,13 @@ def test_an_outcome_that_the_table_refuses_at_first_is_recorded_within_the_run(
 
     def meanwhile() -> None:
         relay.world.table_down = True
-        sleep = relay.world.sleep
 
-        def and_back_up(seconds: float) -> None:
-            relay.world.table_down = False
-            sleep(seconds)
-
-        relay.courier._sleep = and_back_up
+    def and_back_up(seconds: float) -> None:
+        relay.world.table_down = False
+        relay.world.sleep(seconds)
 
     relay.provider.meanwhile = meanwhile
+    relay.sender._sleep = and_back_up
     relay.run()
 
     assert state(relay) is State.SENT
@@ -249,9 +248,9 @@ def test_a_late_worker_writes_over_nobody(relay: Relay) -> None:
         """Another run takes the message over, and dies after its POST."""
         relay.world.now += 100.0
         make_visible(relay)
-        late, relay.courier = relay.courier, relay.new_courier()
+        late, relay.sender = relay.sender, relay.new_sender()
         relay.run_and_crash(after=3)
-        relay.courier = late
+        relay.sender = late
 
     relay.provider.meanwhile = meanwhile
     relay.run()

@@ -12,15 +12,11 @@ from relay.messages.envelope import (
     MAX_REFERENCE,
     MAX_TEXT,
     MAX_URL,
-    InvalidMessageError,
     KeyedMessage,
-    Location,
     Message,
-    NotJsonError,
     QueuedMessage,
-    parse,
-    validate,
 )
+from relay.validation import InvalidMessageError, Location, NotJsonError, parse, validate
 
 TO_A_SUBSCRIBER = {"subscriberId": "s-1"}
 TO_A_NUMBER = {"botId": "b-1", "number": "79000000001"}

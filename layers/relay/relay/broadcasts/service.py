@@ -1,0 +1,119 @@
+"""What a caller may do with broadcasts: start one, get it, pause, resume and stop it."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from relay.broadcasts.model import (
+    BroadcastRecord,
+    Command,
+    QueuedBroadcast,
+    Status,
+    first_record_of,
+    paused,
+    resumed,
+    stopped,
+)
+from relay.broadcasts.table import BroadcastTable
+from relay.messages.queues import Queues, QueueUnavailableError
+from relay.messages.store import StoreUnavailableError
+
+READ_WRITE_ROUNDS = 3
+"""How often a broadcast may change between being read and being written."""
+
+OBEYED: Mapping[Command, frozenset[Status]] = {
+    Command.PAUSE: frozenset({Status.PAUSED}),
+    Command.RUN: frozenset({Status.RUNNING, Status.PREPARING}),
+    Command.STOP: frozenset({Status.STOPPED}),
+}
+"""The statuses in which there is nothing left to do for a command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The broadcast is the relay's to deliver; `replayed` if an earlier call brought it."""
+
+    broadcast: BroadcastRecord
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reused:
+    """Another broadcast has this id already."""
+
+    broadcast: BroadcastRecord
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidTransition:
+    """The broadcast has ended, or its status does not allow the command."""
+
+    broadcast: BroadcastRecord
+
+
+class Broadcasts:
+    """Broadcasts, as callers deal with them."""
+
+    def __init__(
+        self,
+        table: BroadcastTable,
+        queues: Queues,
+        *,
+        rate: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._table = table
+        self._queues = queues
+        self.rate = rate
+        self._clock = clock
+
+    def start(self, broadcast: QueuedBroadcast, *, late: bool = False) -> Started | Reused:
+        """Accept a broadcast; one that is too `late` is recorded as stopped and never sent.
+
+        Raises StoreUnavailableError or QueueUnavailableError if it is not accepted.
+        """
+        now = self._clock()
+        first = first_record_of(broadcast, now)
+        if late:
+            first = stopped(first, now, "late") or first
+        known = self._table.create(first)
+        if known and known.fingerprint != broadcast.fingerprint:
+            return Reused(known)
+        if (known or first).status(now) is Status.PREPARING:
+            # A repeat enqueues it again, as the first call may have failed to; copies do no harm.
+            try:
+                self._queues.enqueue_notifier(broadcast.to_body())
+            except QueueUnavailableError:
+                if not known:
+                    self._table.delete(broadcast.id)
+                raise
+        return Started(known or first, replayed=known is not None)
+
+    def get(self, id_: str) -> BroadcastRecord | None:
+        """Return a broadcast as it stands; raise StoreUnavailableError."""
+        return self._table.load([id_]).get(id_)
+
+    def command(self, id_: str, command: Command) -> BroadcastRecord | InvalidTransition | None:
+        """Pause, resume or stop a broadcast; the same command again changes nothing.
+
+        Raises StoreUnavailableError.
+        """
+        for _ in range(READ_WRITE_ROUNDS):
+            broadcast = self.get(id_)
+            if broadcast is None:
+                return None
+            now = self._clock()
+            if broadcast.status(now) in OBEYED[command]:
+                return broadcast
+            match command:
+                case Command.PAUSE:
+                    after = paused(broadcast, now, "requested")
+                case Command.RUN:
+                    after = resumed(broadcast, now)
+                case _:
+                    after = stopped(broadcast, now)
+            if after is None:
+                return InvalidTransition(broadcast)
+            if self._table.write_command(broadcast, after):
+                return after
+        raise StoreUnavailableError("other commands came in between")

@@ -1,0 +1,360 @@
+"""A broadcast's way through the table and the queue, whatever kills the run that fans it out."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from relay.broadcasts.fanout import FanOut, message_id
+from relay.broadcasts.gate import BroadcastGate
+from relay.broadcasts.model import (
+    Broadcast,
+    BroadcastRecord,
+    Command,
+    QueuedBroadcast,
+    Status,
+    hold_for,
+    queued_broadcast,
+)
+from relay.broadcasts.service import Broadcasts, InvalidTransition, Reused, Started
+from relay.broadcasts.table import CHUNK, BroadcastTable
+from relay.messages.envelope import QueuedMessage
+from relay.messages.states import Record, Rules, State
+from relay.validation import parse, validate
+from smsgold.errors import ProviderRefusedError, ProviderUnavailableError
+from tests.support.world import START, Crash, Relay
+
+LONGEST_RUN = 60.0
+RULES = Rules(retry_window=3600.0)
+
+
+class Dying:
+    """A DynamoDB client in whose calls the run may end, before or after they are made."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.dies_in: int | None = None
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        call = getattr(self._client, name)
+
+        def made(**arguments: Any) -> Any:
+            self._step()
+            answer = call(**arguments)
+            self._step()
+            return answer
+
+        return made
+
+    def _step(self) -> None:
+        if self.dies_in is not None:
+            self.dies_in -= 1
+            if self.dies_in < 0:
+                self.dies_in = None
+                raise Crash("here")
+
+
+class Fanned:
+    """Broadcasts and their fan-out over moto's table and a world in memory."""
+
+    def __init__(self) -> None:
+        client = boto3.client("dynamodb", region_name="us-east-1")
+        client.create_table(
+            TableName="Relay",
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+        )
+        self.dying = Dying(client)
+        self.relay = Relay(RULES)
+        self.table = BroadcastTable(self.dying, "Relay")  # type: ignore[arg-type] # it passes on
+        self.queued: list[str] = []
+        self.relay.queues.enqueue_notifier = self.queued.append  # type: ignore[method-assign, assignment]
+        self.listed: list[Mapping[str, object]] = []
+        self.error: Exception | None = None
+        self.meanwhile: Callable[[], list[Mapping[str, object]]] | None = None
+        self.names = 0
+        self.broadcasts = Broadcasts(
+            self.table, self.relay.queues, rate=25.0, clock=self.relay.world.clock
+        )
+        self.fan_out = FanOut(
+            table=self.table,
+            store=self.relay.store,
+            queues=self.relay.queues,
+            subscribers=self._subscribers,
+            rules=RULES,
+            longest_run=LONGEST_RUN,
+            rate=25.0,
+            clock=self.relay.world.clock,
+            new_name=self._name,
+        )
+
+    def _subscribers(self, bot_id: str) -> list[Mapping[str, object]]:
+        assert bot_id == "b-1"
+        if self.meanwhile:
+            return self.meanwhile()
+        if self.error:
+            raise self.error
+        return self.listed
+
+    def _name(self) -> str:
+        self.names += 1
+        return f"s{self.names}"
+
+    def start(self, text: str = "To all", id_: str = "x") -> Started | Reused:
+        broadcast = validate(Broadcast, {"botId": "b-1", "text": text})
+        return self.broadcasts.start(queued_broadcast(broadcast, id_))
+
+    def run(self, ends_in: float = 60.0) -> float | None:
+        return self.fan_out.run(
+            parse(QueuedBroadcast, self.queued[0]), ends_at=self.relay.world.now + ends_in
+        )
+
+    def progress(self) -> BroadcastRecord:
+        return self.table.load(["x"])["x"]
+
+    def enqueued(self) -> Counter[str]:
+        messages = [parse(QueuedMessage, copy.body) for copy in self.relay.queues.messages]
+        assert all(m.id == message_id("x", str(m.subscriber_id)) for m in messages)
+        assert all(m.broadcast == "x" for m in messages)
+        return Counter(str(m.subscriber_id) for m in messages)
+
+    def settle(self, ids: list[str], state: State, *, at: float) -> None:
+        """Write the records of messages that came to an end."""
+        for id_ in ids:
+            key = message_id("x", id_)
+            self.relay.store.records[key] = Record(key, state, "f", "sqs", at, at, at)
+
+
+@pytest.fixture
+def fanned(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fanned]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    with mock_aws():
+        yield Fanned()
+
+
+def ids(count: int) -> list[str]:
+    return [f"s-{n}" for n in range(count)]
+
+
+def entries(count: int) -> list[Mapping[str, object]]:
+    return [{"id": id_} for id_ in ids(count)]
+
+
+def test_duplicates_and_entries_without_an_id_are_skipped_and_counted(fanned: Fanned) -> None:
+    fanned.listed = [*entries(3), {"id": "s-1"}, {"name": "x"}, {"id": "y" * 65}, {"id": "s-1"}]
+    fanned.start()
+    fanned.run()
+    progress = fanned.progress()
+    assert (progress.total, progress.duplicates, progress.without_id) == (3, 2, 2)
+    assert fanned.enqueued() == dict.fromkeys(ids(3), 1)
+
+
+def test_a_run_stops_before_its_time_ends_and_the_next_goes_on(fanned: Fanned) -> None:
+    fanned.listed = entries(2 * CHUNK + 1)
+    fanned.start()
+    assert fanned.run(ends_in=1.0) == 0.0
+    assert fanned.progress().enqueued == CHUNK
+    assert fanned.run(ends_in=1.0) == 0.0
+    assert fanned.run(ends_in=1.0) != 0.0
+    assert fanned.enqueued() == dict.fromkeys(ids(2 * CHUNK + 1), 1)
+
+
+@pytest.mark.parametrize("step", range(0, 34, 3))
+def test_a_killed_run_loses_nobody_and_repeats_one_chunk_at_most(fanned: Fanned, step: int) -> None:
+    everybody = 2 * CHUNK + 10
+    fanned.listed = entries(everybody)
+    fanned.start()
+    fanned.dying.dies_in = step
+    try:
+        fanned.run()
+    except Crash:
+        # Meanwhile the list has changed: the snapshot has not, once it counts.
+        fanned.listed = [*reversed(fanned.listed)]
+        fanned.run()
+    fanned.dying.dies_in = None
+    got = fanned.enqueued()
+    assert set(got) == set(ids(everybody))
+    assert sum(got.values()) <= everybody + CHUNK
+    assert fanned.progress().enqueued == fanned.progress().total == everybody
+
+
+def test_of_two_runs_at_once_the_first_snapshot_counts_for_both(fanned: Fanned) -> None:
+    fanned.listed = entries(2 * CHUNK)
+    fanned.start()
+
+    def meanwhile() -> list[Mapping[str, object]]:
+        slow, fanned.meanwhile = fanned.listed, None
+        fanned.listed = [*reversed(slow)]
+        fanned.run(ends_in=1.0)  # the quicker run enqueues a chunk
+        return slow
+
+    fanned.meanwhile = meanwhile
+    fanned.run()
+    assert fanned.enqueued() == dict.fromkeys(ids(2 * CHUNK), 1)
+
+
+def test_a_stopped_one_enqueues_no_more_and_what_was_enqueued_is_due(fanned: Fanned) -> None:
+    fanned.listed = entries(3 * CHUNK)
+    fanned.start()
+    fanned.run(ends_in=1.0)
+    assert isinstance(fanned.broadcasts.command("x", Command.STOP), BroadcastRecord)
+    fanned.run()
+    fanned.run()
+    progress = fanned.progress()
+    assert progress.halted
+    # The chunk that a killed run may have begun, and no other.
+    assert progress.due == progress.enqueued == sum(fanned.enqueued().values()) == 2 * CHUNK
+
+
+def test_an_unknown_bot_fails_and_an_unreachable_provider_is_asked_again(fanned: Fanned) -> None:
+    fanned.error = ProviderUnavailableError("http_503")
+    fanned.start()
+    wait = fanned.run()
+    assert wait is not None
+    assert wait > 0
+    assert fanned.progress().status(START) is Status.PREPARING
+    fanned.error = ProviderRefusedError("http_404", "no such bot")
+    assert fanned.run() is None
+    failed = fanned.progress()
+    assert (failed.status(START), failed.reason, failed.detail) == (
+        Status.FAILED,
+        "http_404",
+        "no such bot",
+    )
+
+
+def test_a_provider_out_of_reach_for_the_retry_window_fails_it(fanned: Fanned) -> None:
+    fanned.error = ProviderUnavailableError("http_503")
+    fanned.start()
+    fanned.relay.world.now += RULES.retry_window + 1
+    assert fanned.run() is None
+    assert fanned.progress().reason == "retry_window_ended"
+
+
+def test_an_empty_list_is_completed(fanned: Fanned) -> None:
+    fanned.start()
+    assert fanned.run() is None
+    assert fanned.progress().status(START) is Status.COMPLETED
+
+
+def test_counts_that_a_killed_run_left_short_are_put_right(fanned: Fanned) -> None:
+    fanned.listed = entries(10)
+    fanned.start()
+    fanned.run()
+    now = fanned.relay.world.now
+    fanned.settle(ids(6), State.SENT, at=now)
+    fanned.settle(ids(10)[6:], State.REJECTED, at=now)
+    fanned.table.count("x", {State.SENT: 3}, now)  # and the run with the others was killed
+
+    # A run that is still alive may count yet.
+    fanned.relay.world.now += LONGEST_RUN - 1
+    assert fanned.run() is not None
+    assert fanned.progress().finished == 3
+
+    fanned.relay.world.now += 60
+    fanned.run()
+    counts = {state: n for state, n in fanned.progress().counts.items() if n}
+    assert counts == {State.SENT: 6, State.REJECTED: 4}
+    assert fanned.run() is None
+    assert fanned.progress().status(now) is Status.COMPLETED
+
+
+def test_what_was_settled_a_moment_ago_is_left_to_its_run(fanned: Fanned) -> None:
+    fanned.listed = entries(2)
+    fanned.start()
+    fanned.run()
+    fanned.relay.world.now += 1000
+    fanned.settle(ids(2), State.SENT, at=fanned.relay.world.now - 1)
+    fanned.run()
+    assert fanned.progress().finished == 0
+
+
+def test_the_same_order_twice_is_one_broadcast_and_another_is_refused(fanned: Fanned) -> None:
+    first, again = fanned.start(), fanned.start()
+    assert isinstance(first, Started)
+    assert not first.replayed
+    assert isinstance(again, Started)
+    assert again.replayed
+    assert isinstance(fanned.start("Another text"), Reused)
+
+
+def test_orders_and_what_they_lead_to(fanned: Fanned) -> None:
+    assert fanned.broadcasts.command("x", Command.PAUSE) is None
+    fanned.listed = entries(2)
+    fanned.start()
+    fanned.run()
+    for order, status in [
+        (Command.PAUSE, Status.PAUSED),
+        (Command.PAUSE, Status.PAUSED),
+        (Command.RUN, Status.RUNNING),
+        (Command.RUN, Status.RUNNING),
+        (Command.STOP, Status.STOPPED),
+        (Command.STOP, Status.STOPPED),
+    ]:
+        done = fanned.broadcasts.command("x", order)
+        assert isinstance(done, BroadcastRecord)
+        assert done.status(fanned.relay.world.now) is status
+    assert isinstance(fanned.broadcasts.command("x", Command.RUN), InvalidTransition)
+
+
+def test_time_in_pause_is_kept_and_too_much_of_it_stops(fanned: Fanned) -> None:
+    fanned.start()
+    world = fanned.relay.world
+    fanned.broadcasts.command("x", Command.PAUSE)
+    world.now += 100
+    assert fanned.progress().pause_so_far(world.now) == pytest.approx(100)
+    fanned.broadcasts.command("x", Command.RUN)
+    world.now += 100
+    assert fanned.progress().pause_so_far(world.now) == pytest.approx(100)
+    fanned.broadcasts.command("x", Command.PAUSE)
+    world.now += 3 * 86400
+    progress = fanned.progress()
+    assert progress.status(world.now) is Status.STOPPED
+    assert progress.why(world.now) == "paused_too_long"
+    assert isinstance(fanned.broadcasts.command("x", Command.RUN), InvalidTransition)
+
+
+def test_the_longest_pause_hands_a_message_back_less_than_a_queue_allows(fanned: Fanned) -> None:
+    fanned.start()
+    fanned.broadcasts.command("x", Command.PAUSE)
+    progress, world, receive_count = fanned.progress(), fanned.relay.world, 0
+    while progress.status(world.now) is Status.PAUSED:
+        world.now += hold_for(progress, world.now)
+        receive_count += 1
+    assert receive_count < 700
+
+
+def test_refusals_above_the_share_pause_it_once_and_a_resumption_forgives(fanned: Fanned) -> None:
+    fanned.listed = entries(200)
+    fanned.start()
+    fanned.run()
+    board = BroadcastGate(fanned.table, refusals_percent=50, clock=fanned.relay.world.clock)
+    board.count("x", {State.REJECTED: 10})
+    board.count("x", {State.SENT: 9})
+    assert fanned.progress().command is Command.RUN, "19 outcomes say nothing yet"
+    board.count("x", {State.SENT: 2})
+    assert fanned.progress().command is Command.RUN, "10 of 21 are fewer than half"
+    board.count("x", {State.REJECTED: 1, State.EXPIRED: 50})
+    progress = fanned.progress()
+    assert progress.command is Command.PAUSE
+    assert progress.reason == "refusals"
+    assert "11 of 22" in progress.detail
+
+    fanned.broadcasts.command("x", Command.RUN)
+    board.count("x", {State.REJECTED: 19})
+    assert fanned.progress().command is Command.RUN
+    board.count("x", {State.REJECTED: 1})
+    assert fanned.progress().command is Command.PAUSE
+
+
+def test_one_that_comes_too_late_is_recorded_and_sent_to_nobody(fanned: Fanned) -> None:
+    broadcast = validate(Broadcast, {"botId": "b-1", "text": "Late"})
+    fanned.broadcasts.start(queued_broadcast(broadcast, "x"), late=True)
+    assert fanned.queued == []
+    progress = fanned.progress()
+    assert (progress.status(START), progress.reason) == (Status.STOPPED, "late")
