@@ -23,7 +23,7 @@ from pydantic_core import CoreSchema, PydanticCustomError
 from pydantic_core.core_schema import no_info_after_validator_function
 
 Location = tuple[str | int, ...]
-"""Where in a document something is: the keys and indices that lead there."""
+"""A place in a document: the keys and indices that lead to it."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -34,12 +34,12 @@ model_config = ConfigDict(
     serialize_by_alias=True,
     json_schema_mode_override="validation",  # one schema, also where a model is answered with
 )
-"""For every model a caller fills in: the contract's names and no others, in Python too."""
+"""For models that callers fill in: camelCase names, unknown fields refused."""
 
 
 @dataclass(frozen=True)
 class Matching:
-    """Makes a text match a pattern, in the model and in its JSON schema alike."""
+    """Requires a text to match a pattern, in the model and in its JSON schema alike."""
 
     pattern: str
     problem: str
@@ -47,7 +47,7 @@ class Matching:
     def __get_pydantic_core_schema__(
         self, source: object, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        # In a JSON schema $ is the end; in Python a line break may follow it.
+        # In a JSON schema $ is the end; in Python it also matches before a final line break.
         compiled = re.compile(re.sub(r"\$$", r"\\Z", self.pattern))
 
         def match(text: str) -> str:
@@ -64,7 +64,7 @@ class Matching:
 
 
 class InvalidMessageError(ValueError):
-    """The envelope breaks a rule; `problems` holds (where, what to change) pairs."""
+    """The input breaks a rule; `problems` holds (where, what to change) pairs."""
 
     def __init__(self, problems: list[tuple[Location, str]]) -> None:
         self.problems = problems
@@ -73,16 +73,16 @@ class InvalidMessageError(ValueError):
 
 
 class NotJsonError(InvalidMessageError):
-    """The text is no JSON document, or not one that everybody reads alike."""
+    """The text is not JSON, or JSON that parsers read differently, such as with a field twice."""
 
 
 def parse(model: type[M], raw: str | bytes) -> M:
-    """Return the model that a JSON text holds; raise InvalidMessageError naming each bad field."""
+    """Read a model from a JSON text; raise InvalidMessageError naming each bad field."""
     return validate(model, read_json(raw))
 
 
 def read_json(raw: str | bytes) -> dict[str, Any]:
-    """Return the JSON object that a text holds; raise InvalidMessageError if it holds none."""
+    """Read a JSON object from a text; raise InvalidMessageError if it holds none."""
     try:
         data = json.loads(raw, object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
     except (ValueError, RecursionError) as error:
@@ -94,7 +94,7 @@ def read_json(raw: str | bytes) -> dict[str, Any]:
 
 
 def validate(model: type[M], data: object) -> M:
-    """Return the model that a value holds; raise InvalidMessageError naming each bad field."""
+    """Make a model of a value; raise InvalidMessageError naming each bad field."""
     if not isinstance(data, dict):
         raise InvalidMessageError([((), "must be a JSON object")])
     try:

@@ -1,4 +1,4 @@
-"""The parts put together as the stack's settings say; each is made once for an environment."""
+"""Builds each part from the stack's settings, once per execution environment."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
     from mypy_boto3_scheduler.client import EventBridgeSchedulerClient
 
 IN_FLIGHT = 34
-"""POSTs at the same time: a batch of a hundred in three rounds, at its physical bound; more threads
-only wait for the CPU of a 512 MB function (docs/performance.md)."""
+"""Concurrent POSTs: they send a batch of 100 in three rounds, at its physical bound. More threads
+would only wait for the CPU of a 512 MB function (docs/performance.md)."""
 
 _CONFIG = Config(
     connect_timeout=2,
     read_timeout=5,
     retries={"mode": "standard", "max_attempts": 3},
-    # The requests are our own; to check each field of each statement is a sixth of a message's CPU.
+    # The requests are our own, and checking their fields takes a sixth of a message's CPU.
     parameter_validation=False,
 )
 
 _TABLE_CONFIG = _CONFIG.merge(Config(connect_timeout=1, read_timeout=2))
-"""The table answers within milliseconds; a claim or an outcome cannot wait for a lost packet."""
+"""The table answers in milliseconds; a claim must not wait long for a lost packet."""
 
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def _session() -> Session:
 
 
 def _aws(service: str, config: Config = _CONFIG) -> Any:
-    """Make a client as `boto3.client` does, without the import of boto3."""
+    """Make a client as `boto3.client` does, without importing boto3."""
     return _session().create_client(service, config=config)
 
 
@@ -77,13 +77,13 @@ def store() -> TableStore:
 
 @cache
 def broadcast_table() -> BroadcastTable:
-    """Return the broadcasts in it."""
+    """Return the broadcasts' items in the Relay table."""
     return BroadcastTable(_dynamodb(), settings.table)
 
 
 @cache
 def gate() -> BroadcastGate:
-    """Return what lets broadcasts' messages go, holds them back, and counts them."""
+    """Return the gate that the sender asks about broadcasts."""
     return BroadcastGate(broadcast_table(), refusals_percent=settings.broadcast_refusals_percent)
 
 
@@ -101,7 +101,7 @@ def queues() -> SqsQueues:
 
 @cache
 def intake() -> Intake:
-    """Return the way in."""
+    """Return the intake."""
     return Intake(store(), queues(), settings.rules, count=metrics.accepted)
 
 
@@ -115,7 +115,7 @@ def provider() -> Client:
 
 @cache
 def credentials() -> CredentialsSource:
-    """Return the source of the provider's credentials, which redacts what it hands out."""
+    """Return the provider's credentials; what it hands out is redacted from the logs."""
 
     def redact_them(found: Credentials) -> None:
         redact.register(found.password)
@@ -126,13 +126,13 @@ def credentials() -> CredentialsSource:
 
 @cache
 def broadcasts() -> Broadcasts:
-    """Return the broadcasts as callers deal with them."""
+    """Return the broadcasts service."""
     return Broadcasts(broadcast_table(), queues(), rate=settings.messages_per_second)
 
 
 @cache
 def fan_out() -> FanOut:
-    """Return what makes messages of broadcasts."""
+    """Return the fan-out of broadcasts."""
 
     def subscribers(bot_id: str) -> list[dict[str, object]]:
         # Made only now: most runs of the notifier ask the provider for nothing.
@@ -157,7 +157,7 @@ def fan_out() -> FanOut:
 
 @cache
 def hook_secrets() -> HookSecrets:
-    """Return the source of the webhooks' secrets, which redacts what it hands out."""
+    """Return the webhooks' secrets; what it hands out is redacted from the logs."""
 
     def redact_them(found: Secrets) -> None:
         for secret in (secret for secrets in found.values() for secret in secrets):
@@ -168,12 +168,12 @@ def hook_secrets() -> HookSecrets:
 
 
 def _stale(error: CredentialsError) -> None:
-    log.warning("secret not read anew, the last one is kept", extra={"reason": str(error)})
+    log.warning("secret not refreshed, keeping the last one", extra={"reason": str(error)})
 
 
 @cache
 def sender() -> Sender:
-    """Return what delivers messages."""
+    """Return the sender."""
     rules = settings.rules
     pacer = TablePacer(_dynamodb(), settings.table, settings.messages_per_second)
     dispatcher = Dispatcher(
@@ -197,18 +197,18 @@ def sender() -> Sender:
 
 @cache
 def scheduler() -> "EventBridgeSchedulerClient":
-    """Return the client of EventBridge Scheduler, which few requests need."""
+    """Return the client of EventBridge Scheduler; few requests need it."""
     client: EventBridgeSchedulerClient = _aws("scheduler")
     return client
 
 
 @cache
 def messages() -> Messages:
-    """Return single messages as the API's callers deal with them."""
+    """Return the messages service."""
     return Messages(store=store(), queues=queues(), intake=intake(), sender=sender(), gate=gate())
 
 
 @cache
 def directory() -> Directory:
-    """Return the provider's lists."""
+    """Return the directory of bots and subscribers."""
     return Directory(provider(), credentials())

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
 
 CHUNK = 500
-"""Subscribers enqueued between two savings of the place, and so the most that a crash repeats."""
+"""Subscribers enqueued before the position is saved: the most that a crash repeats."""
 
 
 class BroadcastTable:
@@ -25,7 +25,7 @@ class BroadcastTable:
         self._table = table
 
     def create(self, broadcast: BroadcastRecord) -> BroadcastRecord | None:
-        """Write a broadcast's first item; return the one that is there already instead, if any."""
+        """Write a broadcast's first item; if there is one already, return that instead."""
         try:
             self._call(
                 "put_item",
@@ -37,7 +37,7 @@ class BroadcastTable:
         return None
 
     def delete(self, id_: str) -> None:
-        """Take back a broadcast that nobody was told of."""
+        """Delete a broadcast whose caller was not told that it is accepted."""
         self._call("delete_item", Key=_key(id_))
 
     def load(self, ids: Iterable[str]) -> dict[str, BroadcastRecord]:
@@ -66,7 +66,7 @@ class BroadcastTable:
         return self._update(before.id, {name: content[name] for name in names}, guard)
 
     def put_snapshot(self, id_: str, name: str, ids: Sequence[str], now: float) -> None:
-        """Write the subscribers' ids beside the broadcast; nothing refers to them yet."""
+        """Write the subscribers' ids beside the broadcast, not yet committed."""
         for n, start in enumerate(range(0, len(ids), CHUNK)):
             self._call(
                 "put_item",
@@ -75,7 +75,7 @@ class BroadcastTable:
             )
 
     def commit_snapshot(self, id_: str, after: BroadcastRecord) -> bool:
-        """Let a snapshot be the one that counts, unless there is one already."""
+        """Commit a snapshot, unless one is committed already."""
         names = ("snapshot", "startedAt", "total", "duplicates", "withoutId")
         content = _attributes(after)
         return self._update(id_, {name: content[name] for name in names}, {"snapshot": None})
@@ -89,12 +89,12 @@ class BroadcastTable:
         return found
 
     def advance(self, broadcast: BroadcastRecord, enqueued: int, *, halted: bool = False) -> bool:
-        """Save the place; tell whether another run has not done so already."""
+        """Save the position; return False if another run has moved it."""
         content = {"enqueued": {"N": str(enqueued)}, "halted": {"BOOL": halted}}
         return self._update(broadcast.id, content, {"enqueued": {"N": str(broadcast.enqueued)}})
 
     def count(self, id_: str, counts: Mapping[State, int], now: float) -> BroadcastRecord | None:
-        """Add to the counts, in one write; return the broadcast as it is then, if there is one."""
+        """Add to the counts in one write; return the broadcast as it is then, if there is one."""
         added = {state: {"N": str(count)} for state, count in counts.items() if count}
         try:
             answer = self._call(
@@ -122,7 +122,7 @@ class BroadcastTable:
         return self._update(broadcast.id, content, {"writes": {"N": str(broadcast.writes)}})
 
     def _update(self, id_: str, content: Mapping[str, Any], guard: Mapping[str, Any]) -> bool:
-        """Set attributes if those of the guard are as it says, where None is absent."""
+        """Set attributes if the guard's are as given; None means absent."""
         conditions = [
             f"attribute_not_exists(#{name})" if value is None else f"#{name} = :was_{name}"
             for name, value in guard.items()
@@ -179,7 +179,7 @@ def _ttl(now: float) -> dict[str, str]:
 
 
 def _attributes(broadcast: BroadcastRecord) -> dict[str, Any]:
-    """Return a broadcast as a table item's attributes; no snapshot, no attribute of that name."""
+    """Return a broadcast as a table item's attributes; `snapshot` is absent until there is one."""
     texts = {
         "botId": broadcast.bot_id,
         "fingerprint": broadcast.fingerprint,

@@ -1,5 +1,5 @@
-"""The HTTP API: routes that translate between requests and what the rest of the layer does.
+"""The HTTP API: routes that translate between requests and the services.
 
-`problems` holds every error answer, `requests` what is read of a request, `contract` the OpenAPI
-document; each other module the routes of one resource, as `routes(…) -> Router`.
+`requests` reads headers, `exception_handlers` answers errors, `contract` makes the OpenAPI
+document. Every other module holds the routes of one resource, as `routes(…) -> Router`.
 """

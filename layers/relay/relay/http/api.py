@@ -1,4 +1,4 @@
-"""The whole API: its routes put together, and one request answered."""
+"""The API as a whole: all routes together, and one request answered."""
 
 import json
 import logging
@@ -41,8 +41,7 @@ def answer(
     app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaContext
 ) -> dict[str, Any]:
     """Answer one request."""
-    # Before anything reads the body: Powertools would take a form for JSON, and JSON in capital
-    # letters for neither.
+    # Checked before Powertools reads the body: it takes forms for JSON, and not Application/JSON.
     if problem := requests.body_problem(event):
         log.info("problem", extra={"problem": problem.kind.name})
         return problem.raw(event["requestContext"]["requestId"])

@@ -14,7 +14,7 @@ from relay.messages.envelope import MAX_ID
 from relay.problems import PROVIDER_FAILED, ProblemError
 
 LONGEST_ANSWER = 5_500_000
-"""Bytes; a function's response may have 6 MB, escapes included."""
+"""Bytes; a function's response may have 6 MB, JSON escapes included."""
 
 FAILURES = {
     502: answer("The provider did not give the list; `reason` says why."),
@@ -25,7 +25,7 @@ BotId = Annotated[str, Path(min_length=1, max_length=MAX_ID, description="The bo
 
 
 class Entry(BaseModel):
-    """A bot or a subscriber as the provider lists it; its other fields are passed on."""
+    """A bot or a subscriber as the provider lists it, with all of its fields."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -33,7 +33,7 @@ class Entry(BaseModel):
 
 
 class EntryList(RootModel[list[Entry]]):
-    """A list of the provider's."""
+    """One of the provider's lists."""
 
 
 def routes(directory: Directory) -> Router:

@@ -35,21 +35,21 @@ Id = Annotated[str, Path(pattern=ID_PATTERN, description="The broadcast's id.")]
 
 
 class Skipped(Body):
-    """Entries of the bot's list that get no message of their own."""
+    """Entries of the bot's list that get no message."""
 
     duplicates: Annotated[int, Field(description="Entries that repeat a subscriber's id.")]
-    without_id: Annotated[int, Field(description="Entries that cannot be addressed.")]
+    without_id: Annotated[int, Field(description="Entries without a usable id.")]
 
 
 class BroadcastReceipt(Body):
-    """A broadcast and where it stands."""
+    """A broadcast and its status."""
 
     id: str
     status: Status
 
 
 class BroadcastState(BroadcastReceipt):
-    """How far a broadcast is: `total` is the sum of the seven numbers after it."""
+    """A broadcast's progress: `total` is the sum of the seven numbers after it."""
 
     bot_id: str
     reference: str | None = None
@@ -71,7 +71,7 @@ class BroadcastState(BroadcastReceipt):
         | None
     ) = None
     total: Annotated[int, Field(description="The bot's subscribers, each once.")]
-    queued: Annotated[int, Field(description="Still to come, or under way.")]
+    queued: Annotated[int, Field(description="Waiting or being sent.")]
     sent: int
     rejected: int
     unknown: int
@@ -85,7 +85,7 @@ class BroadcastState(BroadcastReceipt):
         """Return a broadcast as callers see it."""
         now = time.time()
         counts = {state: broadcast.counts.get(state, 0) for state in State}
-        # Of a stopped one, what was never enqueued is canceled as well.
+        # Messages of a stopped broadcast that were never enqueued count as canceled, too.
         counts[State.CANCELED] += broadcast.total - broadcast.due
         due = eta(broadcast, rate, now)
         return cls(
@@ -126,13 +126,13 @@ def routes(broadcasts: Broadcasts) -> Router:
             202: answer(
                 "Accepted.",
                 BroadcastReceipt,
-                Location="Where to ask how far it is.",
+                Location="The address of its progress.",
                 Idempotency_Replayed="`true` if an earlier request brought it.",
             )
         },
     )
     def send(broadcast: Broadcast, key: Key = None) -> Response[Any]:
-        del key  # described by its type, read where repeated headers can be seen
+        del key  # only documented by its type; `requests` reads repeated headers, too
         event = router.current_event.raw_event
         given = requests.idempotency_key(event)
         id_ = scoped_id("http-broadcast", requests.caller(event), given) if given else fresh_id()
@@ -140,7 +140,7 @@ def routes(broadcasts: Broadcasts) -> Router:
         if isinstance(started, Reused):
             raise ProblemError(
                 problems.KEY_REUSED,
-                "This key came with another body before; choose a new key for a new broadcast.",
+                "This key was used with another body; choose a new key for a new broadcast.",
             )
         log.info("accepted", extra={"broadcast": id_, "replayed": started.replayed})
         replayed = {"Idempotency_Replayed": "true"} if started.replayed else {}
@@ -151,9 +151,9 @@ def routes(broadcasts: Broadcasts) -> Router:
     @router.get(
         "/broadcasts/<id>",
         operation_id="getBroadcast",
-        summary="Ask how far a broadcast is",
+        summary="Get a broadcast's progress",
         tags=["broadcasts"],
-        responses={200: answer("How far it is.", BroadcastState)},
+        responses={200: answer("Its progress.", BroadcastState)},
     )
     def look_up(id: Id) -> Response[Any]:  # noqa: A002 - the contract's name
         return state(broadcasts.get(id))
@@ -183,15 +183,15 @@ def routes(broadcasts: Broadcasts) -> Router:
             },
         )
 
-    @steering("pause", "Hold a broadcast back", "Paused.")
+    @steering("pause", "Pause a broadcast", "Paused.")
     def pause(id: Id) -> Response[Any]:  # noqa: A002 - the contract's name
         return state(broadcasts.command(id, Command.PAUSE))
 
-    @steering("resume", "Go on with a paused broadcast", "It goes on.")
+    @steering("resume", "Resume a paused broadcast", "Resumed.")
     def resume(id: Id) -> Response[Any]:  # noqa: A002 - the contract's name
         return state(broadcasts.command(id, Command.RUN))
 
-    @steering("stop", "End a broadcast for good", "Stopped.")
+    @steering("stop", "Stop a broadcast for good", "Stopped.")
     def stop(id: Id) -> Response[Any]:  # noqa: A002 - the contract's name
         return state(broadcasts.command(id, Command.STOP))
 

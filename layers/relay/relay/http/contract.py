@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the routes and completed with what holds for every one."""
+"""The OpenAPI document: made from the routes, completed with what is common to all."""
 
 import json
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ VERSION = __version__
 SUMMARY = "Messages to the subscribers of Telegram bots, through SMS Gold."
 
 DESCRIPTION = """\
-Hand a message in and the relay sees to its delivery: none is lost, and none is sent twice by
-surprise. Errors are RFC 9457 problem details; docs/api.md explains each of them.
+Hand in a message and the relay delivers it: none is lost, and none is sent twice by surprise.
+Errors are RFC 9457 problem details; docs/api.md explains each of them.
 """
 
 SECURITY_SCHEMES = {
@@ -39,32 +39,32 @@ SECURITY_SCHEMES = {
 }
 
 TAGS = {
-    "messages": "Single messages and batches, their state, and what can be done about it.",
-    "broadcasts": "One text to all of a bot's subscribers; how far it is, and steering it.",
-    "schedules": "Messages and broadcasts at their time, once or repeatedly.",
+    "messages": "Send single messages and batches; get, cancel and resolve them.",
+    "broadcasts": "Send one text to all of a bot's subscribers; follow, pause, resume and stop it.",
+    "schedules": "Send messages and broadcasts at a given time, once or repeatedly.",
     "bots": "The provider's own lists.",
     "contract": "This document.",
 }
-"""What the routes are grouped by, in this order."""
+"""The groups of routes, in this order."""
 
 LINKS = {
     name: {"operationId": name, "parameters": {"id": "$response.body#/id"}}
     for name in ("getMessage", "cancelMessage", "resolveMessage")
 }
-"""What can be done with a message that was sent."""
+"""What can be done next with an accepted message."""
 
 POWERTOOLS_OWN = {"HTTPValidationError", "ValidationError", "ResponseValidationError"}
-"""Bodies of errors that the relay answers in its own way."""
+"""Powertools' own error bodies; the relay answers with problems instead."""
 
 ALWAYS = {
     403: "No valid API key, or no valid signature.",
-    404: "No such address, or nothing of this name.",
+    404: "No such address, or nothing with this name.",
     429: "Too many requests; repeat later.",
     500: "Something went wrong inside; repeat later.",
-    503: "The relay cannot take it now; repeat later.",
+    503: "The relay cannot accept it now; repeat later.",
 }
 WITH_BODY = {
-    400: "Not JSON, or a header that cannot be read.",
+    400: "The body is not JSON, or a header cannot be read.",
     413: "The body is larger than 256 KiB.",
     415: "The body is not declared as JSON.",
     422: "A field breaks a rule, or the idempotency key belongs to another message.",
@@ -72,12 +72,12 @@ WITH_BODY = {
 
 
 class Body(BaseModel):
-    """The body of an answer, named as requests are."""
+    """The body of an answer, with camelCase names."""
 
     model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True)
 
     def response(self, status: HTTPStatus, **headers: str) -> Response[Any]:
-        """Return the answer with this body; headers by name, `_` for `-`."""
+        """Return the response with this body; in header names, `_` stands for `-`."""
         return Response(
             status_code=status,
             content_type="application/json",
@@ -89,7 +89,7 @@ class Body(BaseModel):
 def answer(
     description: str, model: type[BaseModel] | None = None, **headers: str
 ) -> OpenAPIResponse:
-    """Describe an answer: its body, and headers by name, `_` for `-`; of errors only the text."""
+    """Describe an answer: its body and headers (`_` for `-`); an error needs only the text."""
     described: dict[str, Any] = {"description": description}
     if model:
         described["content"] = {"application/json": {"model": model}}
@@ -133,7 +133,7 @@ def document(app: APIGatewayRestResolver) -> dict[str, Any]:
 
 
 def _completed(operation: Mapping[str, Any]) -> dict[str, Any]:
-    """Give an operation the errors that any has, every error its body, a header its own name."""
+    """Add the common errors, give every error its body, and restore the headers' spelling."""
     own = {int(status): dict(told) for status, told in operation["responses"].items()}
     own.pop(422, None)  # Powertools' own
     general = ALWAYS | (WITH_BODY if "requestBody" in operation else {})
@@ -150,7 +150,7 @@ def _completed(operation: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parameter(parameter: Mapping[str, Any]) -> dict[str, Any]:
-    """Say of a parameter that may be absent just that, and not that it may be null."""
+    """Describe an optional parameter as absent or a value, never as null."""
     schema = dict(parameter["schema"])
     given, *_ = schema.pop("anyOf", [{}])
     for name in ("title", "description"):

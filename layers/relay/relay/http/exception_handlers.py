@@ -1,4 +1,4 @@
-"""What the API answers to each error: which problem it is, and how that goes out."""
+"""Turns every error into the problem that the API answers with."""
 
 import json
 import logging
@@ -60,7 +60,7 @@ def answer_with_problems(app: APIGatewayRestResolver) -> None:
         ),
         ProviderError: of_provider,
         CredentialsError: of_credentials,
-        # The outermost boundary: API Gateway would show an error's text.
+        # The outermost boundary: API Gateway would show the error's text.
         Exception: of_surprise,
     }
     for kind, problem_of in mapping.items():
@@ -68,7 +68,7 @@ def answer_with_problems(app: APIGatewayRestResolver) -> None:
 
 
 def response(problem: ProblemError, request_id: str) -> Answer:
-    """Return a problem as the app's routes answer it."""
+    """Return a problem as a response of the app."""
     return Response(
         status_code=problem.kind.status,
         content_type=CONTENT_TYPE,
@@ -78,7 +78,7 @@ def response(problem: ProblemError, request_id: str) -> Answer:
 
 
 def of_validation(errors: Iterable[dict[str, Any]]) -> ProblemError:
-    """Return the problem of a request that its route's types do not fit."""
+    """Return the problem of a request that does not match its route's types."""
     errors = list(errors)
     for error in errors:
         match error["loc"][0]:
@@ -94,16 +94,16 @@ def of_validation(errors: Iterable[dict[str, Any]]) -> ProblemError:
 
 
 def of_invalid(error: InvalidMessageError) -> ProblemError:
-    """Return the problem of a body that is no JSON object."""
+    """Return the problem of a body that is not a JSON object, or breaks a rule."""
     if isinstance(error, NotJsonError):
         return ProblemError(MALFORMED, f"{str(error).capitalize()}.")
     return invalid(error.problems)
 
 
 def of_no_route(app: APIGatewayRestResolver) -> ProblemError:
-    """Return the problem of a request that no route takes: the address, or the method only."""
+    """Return the problem of a request without a route: a wrong address, or a wrong method."""
     path = app.current_event.path
-    # An address of its own, such as /messages/batch, is not also one of many.
+    # Static routes first: /messages/batch is not also a /messages/<id>.
     for routes in (app._static_routes, app._dynamic_routes):  # noqa: SLF001 - no public list
         if allowed := {route.method for route in routes if route.rule.match(path)}:
             break
@@ -114,20 +114,20 @@ def of_no_route(app: APIGatewayRestResolver) -> ProblemError:
 
 
 def of_provider(error: ProviderError) -> ProblemError:
-    """Return the problem of a list that the provider did not give."""
+    """Return the problem of a list that the provider did not return."""
     if isinstance(error, ProviderUnavailableError) and error.timeout:
         kind, detail = PROVIDER_TIMEOUT, "Repeat the request later."
     elif isinstance(error, CredentialsRefusedError):
         kind, detail = PROVIDER_FAILED, "The provider refuses the relay's user and password."
     elif error.reason == "http_404":
-        kind, detail = NOT_FOUND, "The provider knows no such bot."
+        kind, detail = NOT_FOUND, "The provider has no such bot."
     else:
         kind, detail = PROVIDER_FAILED, "Repeat the request later."
     return ProblemError(kind, detail, logged={"reason": error.reason}, reason=error.reason)
 
 
 def of_credentials(error: CredentialsError) -> ProblemError:
-    """Return the problem of a relay that has no credentials for the provider."""
+    """Return the problem of missing credentials for the provider."""
     return ProblemError(
         PROVIDER_FAILED,
         "The relay has no user and password for the provider; its operator must set the secret.",
@@ -137,6 +137,6 @@ def of_credentials(error: CredentialsError) -> ProblemError:
 
 
 def of_surprise(error: Exception) -> ProblemError:
-    """Return the problem of an error that nobody foresaw; the log has the rest of it."""
-    log.error("unforeseen", exc_info=error)
+    """Return the problem of an unexpected error; the log has its traceback."""
+    log.error("unexpected error", exc_info=error)
     return ProblemError(INTERNAL, "Repeat the request, with the same Idempotency-Key.")

@@ -1,4 +1,4 @@
-"""The routes of single messages and of batches of them."""
+"""The routes of single messages and batches."""
 
 import logging
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ from relay.validation import InvalidMessageError, model_config, validate
 MAX_BATCH = 100
 
 ANSWER_SECONDS = 1.0
-"""Kept at an invocation's end for the answer's way back."""
+"""Seconds kept at an invocation's end for returning the answer."""
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ Key = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        description="The same key and body again: the same message, not another one. "
+        description="The same key and body again mean the same message, not another one. "
         "1 to 255 printable ASCII characters, bare or in quotes.",
         json_schema_extra={"pattern": requests.KEY_PATTERN, "examples": ["order-4711-paid"]},
     ),
@@ -49,7 +49,7 @@ Prefer = Annotated[
     str | None,
     Header(
         alias="Prefer",
-        description="`wait=N` tries to send at once and waits for up to N seconds (20 at most) "
+        description="`wait=N` sends at once and waits up to N seconds (20 at most) "
         "for the final state; see RFC 7240.",
         json_schema_extra={"examples": ["wait=10"]},
     ),
@@ -64,7 +64,7 @@ class Batch(BaseModel):
 
     model_config = model_config
 
-    # Checked one by one, so that one bad item does not refuse the others.
+    # Validated one by one, so one bad item does not reject the others.
     messages: Annotated[
         list[SkipValidation[KeyedMessage]], Field(min_length=1, max_length=MAX_BATCH)
     ]
@@ -87,7 +87,7 @@ Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 
 class MessageReceipt(Body):
-    """A message and where it stands."""
+    """A message and its status."""
 
     id: str
     status: State
@@ -103,28 +103,30 @@ class AttemptMade(Body):
 
 
 class EventNoted(Body):
-    """Something other than an attempt that changed a message, such as a redrive."""
+    """A change other than an attempt, such as a redrive."""
 
     at: Time
     what: str
 
 
 class MessageState(MessageReceipt):
-    """Everything that is known of a message; its text, number and buttons are not."""
+    """All that the relay keeps of a message; its text, number and buttons are not kept."""
 
     accepted_at: Time
     updated_at: Time
-    deadline: Annotated[Time, Field(description="No try is made after it.")]
+    deadline: Annotated[Time, Field(description="No attempt starts after it.")]
     expires_at: Time | None = None
     reference: str | None = None
-    provider_id: Annotated[str, Field(description="The provider's id of it.")] | None = None
-    reason: Annotated[str, Field(description="Why it is not sent; a stable code.")] | None = None
-    detail: Annotated[str, Field(description="The same in words, often the provider's.")] | None = (
+    provider_id: Annotated[str, Field(description="The provider's id of the message.")] | None = (
         None
     )
+    reason: Annotated[str, Field(description="Why it is not sent; a stable code.")] | None = None
+    detail: (
+        Annotated[str, Field(description="The reason in words, often the provider's.")] | None
+    ) = None
     tries: Annotated[int, Field(description="Attempts made.")]
     ambiguous: Annotated[
-        int, Field(description="Attempts with an unknown outcome that were made again.")
+        int, Field(description="Attempts with an unknown outcome that were repeated.")
     ]
     attempts: Annotated[list[AttemptMade], Field(description="The latest 20.")]
     history: list[EventNoted]
@@ -190,24 +192,24 @@ def routes(service: Messages) -> Router:
         tags=["messages"],
         responses={
             200: answer(
-                "With `Prefer: wait`: the message's final state.",
+                "With `Prefer: wait`, the message's final state.",
                 MessageState,
-                Location="Where to ask for its state.",
-                Preference_Applied="The seconds waited for.",
+                Location="The address of its state.",
+                Preference_Applied="The seconds it may have waited.",
                 Idempotency_Replayed="`true` if an earlier request brought it.",
             ),
             202: answer(
-                "Accepted. With `Prefer: wait`: not final yet; the body is the state so far.",
+                "Accepted. With `Prefer: wait`, it has not ended yet; the body is its state.",
                 MessageReceipt,
-                Location="Where to ask for its state.",
-                Preference_Applied="The seconds waited for.",
+                Location="The address of its state.",
+                Preference_Applied="The seconds it may have waited.",
                 Idempotency_Replayed="`true` if an earlier request brought it.",
             ),
             409: answer("The first request with this key is still in progress; repeat."),
         },
     )
     def send(message: Message, key: Key = None, prefer: Prefer = None) -> Response[Any]:
-        del key, prefer  # described by their types, read where repeated headers can be seen
+        del key, prefer  # only documented by their types; `requests` reads repeated headers, too
         event = router.current_event.raw_event
         given = requests.idempotency_key(event)
         id_ = scoped_id("http", requests.caller(event), given) if given else fresh_id()
@@ -234,7 +236,7 @@ def routes(service: Messages) -> Router:
         operation_id="sendMessages",
         summary="Send up to 100 messages",
         tags=["messages"],
-        responses={202: answer("Read; each item's result says if it is accepted.", BatchAnswer)},
+        responses={202: answer("Each item's result says whether it is accepted.", BatchAnswer)},
     )
     def send_batch(batch: Batch, key: Key = None) -> Response[Any]:
         del key
@@ -247,7 +249,7 @@ def routes(service: Messages) -> Router:
     @router.get(
         "/messages/<id>",
         operation_id="getMessage",
-        summary="Ask how a message stands",
+        summary="Get a message's state",
         tags=["messages"],
         responses={200: answer("Its state.", MessageState)},
     )
@@ -257,11 +259,11 @@ def routes(service: Messages) -> Router:
     @router.delete(
         "/messages/<id>",
         operation_id="cancelMessage",
-        summary="Cancel a message that waits",
+        summary="Cancel a waiting message",
         tags=["messages"],
         responses={
             200: answer("Canceled; it will never be sent.", MessageState),
-            409: answer("It is not queued any more, or may have been sent; `state` says."),
+            409: answer("It is no longer queued, or may have been sent; `state` says which."),
         },
     )
     def cancel(id: Id) -> Response[Any]:  # noqa: A002 - the contract's name
@@ -270,7 +272,7 @@ def routes(service: Messages) -> Router:
     @router.post(
         "/messages/<id>/resolve",
         operation_id="resolveMessage",
-        summary="Say what became of an unknown message",
+        summary="Resolve an unknown message",
         tags=["messages"],
         responses={
             200: answer("Recorded.", MessageState),
@@ -287,7 +289,7 @@ def routes(service: Messages) -> Router:
 
 
 def _accepted(result: Answer) -> Accepted:
-    """Return an acceptance, or raise what became of it instead."""
+    """Return the acceptance, or raise the problem."""
     if not isinstance(result, Accepted):
         raise _refusal(result)
     extra = {
@@ -304,7 +306,7 @@ def _refusal(result: Answer) -> ProblemError:
         case KeyReused():
             return ProblemError(
                 problems.KEY_REUSED,
-                "This key came with another body before; choose a new key for a new message.",
+                "This key was used with another body; choose a new key for a new message.",
             )
         case InProgress():
             return ProblemError(
@@ -317,14 +319,14 @@ def _refusal(result: Answer) -> ProblemError:
 
 
 def _headers(accepted: Accepted) -> dict[str, str]:
-    # Relative to the request's own address: the relay does not know under which base path of a
-    # stage or a custom domain it is reached.
+    # Relative to the request's address, since the relay does not know the stage's or custom
+    # domain's base path.
     location = {"Location": f"./messages/{accepted.record.id}"}
     return location | ({"Idempotency_Replayed": "true"} if accepted.replayed else {})
 
 
 def _state(result: Record | Refused | None, refusal: problems.Kind) -> Response[Any]:
-    """Answer with a message's state, or say why not."""
+    """Return the response with a message's state, or raise the problem."""
     match result:
         case None:
             raise ProblemError(problems.NOT_FOUND, "No message has this id.")
@@ -340,7 +342,7 @@ def _state(result: Record | Refused | None, refusal: problems.Kind) -> Response[
 def _accept_all(
     service: Messages, items: Sequence[object], caller: str, key: str | None
 ) -> list[BatchResult]:
-    """Accept each item that is a message; the key, if any, stands for items without an id."""
+    """Accept each valid item; one without an id gets one made of the key, if there is one."""
     errors: dict[int, ProblemError] = {}
     envelopes: dict[int, QueuedMessage] = {}
     first: dict[str, int] = {}
@@ -368,7 +370,7 @@ def _accept_all(
         assert envelope.id
         result, earlier = answers[envelope.id], first[envelope.id]
         if isinstance(result, Accepted) and earlier != index:
-            # The same id twice in one batch is a repeat like any other.
+            # The same id twice in a batch is a repeat like any other.
             same = envelopes[earlier].fingerprint == envelope.fingerprint
             result = Accepted(result.record, replayed=True) if same else KeyReused(result.record)
         results.append(_batch_result(index, result))

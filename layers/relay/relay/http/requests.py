@@ -1,4 +1,4 @@
-"""What the routes read of a request beside its body: who asks, how often, how patiently."""
+"""What the routes read besides the body: the caller, the idempotency key, the wait."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ MAX_BODY = 256 * 1024
 """Bytes of a request's body."""
 
 LONGEST_WAIT = 20
-"""Seconds; an exchange begun by then still ends within API Gateway's 29."""
+"""Seconds; an exchange that begins by then still ends within API Gateway's 29."""
 
 KEY_PATTERN = r'^(?:[!#-~][ -~]{0,254}|"(?:[ !#-\[\]-~]|\\["\\]){1,255}")$'
 """An idempotency key: printable ASCII, bare or as a string of RFC 8941, 1 to 255 characters."""
@@ -22,11 +22,11 @@ Event = Mapping[str, Any]
 
 
 def body_problem(event: Event) -> ProblemError | None:
-    """Return the problem of a body that is too large or not declared as JSON, if it has one."""
+    """Return the problem if the body is too large or not declared as JSON."""
     body = event.get("body")
     if not body:
         return None
-    # base64 makes three bytes four characters; JSON that needs it is nobody's.
+    # base64 turns three bytes into four characters.
     size = len(body) * 3 // 4 if event.get("isBase64Encoded") else len(body.encode())
     if size > MAX_BODY:
         return ProblemError(TOO_LARGE, f"Send at most {MAX_BODY} bytes, or several requests.")
@@ -38,7 +38,7 @@ def body_problem(event: Event) -> ProblemError | None:
 
 
 def header(event: Event, name: str) -> list[str]:
-    """Return every value of a header, in the order they were sent."""
+    """Return all values of a header, in the order they were sent."""
     many = event.get("multiValueHeaders") or {
         key: [value] for key, value in (event.get("headers") or {}).items()
     }
@@ -60,9 +60,9 @@ def idempotency_key(event: Event) -> str | None:
 
 
 def wait(event: Event) -> int:
-    """Return the seconds that `Prefer: wait=N` grants (RFC 7240), 0 without; at most the longest.
+    """Return the seconds of `Prefer: wait=N` (RFC 7240), at most the longest; 0 without it.
 
-    A preference that is not understood is ignored, and of two the first counts, as the RFC says.
+    As the RFC says, unknown preferences are ignored, and the first of two counts.
     """
     preferences = ",".join(header(event, "prefer")).split(",")
     for preference in preferences:
@@ -72,12 +72,12 @@ def wait(event: Event) -> int:
 
 
 def caller(event: Event) -> str:
-    """Return who asks: the API key's id, or the IAM user or role, whatever its session."""
+    """Return the caller: the API key's id, or the IAM user or role without its session."""
     identity = event["requestContext"].get("identity") or {}
     if key_id := identity.get("apiKeyId"):
         return f"key:{key_id}"
     if arn := identity.get("userArn"):
-        # arn:…:assumed-role/Role/session: a role's sessions are one caller.
+        # arn:…:assumed-role/Role/session: all sessions of a role are one caller.
         head, slash, rest = arn.partition(":assumed-role/")
         return f"iam:{head}{slash}{rest.partition('/')[0]}"
     return ""

@@ -8,8 +8,8 @@ from collections.abc import Callable
 class Breaker:
     """Stops an environment from hammering a failing provider.
 
-    After `threshold` failures in a row nothing is sent for `pause` seconds, then one message tries;
-    each further failure doubles the pause, the first success ends it. Many threads may use it.
+    After `threshold` failures in a row nothing is sent for `pause` seconds, then one message tries.
+    Each further failure doubles the pause; the first success ends it. Thread-safe.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Breaker:
             return 1 if self._clock() >= self._shut_until else 0
 
     def admit(self) -> bool:
-        """Let an exchange begin, or not; while the provider fails, one at a time may try."""
+        """Return whether an exchange may begin; while the provider fails, one at a time may."""
         with self._lock:
             if self._failures < self._threshold:
                 return True
@@ -46,12 +46,12 @@ class Breaker:
             return True
 
     def shut_until(self) -> float:
-        """Return when the next message may try."""
+        """Return when the next exchange may begin."""
         with self._lock:
             return self._shut_until
 
     def record(self, *, failed: bool) -> None:
-        """Take note of an exchange with the provider."""
+        """Record the outcome of an exchange."""
         with self._lock:
             if not failed:
                 self._failures = 0

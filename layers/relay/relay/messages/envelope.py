@@ -32,20 +32,20 @@ MAX_ID = 64
 MAX_REFERENCE = 256
 
 ID_PATTERN = rf"^[A-Za-z0-9._:-]{{1,{MAX_ID}}}$"
-"""A message's id: what SQS, a URL and a log line take as it is."""
+"""A message's id: safe in SQS, a URL and a log line without escaping."""
 
 ADDRESS = ("subscriberId", "botId", "number")
 
 
 class OnUnknown(StrEnum):
-    """What to do when nobody can say whether the provider took the message."""
+    """What to do when a send's outcome is unknown."""
 
     HOLD = "hold"
     RESEND = "resend"
 
 
 def _rfc3339_text(value: object) -> object:
-    """Refuse what pydantic would take for a time besides, such as a number of seconds."""
+    """Refuse what pydantic also accepts as a time, such as a number of seconds."""
     if isinstance(value, datetime) or (isinstance(value, str) and _RFC3339.fullmatch(value)):
         return value
     raise PydanticCustomError(
@@ -54,7 +54,7 @@ def _rfc3339_text(value: object) -> object:
 
 
 def _within_what_numbers_hold(at: datetime) -> datetime:
-    """Move a time so far off that a table or a float could not hold it; nothing depends on it."""
+    """Clamp a time to what the table and a float can hold; no real time is affected."""
     return min(max(at, _EARLIEST), _LATEST)
 
 
@@ -109,7 +109,7 @@ class Button(BaseModel):
 
 
 class Content(BaseModel):
-    """What is said and how, to whomever it goes."""
+    """What a message says and how it is treated, whoever gets it."""
 
     model_config = model_config
 
@@ -127,7 +127,7 @@ class Content(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """Tell two envelopes apart without keeping what they say."""
+        """A hash that differs for different envelopes, so that none of their text is kept."""
         content = self.model_dump(
             mode="json", exclude={"id", "generation"}, exclude_defaults=True, exclude_none=True
         )
@@ -227,13 +227,13 @@ class KeyedMessage(Message):
 class QueuedMessage(KeyedMessage):
     """A message as it lies on a queue.
 
-    `generation` counts the orders to try it again: a dead letter carries one more than the message
-    that died, so moving it back to the Messages queue sends it once more.
+    `generation` counts redrives: a dead letter carries one more than the message that failed, so
+    moving it back to the Messages queue sends it once more.
     """
 
     generation: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     broadcast: Annotated[str, Field(max_length=MAX_ID)] = ""
-    """The broadcast it is one copy of, which may pause or stop it and counts what becomes of it."""
+    """The id of the broadcast it belongs to, which may hold or cancel it, and counts it."""
 
     def to_body(self) -> str:
         """Return the message as a queue body: compact JSON that any SQS message may hold."""
@@ -245,7 +245,7 @@ class QueuedMessage(KeyedMessage):
 
 def rfc3339(at: float) -> str:
     """Return an epoch time as RFC 3339 in UTC, to the millisecond."""
-    # Rounded, as the table rounds: what is said at once is what is said later.
+    # Rounded as the table rounds, so that every answer shows the same time.
     rounded = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=round(at * 1000))
     text = rounded.isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")

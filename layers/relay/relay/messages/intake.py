@@ -1,4 +1,4 @@
-"""accept(): the one way in from every door but the queue itself."""
+"""accept(): the way in from every door but the queue itself."""
 
 import hashlib
 import time
@@ -14,7 +14,7 @@ from relay.messages.store import Applied, Conflict, Store
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The message is the relay's to deliver; `replayed` if an earlier call brought it."""
+    """The relay will deliver the message; `replayed` if an earlier call handed it in."""
 
     record: Record
     replayed: bool = False
@@ -22,21 +22,21 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class KeyReused:
-    """Another message has this id already."""
+    """The id belongs to another message."""
 
     record: Record
 
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """Nothing was accepted: the table or the queue is out of order; repeat with the same key."""
+    """Not accepted: the table or the queue is unavailable. Repeat with the same key."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class InProgress:
-    """An earlier call with this id is just being taken back; repeat in a moment."""
+    """An earlier call with this id is being withdrawn. Repeat in a moment."""
 
 
 Answer = Accepted | KeyReused | Unavailable | InProgress
@@ -48,7 +48,7 @@ def fresh_id() -> str:
 
 
 def scoped_id(*parts: str) -> str:
-    """Return the id that belongs to a caller's key: same parts, same id; 64 characters or fewer."""
+    """Return the id for a caller's key: same parts, same id, at most 64 characters."""
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     return f"k-{digest[:40]}"
 
@@ -60,7 +60,7 @@ def queued(message: Message, id_: str) -> QueuedMessage:
 
 
 class Intake:
-    """Accepts messages: writes their records, puts them on the queue, and only then says so."""
+    """Accepts messages: writes the record, puts the message on the queue, and only then says so."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Intake:
         self._count = count
 
     def skip(self, message: QueuedMessage, *, door: str, reason: str) -> Answer:
-        """Record that a message comes too late to be sent, unless it was accepted in time."""
+        """Record that a message is too late to be sent, unless it was accepted in time."""
         now = self._clock()
         record = first_record(message, door=door, accepted_at=now, now=now, rules=self._rules)
         skipped = replace(record, state=State.EXPIRED, reason=reason)
@@ -91,15 +91,15 @@ class Intake:
     def accept(
         self, messages: Sequence[QueuedMessage], *, door: str, delay: int = 0
     ) -> list[Answer]:
-        """Accept each message, or say why not; in order, ids distinct.
+        """Accept each message, or say why not; answers in order, ids distinct.
 
-        A message whose id is known is answered with its record as it stands, and queued again if
-        it was never tried: a second copy in the queue does no harm, a missing one would.
-        `delay` is how many seconds the queue holds the message back, up to 900.
+        A known id is answered with its record as it stands. Its message is queued again if it was
+        never tried: a second copy does no harm, a missing one would. `delay` is how many seconds
+        the queue holds the message back, up to 900.
         """
         now = self._clock()
         changes = [
-            # Told apart from the same message of another call in the same moment.
+            # Unique per call, so a write whose response was lost is not taken for another caller's.
             Change(None, replace(record, attempt=f"accept-{fresh_id()}"))
             for record in (
                 first_record(m, door=door, accepted_at=now, now=now, rules=self._rules)
@@ -123,15 +123,15 @@ class Intake:
                 case Conflict():
                     answers.append(InProgress())
                 case _:
-                    answers.append(Unavailable("the table does not take messages now"))
+                    answers.append(Unavailable("the table does not accept messages now"))
         refused = self._queues.enqueue([messages[i] for i in to_queue], delay)
         for i, problem in zip(to_queue, refused, strict=True):
             if problem is None:
                 continue
             answer = answers[i]
-            answers[i] = Unavailable("the queue does not take messages now")
+            answers[i] = Unavailable("the queue does not accept messages now")
             if isinstance(answer, Accepted) and not answer.replayed:
-                # Nobody was told that it is accepted, and it may never be repeated.
+                # The caller was not told that it is accepted, and may never repeat it.
                 self._store.apply([Change(answer.record, None)])
         self._count(sum(isinstance(a, Accepted) and not a.replayed for a in answers))
         return answers

@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 KEY = {"pk": {"S": "pacing"}}
 
 IDLE_SECONDS = 0.2
-"""How much idle time counts as unused slots, so that a run between two batches loses none."""
+"""Seconds of idle time that still count as slots, so a run between two batches loses none."""
 
 GRACE = 0.4
-"""Seconds after its slot when a message may still be sent. It bounds the burst: no second sees
-more than 1.4 s' worth of messages, whatever comes between a slot and its POST."""
+"""Seconds after its slot in which a message may still be sent. It bounds bursts: no second sees
+more than 1.4 seconds' worth of messages, whatever delays a POST."""
 
 HORIZON = 10.0
-"""Slots further off are not taken: their messages go back to the queue, which waits for nothing."""
+"""Seconds. Slots further off are not reserved: those messages wait on the queue, at no cost."""
 
 
 BROADCAST_HORIZON = 0.5
-"""The same for broadcasts, which take no more slots at once than there are in it: so the line is
-never longer than about two of it when a single message comes along and joins."""
+"""The same for broadcast-only batches, which also reserve no more slots than fit into it. A single
+message therefore waits about a second at most for its slot."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """When each of the granted messages may be sent; `next` is when to ask again for the others.
+    """The reserved slots' times; `next` is the first slot after them.
 
-    Later than `grace` seconds after its time a message must not be sent.
+    A message must not be sent later than `grace` seconds after its slot.
     """
 
     times: tuple[float, ...]
@@ -52,16 +52,16 @@ class Pacer(Protocol):
     """What the relay needs of a pacer."""
 
     def reserve(self, count: int, *, within: float = HORIZON) -> Slots:
-        """Take up to `count` slots, the first of them no further off than `within` seconds."""
+        """Reserve up to `count` slots, the first at most `within` seconds from now."""
         ...
 
     def hold(self, until: float) -> None:
-        """Let nobody take a slot before `until`: the provider said it is too much."""
+        """Grant no slot before `until`: the provider asked to slow down."""
         ...
 
 
 class TablePacer:
-    """A pacer whose line of slots is an item of the Relay table."""
+    """A pacer that keeps the next free slot in an item of the Relay table."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class TablePacer:
         self._clock = clock
 
     def reserve(self, count: int, *, within: float = HORIZON) -> Slots:
-        """Take up to `count` slots, the first of them no further off than `within` seconds.
+        """Reserve up to `count` slots, the first at most `within` seconds from now.
 
         One write does it, unless another run's came in between. Raises StoreUnavailableError if
         the table does not answer.
@@ -88,8 +88,8 @@ class TablePacer:
         count = min(count, max(1, int(self._rate * within)))
         block = count / self._rate
         floor = now - IDLE_SECONDS
-        # The line is busy: append to it. Or idle: start it anew. One of the two always holds,
-        # unless another run's write falls between the two.
+        # Busy: append to the reserved slots. Idle: start anew. One of the two conditions holds,
+        # unless another run writes between the two attempts.
         for _ in range(10):
             busy = self._update(
                 "SET #next = #next + :block",
@@ -110,7 +110,7 @@ class TablePacer:
         return Slots((), now + 1.0)
 
     def hold(self, until: float) -> None:
-        """Let nobody take a slot before `until`: the provider said it is too much."""
+        """Grant no slot before `until`: the provider asked to slow down."""
         self._update(
             "SET #next = :until",
             "attribute_not_exists(#next) OR #next < :until",
@@ -124,7 +124,7 @@ class TablePacer:
     def _unpaced(self, now: float, count: int) -> Slots:
         return Slots((now,) * count, now, grace=float("inf"))
 
-    def _update(self, update: str, condition: str, values: dict[str, float]) -> "_Line":
+    def _update(self, update: str, condition: str, values: dict[str, float]) -> "_Update":
         try:
             answer = self._client.update_item(
                 TableName=self._table,
@@ -141,14 +141,14 @@ class TablePacer:
         except ClientError as error:
             if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
                 raise StoreUnavailableError(error.response["Error"]["Code"]) from None
-            return _Line(False, _next_of(error.response.get("Item")))
+            return _Update(False, _next_of(error.response.get("Item")))
         except BotoCoreError as error:
             raise StoreUnavailableError(type(error).__name__) from None
-        return _Line(True, _next_of(answer.get("Attributes")))
+        return _Update(True, _next_of(answer.get("Attributes")))
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class _Update:
     applied: bool
     next: float
 

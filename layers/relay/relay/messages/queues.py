@@ -1,4 +1,4 @@
-"""The Messages and DeadLetter queues."""
+"""The stack's queues."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
 
 ENTRIES_PER_CALL = 10
 LONGEST_VISIBILITY = 43200.0
-"""Seconds; SQS counts it from the receive, so a little less is asked for."""
+"""Seconds. SQS counts from the receive, so we ask for a little less."""
 
 CALL_BYTES = 1_048_576
-"""Bytes SQS takes in one call, however many messages it holds."""
+"""Bytes that SQS accepts in one call, whatever the number of messages."""
 
 ATTRIBUTE_BYTES = 4096
-"""Room for a dead letter's attributes, which count as its body does."""
+"""Room for a dead letter's attributes; SQS counts them as part of the message."""
 
 
 class QueueUnavailableError(Exception):
-    """A queue does not take an order now."""
+    """A queue does not accept messages now."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterEntry:
-    """An envelope for the DeadLetter queue; why it goes there travels as message attributes."""
+    """An envelope for the DeadLetter queue; the reason travels as message attributes."""
 
     body: str
     reason: str
@@ -41,19 +41,19 @@ class Queues(Protocol):
     """What the relay needs of its queues."""
 
     def enqueue(self, messages: Sequence[QueuedMessage], delay: int = 0) -> list[str | None]:
-        """Put messages on the Messages queue; return None or what went wrong for each."""
+        """Put messages on the Messages queue; return None or the error for each."""
         ...
 
     def enqueue_broadcast(self, messages: Sequence[QueuedMessage]) -> list[str | None]:
-        """Put a broadcast's messages on the Broadcast queue, as `send` does."""
+        """Put a broadcast's messages on the Broadcast queue; return None or the error for each."""
         ...
 
     def enqueue_notifier(self, body: str) -> None:
-        """Put an order on the notifier's queue; raise QueueUnavailableError if it is not taken."""
+        """Put a body on the notifier's queue; raise QueueUnavailableError if that fails."""
         ...
 
-    def enqueue_dead_letters(self, letters: Sequence[DeadLetterEntry]) -> list[str | None]:
-        """Put letters on the DeadLetter queue; return None or what went wrong for each."""
+    def enqueue_dead_letters(self, entries: Sequence[DeadLetterEntry]) -> list[str | None]:
+        """Put dead letters on their queue; return None or the error for each."""
         ...
 
     def change_visibility(self, source: str, receipts: Mapping[str, float]) -> None:
@@ -83,15 +83,15 @@ class SqsQueues:
         self._dead_letter_url = dead_letter_url
 
     def enqueue(self, messages: Sequence[QueuedMessage], delay: int = 0) -> list[str | None]:
-        """Put messages on the Messages queue; return None or what went wrong for each."""
+        """Put messages on the Messages queue; return None or the error for each."""
         return self._send(self._messages_url, messages, delay)
 
     def enqueue_broadcast(self, messages: Sequence[QueuedMessage]) -> list[str | None]:
-        """Put a broadcast's messages on the Broadcast queue, as `send` does."""
+        """Put a broadcast's messages on the Broadcast queue; return None or the error for each."""
         return self._send(self._broadcast_url, messages, 0)
 
     def enqueue_notifier(self, body: str) -> None:
-        """Put an order on the notifier's queue; raise QueueUnavailableError if it is not taken."""
+        """Put a body on the notifier's queue; raise QueueUnavailableError if that fails."""
         [problem] = self._put(self._notifier_url, [{"MessageBody": body}], [len(body.encode())])
         if problem:
             raise QueueUnavailableError(problem)
@@ -104,11 +104,11 @@ class SqsQueues:
             [len(body.encode()) for body in bodies],
         )
 
-    def enqueue_dead_letters(self, letters: Sequence[DeadLetterEntry]) -> list[str | None]:
-        """Put letters on the DeadLetter queue; return None or what went wrong for each."""
-        entries = [_dead_letter(letter) for letter in letters]
-        sizes = [len(entry["MessageBody"].encode()) + ATTRIBUTE_BYTES for entry in entries]
-        return self._put(self._dead_letter_url, entries, sizes)
+    def enqueue_dead_letters(self, entries: Sequence[DeadLetterEntry]) -> list[str | None]:
+        """Put dead letters on their queue; return None or the error for each."""
+        messages = [_dead_letter(entry) for entry in entries]
+        sizes = [len(m["MessageBody"].encode()) + ATTRIBUTE_BYTES for m in messages]
+        return self._put(self._dead_letter_url, messages, sizes)
 
     def _put(
         self, url: str, entries: Sequence[dict[str, Any]], sizes: Sequence[int]
@@ -156,32 +156,32 @@ class SqsQueues:
 def dead_letter_body(message: QueuedMessage, generation: int) -> str:
     """Return the envelope as a dead letter of a record's generation.
 
-    It carries the next one, so that moving it back is an order to try again. The record decides:
-    the copy that was received may be an older one.
+    It carries the next generation, so moving it back is a redrive. The record's generation counts,
+    since the copy that was received may be older.
     """
     return message.model_copy(update={"generation": generation + 1}).to_body()
 
 
-def _dead_letter(letter: DeadLetterEntry) -> dict[str, Any]:
-    # An envelope is never that long; what is no message of ours may be.
-    body = letter.body.encode()[: CALL_BYTES - ATTRIBUTE_BYTES].decode(errors="ignore")
+def _dead_letter(entry: DeadLetterEntry) -> dict[str, Any]:
+    # No envelope is that long, but a foreign body may be.
+    body = entry.body.encode()[: CALL_BYTES - ATTRIBUTE_BYTES].decode(errors="ignore")
     attributes = {
-        "reason": {"DataType": "String", "StringValue": letter.reason},
-        "attempts": {"DataType": "Number", "StringValue": str(letter.attempts)},
-        "failedAt": {"DataType": "String", "StringValue": rfc3339(letter.failed_at)},
+        "reason": {"DataType": "String", "StringValue": entry.reason},
+        "attempts": {"DataType": "Number", "StringValue": str(entry.attempts)},
+        "failedAt": {"DataType": "String", "StringValue": rfc3339(entry.failed_at)},
     }
-    if detail := _sqs_text(letter.detail)[:512]:
+    if detail := _sqs_text(entry.detail)[:512]:
         attributes["detail"] = {"DataType": "String", "StringValue": detail}
     return {"MessageBody": body, "MessageAttributes": attributes}
 
 
 def _name(address: str, separator: str) -> str:
-    """Return the queue's name, with which its URL and its ARN end."""
+    """Return the queue's name, the last part of its URL and of its ARN."""
     return address.rpartition(separator)[2]
 
 
 def _groups(sizes: Sequence[int]) -> Iterable[list[int]]:
-    """Return the indices of messages of these sizes, in groups that one batch call takes."""
+    """Yield the indices of messages of these sizes, in groups that fit into one batch call."""
     group: list[int] = []
     total = 0
     for i, size in enumerate(sizes):
@@ -195,7 +195,7 @@ def _groups(sizes: Sequence[int]) -> Iterable[list[int]]:
 
 
 def _sqs_text(text: str) -> str:
-    """Leave out what SQS takes nowhere: all but the characters of XML 1.0."""
+    """Drop the characters that SQS refuses: all that XML 1.0 does not allow."""
     return "".join(
         c
         for c in text

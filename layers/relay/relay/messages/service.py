@@ -51,17 +51,17 @@ class Messages:
         self._sleep = sleep
 
     def accept(self, messages: Sequence[QueuedMessage]) -> list[Answer]:
-        """Accept messages for delivery from the queue; answer in order, ids distinct."""
+        """Accept messages for delivery; answers in order, ids distinct."""
         return self._intake.accept(messages, door="http")
 
     def accept_and_wait(
         self, message: QueuedMessage, *, seconds: float, time_left: float
     ) -> Answer:
-        """Accept a message and try to send it at once, for so many seconds; answer how it stands.
+        """Accept a message and try to send it at once, for so many seconds; return how it stands.
 
-        The queue has its copy first, held back until this run is surely over, which has `time_left`
-        seconds: whatever stops it, the message goes on from there. An exchange with the provider
-        that has begun in time is seen through, so the answer can come later than asked for.
+        The queue gets a copy first, delayed until this run has ended, which has `time_left`
+        seconds: if the run dies, that copy takes over. An exchange that began in time is finished,
+        so the answer may come a little later than `seconds`.
         """
         ends_at = self._clock() + time_left
         until = min(self._clock() + seconds, ends_at)
@@ -69,18 +69,18 @@ class Messages:
         [answer] = self._intake.accept([message], door="http", delay=delay)
         match answer:
             case Accepted(record, replayed=True):
-                # Not ours to send: an earlier call's run, or the queue's, is at it or will be.
+                # Not ours to send: an earlier call or the queue's copy takes care of it.
                 return Accepted(self._watch(record, until), replayed=True)
             case Accepted(record):
                 return Accepted(self._deliver(message, record, until, ends_at))
         return answer
 
     def get(self, id_: str) -> Record | None:
-        """Return what is known of a message."""
+        """Return a message's record, if there is one."""
         return self._store.load([id_]).get(id_)
 
     def cancel(self, id_: str) -> Record | Refused | None:
-        """Cancel a message that waits; None if there is none of this id."""
+        """Cancel a waiting message; None if there is no such message."""
 
         def step(record: Record) -> Change | None:
             return cancel(record, self._clock())
@@ -90,7 +90,7 @@ class Messages:
     def resolve(
         self, id_: str, state: Literal[State.SENT, State.FAILED]
     ) -> Record | Refused | None:
-        """End an unknown message as a person found out it went; None if there is none."""
+        """Set an unknown message to what a person found out; None if there is no such message."""
 
         def step(record: Record) -> Change | None:
             return resolve(record, state, self._clock())
@@ -100,13 +100,13 @@ class Messages:
     def _end(
         self, id_: str, state: State, step: Callable[[Record], Change | None]
     ) -> Record | Refused | None:
-        """Take a step to a state, on the record as it is at the moment of the write."""
+        """Write a step to `state`, decided on the record as it is when it is written."""
         record = self.get(id_)
         for _ in range(READ_WRITE_ROUNDS):
             if record is None:
                 return None
             if (change := step(record)) is None:
-                # Asked for twice: the second answer is the first one's.
+                # A repeated request gets the first one's answer.
                 return record if record.state is state and _by_hand(record) else Refused(record)
             match self._store.apply([change]):
                 case [Applied(written)] if written:
@@ -122,10 +122,10 @@ class Messages:
     def _deliver(
         self, message: QueuedMessage, record: Record, until: float, ends_at: float
     ) -> Record:
-        """Try until the message is final, or its next try would come too late."""
-        delivery = Received(message, door="http", sent_at=record.accepted_at)
+        """Try until the message has ended, or its next try would come after `until`."""
+        received = Received(message, door="http", sent_at=record.accepted_at)
         while True:
-            [result] = self._sender.deliver([delivery], ends_at=ends_at, start_by=until)
+            [result] = self._sender.deliver([received], ends_at=ends_at, start_by=until)
             record = result.record or record
             if isinstance(result, Done):
                 return record
@@ -135,12 +135,12 @@ class Messages:
                 break
             self._sleep(result.seconds)
         if self._clock() + result.seconds < ends_at:
-            # Sooner than the copy that is held back; if this one fails, that one is still there.
+            # It comes sooner than the delayed copy, which is still there if this one fails.
             self._queues.enqueue([message], math.ceil(result.seconds))
         return record
 
     def _watch(self, record: Record, until: float) -> Record:
-        """Look until a message that somebody else sends is final, or the time is up."""
+        """Poll a message that another run is sending until it has ended or `until` has come."""
         while record.state not in TERMINAL and self._clock() + POLL_SECONDS <= until:
             self._sleep(POLL_SECONDS)
             try:
@@ -151,7 +151,7 @@ class Messages:
 
 
 def _by_hand(record: Record) -> bool:
-    """Tell whether a person brought the message into its state."""
+    """Return whether a person put the message into its state."""
     if record.state is State.CANCELED:
         return True
     return bool(record.history) and record.history[-1].what == f"resolved as {record.state}"
