@@ -25,8 +25,11 @@ TABLE = "tests/integration/test_table_store.py"
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=unshrunk")
 TEST_TIMEOUT = 300  # seconds
 
-DELIVERY = "layers/relay/relay/messages/sender.py"
+DEAD_LETTERS = "layers/relay/relay/messages/dead_letters.py"
+DISPATCH = "layers/relay/relay/messages/dispatch.py"
+IN_FLIGHT = "layers/relay/relay/messages/in_flight.py"
 INTAKE = "layers/relay/relay/messages/intake.py"
+SENDER = "layers/relay/relay/messages/sender.py"
 STATES = "layers/relay/relay/messages/states.py"
 STORE = "layers/relay/relay/messages/store.py"
 
@@ -45,12 +48,12 @@ class Mutant:
 MUTANTS = [
     Mutant(
         "no claim before the POST",
-        DELIVERY,
+        SENDER,
         "        answers = self._store.apply(changes)\n",
         "        answers = [Applied(c.after) for c in changes]\n",
     ),
     Mutant(
-        "a step takes no heed of the attempt",
+        "a step ignores the attempt",
         "tests/support/world.py",
         "and (current.state, current.attempt) != (expected.state, expected.attempt)",
         "and current.state != expected.state",
@@ -63,7 +66,7 @@ MUTANTS = [
         "        if (current is None) != (expected is None) and (",
     ),
     Mutant(
-        "the table takes no heed of the attempt",
+        "the table ignores the attempt",
         STORE,
         """ AND "attempt" = ?\"""",
         """ AND ? <> 'x'\"""",
@@ -84,7 +87,7 @@ MUTANTS = [
     ),
     Mutant(
         "a dead letter has no reason",
-        DELIVERY,
+        DEAD_LETTERS,
         "                    e.record.reason,\n",
         '                    "",\n',
     ),
@@ -115,7 +118,7 @@ MUTANTS = [
     ),
     Mutant(
         "a dead letter counts on from the copy that was received",
-        DELIVERY,
+        DEAD_LETTERS,
         "dead_letter_body(e.message, e.record.generation)",
         "dead_letter_body(e.message, e.message.generation)",
         SCENES,
@@ -154,35 +157,35 @@ MUTANTS = [
         "    if now < base.deadline + 1e9:\n",
     ),
     Mutant(
-        "credentials are blamed on the message",
+        "refused credentials count as a refused message",
         STATES,
         "        case Outcome.REFUSED:\n",
         "        case Outcome.REFUSED | Outcome.CREDENTIALS:\n",
     ),
     Mutant(
         "a second POST after refused credentials takes no slot",
-        DELIVERY,
+        DISPATCH,
         "            and self._slot_for_one_more(ends_at)\n",
         "",
         SCENES,
     ),
     Mutant(
-        "a missed slot is used all the same",
-        DELIVERY,
-        "if now > job.slot_ends:",
-        "if now > job.slot_ends + 1e9:",
+        "a missed slot is used anyway",
+        DISPATCH,
+        "if now > claimed.slot_ends:",
+        "if now > claimed.slot_ends + 1e9:",
         SCENES,
     ),
     Mutant(
         "a run goes on sending after a 429",
-        DELIVERY,
+        DISPATCH,
         "if now < self._held_until:",
         "if now < self._held_until - 1e9:",
     ),
     Mutant(
         "a known outcome is dropped when the table refuses it",
-        DELIVERY,
-        "if unwritten and self._clock() + SETTLE_SECONDS / 2 > ends_at:",
+        IN_FLIGHT,
+        "if unwritten and self._clock() + SETTLE_SECONDS / 2 > self._ends_at:",
         "if unwritten:",
         SCENES,
     ),
@@ -199,7 +202,7 @@ MUTANTS = [
         "if record.tries:",
     ),
     Mutant(
-        "another body may take a key that is taken",
+        "a key can be reused for another body",
         STATES,
         "    if record.fingerprint != message.fingerprint:\n",
         "    if not record.fingerprint:\n",
