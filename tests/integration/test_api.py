@@ -18,6 +18,7 @@ from relay.messages.envelope import QueuedMessage
 from relay.messages.states import Change, Rules
 from relay.messages.store import Conflict, Written
 from relay.validation import parse
+from smsgold.account import Account
 from smsgold.credentials import Credentials
 from smsgold.errors import (
     CredentialsError,
@@ -90,7 +91,7 @@ class Api:
         self.lists = Lists()
         self.keeper = Keeper()
         self.now = 0.0
-        directory = Directory(self.lists, self.keeper, clock=lambda: self.now)
+        directory = Directory(Account(self.lists, self.keeper), clock=lambda: self.now)
         # test_broadcasts.py and test_schedules.py have the routes of these two.
         self._app = api(self.relay.service, Mock(), Mock(), directory)
 

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "problems": "validation",
     "webhooks": "broadcasts messages problems validation smsgold",
     "eventbridge": "messages",
-    "directory": "messages smsgold",
+    "directory": "smsgold",
     "http": "schedules broadcasts messages directory problems validation smsgold",
     "logs": "smsgold",
     "metrics": "messages smsgold",

@@ -26,9 +26,10 @@ from relay.messages.service import Messages
 from relay.messages.store import TableStore
 from relay.settings import settings
 from relay.webhooks.secrets import HookSecrets, Secrets
+from smsgold.account import Account
 from smsgold.client import Client
 from smsgold.credentials import Credentials, CredentialsSource, from_secrets_manager
-from smsgold.errors import CredentialsError, CredentialsRefusedError
+from smsgold.errors import CredentialsError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -125,6 +126,12 @@ def credentials() -> CredentialsSource:
 
 
 @cache
+def account() -> Account:
+    """Return the account's lists at the provider."""
+    return Account(provider(), credentials())
+
+
+@cache
 def broadcasts() -> Broadcasts:
     """Return the broadcasts service."""
     return Broadcasts(broadcast_table(), queues(), rate=settings.messages_per_second)
@@ -133,22 +140,12 @@ def broadcasts() -> Broadcasts:
 @cache
 def fan_out() -> FanOut:
     """Return the fan-out of broadcasts."""
-
-    def subscribers(bot_id: str) -> list[dict[str, object]]:
-        # Made only now: most runs of the notifier ask the provider for nothing.
-        found = credentials().get()
-        try:
-            return provider().subscribers(found, bot_id)
-        except CredentialsRefusedError:
-            if renewed := credentials().renew(found):
-                return provider().subscribers(renewed, bot_id)
-            raise
-
     return FanOut(
         table=broadcast_table(),
         store=store(),
         queues=queues(),
-        subscribers=subscribers,
+        # Made on the first call: most runs of the notifier ask the provider for nothing.
+        subscribers=lambda bot_id: account().subscribers(bot_id),
         rules=settings.rules,
         longest_run=settings.sender_timeout,
         rate=settings.messages_per_second,
@@ -211,4 +208,4 @@ def messages() -> Messages:
 @cache
 def directory() -> Directory:
     """Return the directory of bots and subscribers."""
-    return Directory(provider(), credentials())
+    return Directory(account())
