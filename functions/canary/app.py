@@ -1,4 +1,4 @@
-"""Tries the provider without sending anything."""
+"""Checks that the provider answers, without sending anything."""
 
 from relay.startup import ready
 
@@ -10,18 +10,17 @@ from relay import wiring
 from relay.logs import logger
 
 log = logger("canary")
-provider = wiring.provider()
-credentials = wiring.credentials()
+account = wiring.account()
 
 
 class NoBotsError(Exception):
-    """The account lists no bot: nothing can be sent for it."""
+    """The account has no bot to send through."""
 
 
 @log.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:  # noqa: ARG001
-    """List the bots; whatever goes wrong is an error of the function, and that is its alarm."""
-    bots = provider.bots(credentials.get())
+    """List the bots; any failure fails the function, which raises the alarm."""
+    bots = account.bots()
     if not bots:
         raise NoBotsError
     log.info("provider answers", extra={"bots": len(bots)})
