@@ -1,3 +1,3 @@
-"""Talk to SMS Gold's Telegram-bot interface; see `client.Client`."""
+"""A client for SMS Gold's Telegram-bot API; see `client.Client`."""
 
 __version__ = "0.1.0"

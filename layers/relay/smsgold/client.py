@@ -19,32 +19,32 @@ from smsgold.transport import exchange, hide_queries, pool_manager
 DEFAULT_BASE_URL = "https://webapi.smsgold.ru/v1/telegram/bot"
 USER_AGENT = f"smsgold-relay/{__version__}"
 
-MAX_ANSWER = 256 * 1024
-"""Bytes read of the answer to a message: some hundred are expected."""
+MAX_RESPONSE = 256 * 1024
+"""Bytes read of the response to a message; a few hundred are expected."""
 
 MAX_LIST = 16 * 1024 * 1024
-"""Bytes read of a list: some hundred thousand subscribers, within a small function's memory."""
+"""Bytes read of a list: over 100,000 subscribers, within a small function's memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutgoingMessage:
-    """A message as the provider takes it: for a subscriber, or for a number through a bot."""
+    """A message as the provider accepts it: to a subscriber, or to a number through a bot."""
 
     text: str = field(repr=False)
     subscriber_id: str | None = None
     bot_id: str | None = None
     number: str | None = field(default=None, repr=False)
     buttons: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    """Pairs of the text on the button and the URL behind it."""
+    """(text, url) pairs."""
 
     def __post_init__(self) -> None:
         by_subscriber = bool(self.subscriber_id) and not self.bot_id and not self.number
         by_number = bool(self.bot_id) and bool(self.number) and not self.subscriber_id
         if not by_subscriber and not by_number:
-            raise ValueError("a message needs subscriber_id, or bot_id with number, and not both")
+            raise ValueError("a message needs subscriber_id, or bot_id with number, but not both")
 
     def body(self, credentials: Credentials) -> bytes:
-        """Return the JSON that the provider's page prints."""
+        """Return the request body that the provider documents."""
         address = (
             {"subscriberId": self.subscriber_id}
             if self.subscriber_id
@@ -61,10 +61,10 @@ class OutgoingMessage:
 
 
 class Client:
-    """The provider at one address; one for all threads, since they share its connections.
+    """The provider at one address; one instance serves all threads, which share its connections.
 
-    `deadline` is in seconds, over connecting, sending and reading together. An own `http` comes
-    from `transport.pool_manager`: another one keeps deadlines only for each socket call.
+    `deadline` is in seconds and covers connecting, sending and reading together. Make `http` with
+    `transport.pool_manager`: other pools apply the deadline to each socket call separately.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Client:
         return responses.subscribers(result, self._clock(), Redactor(credentials.password))
 
     def send(self, credentials: Credentials, message: OutgoingMessage) -> Verdict:
-        """Make one POST, at most, and tell what came of it, whatever the provider or network do."""
+        """Make at most one POST and return what came of it, whatever the provider or network do."""
         result = exchange(
             self._pool,
             "POST",
@@ -111,7 +111,7 @@ class Client:
             headers={**self._headers, "Content-Type": "application/json"},
             body=message.body(credentials),
             deadline=self._deadline,
-            max_body=MAX_ANSWER,
+            max_body=MAX_RESPONSE,
         )
         return classify(result, self._clock(), _echo_remover(credentials, message))
 
@@ -130,7 +130,7 @@ class Client:
 
 
 def checked_base_url(url: str) -> str:
-    """Return the address without its last slash; raise BaseUrlError if it must not be used."""
+    """Return the URL without its trailing slash; raise BaseUrlError if it is invalid or unsafe."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
@@ -140,11 +140,11 @@ def checked_base_url(url: str) -> str:
         raise BaseUrlError(f"the provider's address must be a URL such as {DEFAULT_BASE_URL}")
     if parts.scheme == "http" and not _is_loopback(host):
         raise BaseUrlError(
-            f"the provider's address must start with https:// (it is at {host}): plain http is "
-            "for 127.0.0.0/8, ::1 and localhost alone, since the password travels to it"
+            f"the provider's address must start with https:// (its host is {host}): plain http is "
+            "allowed only for 127.0.0.0/8, ::1 and localhost, because requests carry the password"
         )
     if parts.username is not None or parts.query or parts.fragment:
-        raise BaseUrlError("the provider's address must have no user, query or fragment in it")
+        raise BaseUrlError("the provider's address must have no user, query or fragment")
     return url.rstrip("/")
 
 
@@ -156,9 +156,9 @@ def _is_loopback(host: str) -> bool:
 
 
 def _echo_remover(credentials: Credentials, message: OutgoingMessage) -> Callable[[str], str]:
-    """Hide what a provider may echo of the request: the password, the number, the text.
+    """Return a function that hides what the provider echoes: the password, the number, the text.
 
-    Its answers are kept with the message's record, and records hold none of these.
+    Its responses are stored with the message's record, and records hold none of these.
     """
     redact = Redactor(credentials.password)
     escaped = json.dumps(message.text)[1:-1]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mypy_boto3_secretsmanager.client import SecretsManagerClient
 
 COLD_RETRY = 2.0
-"""Seconds before a failed first fetch is repeated: a batch's messages share one failure."""
+"""Seconds to wait after a failed first fetch, so that a batch's messages share one failure."""
 
 EXPECTED = '{"user": "XXXXX", "pass": "…"}'
 
@@ -29,15 +29,15 @@ class Credentials:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", self.user):
             raise CredentialsError(
-                '"user" must be of the form XXXXX or XXXXX.X: digits, optionally a dot and the '
-                "sub-user's digits, without spaces"
+                '"user" must look like XXXXX or XXXXX.X: digits, optionally followed by a dot and '
+                "the sub-user's digits, without spaces"
             )
         if not self.password:
             raise CredentialsError('"pass" must not be empty')
         try:
             self.password.encode()
         except UnicodeEncodeError:
-            raise CredentialsError('"pass" holds half of a surrogate pair') from None
+            raise CredentialsError('"pass" contains half of a surrogate pair') from None
 
     @classmethod
     def parse(cls, secret: str) -> "Credentials":
@@ -58,10 +58,10 @@ S = TypeVar("S")
 
 
 class SecretSource(Generic[S]):
-    """A secret fetched when needed and kept for `max_age` seconds; for use by many threads.
+    """A secret, fetched on demand and cached for `max_age` seconds; thread-safe.
 
-    A failed refresh keeps the last good value; `on_stale` is told why. `on_change` gets every new
-    value before anyone else does.
+    If a refresh fails, the last good value stays in use and `on_stale` gets the error. `on_change`
+    gets every new value before any caller does.
     """
 
     @staticmethod
@@ -103,10 +103,10 @@ class SecretSource(Generic[S]):
             raise CredentialsError(*(self._failure.args if self._failure else ()))
 
     def renew(self, refused: S) -> S | None:
-        """Return what to try in place of a secret that turned out wrong, or None.
+        """Return what to try instead of a refused secret, or None; it may be the same, refetched.
 
-        Fetches at most once in `min_refresh` seconds, whoever asks; what was fetched in between
-        serves everyone who was refused with an older value.
+        All callers together fetch at most once per `min_refresh` seconds. A caller refused with an
+        older value gets the current one without a fetch.
         """
         with self._lock:
             if self._held is not None and self._held != refused:
@@ -117,7 +117,7 @@ class SecretSource(Generic[S]):
             return self._held if self._refresh() else None
 
     def _refresh(self) -> bool:
-        """Fetch once and set when to fetch next; tell whether it went well. Needs the lock."""
+        """Fetch, set when to fetch next, and return whether it worked. Call with the lock held."""
         try:
             fetched = self.parse(self._fetch())
         except CredentialsError as error:
@@ -141,18 +141,18 @@ class CredentialsSource(SecretSource[Credentials]):
 
 
 def from_secrets_manager(client: "SecretsManagerClient", secret_id: str) -> Callable[[], str]:
-    """Return a fetch of one Secrets Manager secret's current text."""
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - only here needed
+    """Return a function that fetches the current text of a Secrets Manager secret."""
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - needed only here
 
     def fetch() -> str:
         try:
-            answer: Mapping[str, object] = client.get_secret_value(SecretId=secret_id)
+            response: Mapping[str, object] = client.get_secret_value(SecretId=secret_id)
         except ClientError as error:
             reason = str(error.response.get("Error", {}).get("Code", "ClientError"))
         except BotoCoreError as error:
             reason = type(error).__name__
         else:
-            if isinstance(text := answer.get("SecretString"), str):
+            if isinstance(text := response.get("SecretString"), str):
                 return text
             reason = "it is binary; store it as text"
         raise CredentialsError(f"the secret {secret_id} cannot be read: {reason}")

@@ -1,16 +1,16 @@
 """The errors of this package, grouped by what the caller does next.
 
 SmsGoldError
-├── ProviderError                 the provider did not give what was asked for
+├── ProviderError                 the provider did not return what was asked for
 │   ├── ProviderUnavailableError  ask again later
 │   ├── ProviderRefusedError      change the request
-│   └── CredentialsRefusedError   fetch the credentials anew, or put right ones into the secret
-├── CredentialsError              mend the secret, or the right to read it
-├── BaseUrlError                  mend the provider's address in the settings
-└── TransportError                internal: an exchange that brought no response; see `classify`
+│   └── CredentialsRefusedError   fetch the credentials again, or correct the secret
+├── CredentialsError              fix the secret, or the permission to read it
+├── BaseUrlError                  fix the provider's address in the settings
+└── TransportError                internal: an exchange without a response; see `classify`
 
-No text, attribute or chained exception of these holds a credential or a URL: foreign exceptions
-can (urllib3's do), so they are described by `transport_error` and dropped, never chained.
+None of these holds a credential or a URL in its text, an attribute or a chained exception. Foreign
+exceptions may (urllib3's do), so `transport_error` describes and drops them; none is ever chained.
 """
 
 import errno
@@ -27,7 +27,7 @@ class SmsGoldError(Exception):
 
 
 class ProviderError(SmsGoldError):
-    """The provider did not give what was asked for."""
+    """The provider did not return what was asked for."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -36,7 +36,7 @@ class ProviderError(SmsGoldError):
 
 
 class ProviderUnavailableError(ProviderError):
-    """The provider cannot be reached, is busy, or answers what cannot be understood."""
+    """The provider is unreachable or busy, or its response cannot be understood."""
 
     def __init__(
         self,
@@ -56,19 +56,19 @@ class ProviderRefusedError(ProviderError):
 
 
 class CredentialsRefusedError(ProviderError):
-    """The provider does not accept the account's user and password."""
+    """The provider refused the account's user and password."""
 
 
 class CredentialsError(SmsGoldError):
-    """The credentials cannot be read, or are not of the form the provider asks for."""
+    """The credentials cannot be read, or are malformed."""
 
 
 class BaseUrlError(SmsGoldError, ValueError):
-    """The provider's address must not be used as it stands."""
+    """The provider's address is invalid or unsafe."""
 
 
 class TransportError(SmsGoldError):
-    """An exchange ended without a response; `maybe_sent` is false only where that is proven."""
+    """An exchange ended without a response; `maybe_sent` is false only if nothing can have left."""
 
     def __init__(self, reason: str, detail: str = "", *, maybe_sent: bool) -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -94,7 +94,7 @@ _BEFORE_SENDING: tuple[tuple[str, tuple[type[BaseException], ...]], ...] = (
         ),
     ),
 )
-"""Exceptions that only arise before a request leaves; the first row that fits counts."""
+"""Exceptions that occur only before a request is sent; the first matching row wins."""
 
 _TIMEOUTS = (urllib3_errors.TimeoutError, TimeoutError)
 _TLS = (urllib3_errors.SSLError, ssl.SSLError)
@@ -102,10 +102,10 @@ _BROKEN = (urllib3_errors.HTTPError, HTTPException, OSError)
 
 
 def transport_error(error: BaseException, *, began: bool) -> TransportError:
-    """Describe any exception of an exchange, without a word that could hold a URL.
+    """Describe any exception of an exchange, in words that cannot hold a URL.
 
-    `began` tells whether the request had begun to leave: before that the provider cannot have
-    acted on it, whatever the exception.
+    `began` says whether the request had begun to leave: until then the provider cannot have acted
+    on it, whatever the exception.
     """
     if isinstance(error, TransportError):
         return error
@@ -114,20 +114,20 @@ def transport_error(error: BaseException, *, began: bool) -> TransportError:
     def among(kinds: tuple[type[BaseException], ...]) -> bool:
         return any(isinstance(cause, kinds) for cause in causes)
 
-    never = next((reason for reason, kinds in _BEFORE_SENDING if among(kinds)), None)
-    if never:
-        reason = never
+    unsent = next((reason for reason, kinds in _BEFORE_SENDING if among(kinds)), None)
+    if unsent:
+        reason = unsent
     elif among(_TIMEOUTS):
         reason = "read_timeout" if began else "connect_timeout"
     elif among(_TLS) and not began:
         reason = "tls"
     else:
         reason = "connection_lost" if among(_BROKEN) else "unexpected_error"
-    return TransportError(reason, _detail(causes[-1]), maybe_sent=began and not never)
+    return TransportError(reason, _detail(causes[-1]), maybe_sent=began and not unsent)
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """Unroll what an exception wraps, outermost first."""
+    """Return an exception and all that it wraps, outermost first."""
     found: list[BaseException] = []
     waiting: list[object] = [error]
     while waiting and len(found) < 20:
@@ -135,16 +135,16 @@ def _causes(error: BaseException) -> list[BaseException]:
         if not isinstance(cause, BaseException) or any(cause is seen for seen in found):
             continue
         found.append(cause)
-        # urllib3 keeps the wrapped error as an attribute, an argument or the cause.
+        # urllib3 keeps the wrapped error in an attribute, an argument or the cause.
         waiting += [getattr(cause, "reason", None), *cause.args, cause.__cause__]
     return found
 
 
 def _detail(cause: BaseException) -> str:
-    """Name an exception by its type and what the system or the TLS library says of it."""
+    """Return an exception's type and what the system or the TLS library says about it."""
     said: str | None = None
     if isinstance(cause, ssl.SSLError):
-        # Python's own instances lack both attributes.
+        # Those that Python raises itself lack both attributes.
         said = getattr(cause, "verify_message", None) or getattr(cause, "reason", None)
     elif isinstance(cause, OSError) and cause.errno and cause.errno in errno.errorcode:
         said = os.strerror(cause.errno)

@@ -1,4 +1,4 @@
-"""Hide secrets in text, in whatever encoding they stand there."""
+"""Hide secrets in text, whatever their encoding."""
 
 import base64
 import html
@@ -10,11 +10,11 @@ from urllib.parse import quote, quote_plus
 MASK = "***"
 
 MIN_LENGTH = 4
-"""Shorter secrets are not looked for: they stand by chance in every other line."""
+"""Shorter secrets are not hidden: they occur in ordinary text by chance."""
 
 
 class Redactor:
-    """Replace every registered secret in a text by a mask; safe to share between threads."""
+    """Replaces every registered secret in a text with a mask; thread-safe."""
 
     def __init__(self, *secrets: str) -> None:
         self._patterns: tuple[re.Pattern[str], ...] = ()
@@ -38,18 +38,18 @@ class Redactor:
 
 @lru_cache(maxsize=16)
 def patterns(secret: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Match a secret in text, URLs, JSON, Python literals and HTML, and in base64.
+    """Return patterns for a secret in text, URLs, JSON, Python literals and HTML, and in base64.
 
-    Each character may stand in any of its spellings, mixed or nested, since encoders differ in
-    which characters they escape: PHP's JSON escapes a slash, and a URL may or may not. Two
-    patterns, as one of both takes four times as long.
+    Each character matches in all its spellings, mixed or nested, because encoders differ in what
+    they escape: PHP's JSON escapes a slash, a URL may or may not. There are two patterns because
+    one for both takes four times as long.
     """
     spelled = "".join(f"(?:{'|'.join(_spellings(char))})" for char in secret)
     return re.compile(spelled), re.compile("|".join(_base64(secret)))
 
 
 def _spellings(char: str) -> list[str]:
-    """List the patterns of one character's spellings; repeated escaping only adds to the front."""
+    """Return a pattern for each spelling of a character; repeated escaping only adds in front."""
     utf8 = char.encode()
     utf16 = char.encode("utf-16-be")
     units = [utf16[i : i + 2] for i in range(0, len(utf16), 2)]
@@ -84,7 +84,7 @@ def _digits(text: str) -> str:
 
 
 def _base64(secret: str) -> set[str]:
-    """List the parts of base64 that a secret alone decides, at each of its three alignments."""
+    """Return patterns for the base64 that depends on the secret alone, at all three alignments."""
     plain = {
         secret,
         quote(secret, safe=""),

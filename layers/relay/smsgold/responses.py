@@ -1,7 +1,7 @@
-"""Decide what a response of the provider means; every guess about it lives here, and only here.
+"""Decide what the provider's responses mean. Every guess about them is in this module.
 
-The provider documents its requests alone. Status codes decide first, then a JSON body may still
-say no. `classify` is the whole of it; tests/unit/test_smsgold_responses.py is its table of cases.
+The provider documents only its requests. The status code decides first; the JSON body of a 2xx can
+still be a refusal. `classify` decides; tests/unit/test_smsgold_responses.py is its table of cases.
 """
 
 import json
@@ -21,19 +21,19 @@ from smsgold.errors import (
 )
 
 DETAIL_BYTES = 512
-"""Cap of the provider's words that are kept as the reason of a failure."""
+"""Maximum kept of the provider's words about a failure."""
 
 BODY_BYTES = 1024
-"""Cap of the provider's body that is kept with an accepted message."""
+"""Maximum kept of the response to an accepted message."""
 
 ID_BYTES = 256
-"""Cap of the provider's id of a message."""
+"""Maximum kept of the provider's id of a message."""
 
 ERROR_KEYS = ("errorMessage", "error", "errors", "errorCode", "error_code")
-"""A truthy value under one of these means no; the first that says something is the reason."""
+"""A truthy value under any of these is a refusal; the first that holds words is the reason."""
 
 TEXT_KEYS = ("message", "description", "detail", "reason")
-"""Where a body that says no by `ok`, `success` or `status` may say why."""
+"""Where a body that refuses by `ok`, `success` or `status` may give its reason."""
 
 ID_KEYS = ("id", "messageId", "message_id")
 NESTING_KEYS = ("result", "data")
@@ -45,7 +45,7 @@ Redact = Callable[[str], str]
 
 
 class Outcome(StrEnum):
-    """What became of a message, by what the relay does next."""
+    """What became of a message, by what the caller does next."""
 
     ACCEPTED = "accepted"
     REFUSED = "refused"
@@ -57,7 +57,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response whose status and headers have arrived; `cut` says why its body is not whole."""
+    """A response whose status and headers arrived; `cut` says why its body is incomplete, if so."""
 
     status: int
     headers: Mapping[str, str]
@@ -67,13 +67,13 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one exchange came to, without anything secret: it may be logged, stored and shown."""
+    """The result of one exchange. It holds no secret: it may be logged, stored and shown."""
 
     outcome: Outcome
     reason: str
     """A short stable code, such as http_400, provider_said_no or read_timeout."""
     detail: str = ""
-    """The provider's own words or the system's, at most `DETAIL_BYTES`."""
+    """What the provider or the system said, at most `DETAIL_BYTES`."""
     provider_id: str | None = None
     body: str | None = None
     """The body of an acceptance, at most `BODY_BYTES`."""
@@ -85,10 +85,10 @@ class Verdict:
 def classify(
     result: Response | BaseException, now: float, redact: Redact = lambda text: text
 ) -> Verdict:
-    """Decide what became of a message: total over all statuses, headers, bytes and exceptions.
+    """Decide what became of a message, for any status, headers, body or exception.
 
-    `now` is Unix time in seconds. `redact` hides what the provider must not give back to us; it
-    sees every text before that is cut to size.
+    `now` is Unix time in seconds. `redact` hides what the provider may echo; it is applied before
+    a text is truncated, so that no part of a secret escapes it.
     """
     if isinstance(result, BaseException):
         error = transport_error(result, began=True)
@@ -107,7 +107,7 @@ def classify(
 
 
 def provider_error(verdict: Verdict) -> ProviderError:
-    """Return the error for a caller that asked for a list and got this instead."""
+    """Return the error to raise when a list was requested and this came back."""
     match verdict.outcome:
         case Outcome.REFUSED:
             return ProviderRefusedError(verdict.reason, verdict.detail)
@@ -125,9 +125,9 @@ def provider_error(verdict: Verdict) -> ProviderError:
 def bots(
     result: Response | BaseException, now: float, redact: Redact = lambda text: text
 ) -> list[Entry]:
-    """Return the bots that a response lists, each `id` as a string; else raise ProviderError.
+    """Return the bots that a response lists, each `id` as a string, or raise ProviderError.
 
-    An entry that has no id is listed without one.
+    An entry without an id stays in the list without one.
     """
     return _entries(result, now, redact, ("bots", *LIST_KEYS, "subscribers"))
 
@@ -140,13 +140,13 @@ def subscribers(
 
 
 def retry_after(value: str | None, now: float) -> float | None:
-    """Return the seconds that a Retry-After header asks for, or None if it says nothing usable."""
+    """Return the seconds that a Retry-After header asks for, or None if it is unusable."""
     text = (value or "").strip()
     if text.isascii() and text.isdigit():
         return min(float(text), 1e9)  # a number of any length stays finite
     try:
         date = parsedate_to_datetime(text)
-        # A date without a zone is UTC: HTTP knows no other.
+        # HTTP dates are in UTC, so a date without a zone is too.
         moment = date if date.tzinfo else date.replace(tzinfo=UTC)
         return max(0.0, moment.timestamp() - now)
     except (ValueError, TypeError, IndexError, OverflowError):
@@ -172,7 +172,7 @@ def _failure(status: int) -> tuple[Outcome, str]:
 
 
 def _success(response: Response, redact: Redact) -> Verdict:
-    """Decide a 2xx: only a whole JSON object that does not say no is an acceptance."""
+    """Decide a 2xx: only a complete JSON object that is no refusal accepts the message."""
     if response.cut:
         return Verdict(Outcome.UNKNOWN, response.cut, status=response.status)
     found = _json(response.body)
@@ -183,7 +183,7 @@ def _success(response: Response, redact: Redact) -> Verdict:
             _body_says(response.body, redact),
             status=response.status,
         )
-    if _says_no(found):
+    if _refuses(found):
         return Verdict(
             Outcome.REFUSED,
             "provider_said_no",
@@ -194,7 +194,7 @@ def _success(response: Response, redact: Redact) -> Verdict:
         Outcome.ACCEPTED,
         "accepted",
         provider_id=_provider_id(found, redact),
-        body=_capped(redact(_decoded(response.body)), BODY_BYTES),
+        body=_truncated(redact(_decoded(response.body)), BODY_BYTES),
         status=response.status,
     )
 
@@ -212,11 +212,11 @@ def _json(body: bytes) -> Any:
 
 
 def _refuse_constant(name: str) -> None:
-    """Refuse NaN and Infinity, which Python reads and JSON does not know."""
+    """Reject NaN and Infinity, which Python's parser takes but JSON does not have."""
     raise ValueError(name)
 
 
-def _says_no(found: Mapping[str, Any]) -> bool:
+def _refuses(found: Mapping[str, Any]) -> bool:
     status = found.get("status")
     return (
         any(found.get(key) for key in ERROR_KEYS)
@@ -227,7 +227,7 @@ def _says_no(found: Mapping[str, Any]) -> bool:
 
 
 def _body_says(body: bytes, redact: Redact) -> str:
-    """Return the provider's own words: the error text of a JSON object, else the body as it is."""
+    """Return the provider's own words: the error text of a JSON object, or else the whole body."""
     found = _json(body)
     text = _decoded(body)
     if isinstance(found, dict):
@@ -238,7 +238,7 @@ def _body_says(body: bytes, redact: Redact) -> str:
             text = best
         elif best:
             text = json.dumps(best, ensure_ascii=False)
-    return _words(text, DETAIL_BYTES, redact)
+    return _one_line(text, DETAIL_BYTES, redact)
 
 
 def _provider_id(found: Mapping[str, Any], redact: Redact) -> str | None:
@@ -247,12 +247,12 @@ def _provider_id(found: Mapping[str, Any], redact: Redact) -> str | None:
         if isinstance(level, dict):
             for key in ID_KEYS:
                 if text := _id(level.get(key)):
-                    return _words(text, ID_BYTES, redact) or None
+                    return _one_line(text, ID_BYTES, redact) or None
     return None
 
 
 def _id(value: object) -> str:
-    """Return an id as the opaque string it is, or an empty one if there is none."""
+    """Return an id as an opaque string; an empty one if this is not an id."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return ""
     return str(value)
@@ -262,13 +262,13 @@ def _decoded(body: bytes) -> str:
     return body.decode("utf-8", errors="replace")
 
 
-def _words(text: str, cap: int, redact: Redact) -> str:
-    """Make text fit for one line anywhere (an SQS attribute takes no control characters)."""
+def _one_line(text: str, cap: int, redact: Redact) -> str:
+    """Return text as one line without control characters, which no SQS attribute may hold."""
     line = " ".join(redact(text).split())
-    return _capped("".join(char for char in line if char.isprintable()), cap)
+    return _truncated("".join(char for char in line if char.isprintable()), cap)
 
 
-def _capped(text: str, cap: int) -> str:
+def _truncated(text: str, cap: int) -> str:
     return text.encode("utf-8", errors="replace")[:cap].decode("utf-8", errors="ignore")
 
 
@@ -295,8 +295,8 @@ def _entries(
 
 
 def _entry(item: object) -> Entry:
-    # One that cannot be addressed stays in the list, without an id: it is for those who address
-    # the others to say that it is left out, and not for it to keep a whole list from them.
+    # An entry without an id cannot be addressed, but must not cost the caller the whole list:
+    # it stays in, so that whoever sends to the others can report it as left out.
     fields = dict(item) if isinstance(item, dict) else {}
     found = _id(fields.pop("id", None))
     return {"id": found, **fields} if found else fields

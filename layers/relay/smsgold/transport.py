@@ -1,8 +1,8 @@
-"""Make one HTTP exchange: no redirect, no retry, one deadline over all of it, a capped body.
+"""Make one HTTP exchange: no redirects, no retries, one overall deadline, a capped body.
 
-urllib3 applies a timeout to each socket call, so that a peer which drips a byte now and then
-holds a thread for hours. The connections here turn it into one deadline for connecting, sending
-and reading together. Only the resolver cannot be stopped; what it costs is taken off the rest.
+urllib3 applies a timeout to each socket call, so a peer that sends a byte now and then can hold a
+thread for hours. The connections here turn it into one deadline for connecting, sending and reading
+together. Only DNS resolution cannot be interrupted; the rest gets what time it leaves.
 """
 
 import http.client
@@ -24,13 +24,13 @@ from smsgold.errors import TransportError, transport_error
 from smsgold.responses import Response
 
 MAX_IDLE = 4.0
-"""Seconds after which an unused connection is not used again: servers close theirs after 5 s or
-more, and a request sent into that moment ends in doubt. A frozen Lambda environment also wakes up
-with connections that the network has long forgotten."""
+"""Seconds after which an idle connection is not reused. Servers close theirs after 5 s or more, and
+the outcome of a request sent at that moment is unknown. A thawed Lambda environment also holds
+connections that the network has long dropped."""
 
 READ_BYTES = 64 * 1024
 SEND_BYTES = 15 * 1024
-"""One TLS record, headers included: the deadline is looked at between two of them."""
+"""One TLS record, headers included; the deadline is checked between records."""
 
 
 def pool_manager(
@@ -38,9 +38,9 @@ def pool_manager(
 ) -> urllib3.PoolManager:
     """Return a pool whose connections keep deadlines and share one verifying SSLContext.
 
-    A context for each connection, urllib3's way, would load the CA bundle each time: five times
-    slower for the first batch. More threads than `connections` do not wait for one another; the
-    connections above that number are closed after use.
+    urllib3 would make a context for each connection and load the CA bundle each time: five times
+    slower for the first batch. Threads beyond `connections` do not wait; the extra connections that
+    they open are closed after use.
     """
     pool = urllib3.PoolManager(
         maxsize=connections, ssl_context=ssl_context or ssl.create_default_context()
@@ -59,10 +59,10 @@ def exchange(
     deadline: float,
     max_body: int,
 ) -> Response | TransportError:
-    """Make one request and return the response, or the error that took its place.
+    """Make one request and return its response, or the error if there is none.
 
-    `target` is the URL's path and query; `deadline` is in seconds from now. The error is
-    returned, not raised: raised, it would carry the exception it came from, and with it the URL.
+    `target` is the URL's path and query; `deadline` is in seconds from now. The error is returned,
+    not raised: raising it would chain the exception it came from, which may hold the URL.
     """
     outgoing = _Body(body) if body else None
     length = {"Content-Length": str(len(body))} if body is not None else {}
@@ -78,14 +78,14 @@ def exchange(
             preload_content=False,
             decode_content=False,
         )
-    except Exception as error:  # noqa: BLE001 - past this line nothing foreign: it may hold the URL
+    except Exception as error:  # noqa: BLE001 - let no foreign exception out: it may hold the URL
         return transport_error(error, began=outgoing is None or outgoing.began)
     received, cut = _read(response, max_body)
     return Response(response.status, dict(response.headers), received, cut)
 
 
 def _read(response: urllib3.BaseHTTPResponse, max_body: int) -> tuple[bytes, str | None]:
-    """Read up to `max_body` bytes; say why they are not all, and close the connection then."""
+    """Read up to `max_body` bytes; if that is not all, say why and close the connection."""
     body = bytearray()
     cut: str | None = "body_too_large"
     try:
@@ -103,7 +103,7 @@ def _read(response: urllib3.BaseHTTPResponse, max_body: int) -> tuple[bytes, str
 
 
 def hide_queries() -> None:
-    """Keep the queries of URLs, where the provider takes the password, out of urllib3's logs."""
+    """Keep URLs' queries, in which the provider takes the password, out of urllib3's logs."""
     for name in ("urllib3.connection", "urllib3.connectionpool", "urllib3.poolmanager"):
         logging.getLogger(name).addFilter(_QUERY_FILTER)
 
@@ -121,9 +121,9 @@ _QUERY_FILTER = _QueryFilter()
 
 
 class _Body:
-    """A request's body, which knows whether a byte of the request has left.
+    """A request's body that knows whether any byte of the request has left.
 
-    An exception before that is proof that nothing was sent.
+    An exception before that proves that nothing was sent.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -135,8 +135,8 @@ class _Body:
             yield self._content[start : start + SEND_BYTES]
 
 
-class _Deadline(HTTPConnection):
-    """A connection for which a timeout, once assigned, runs out as a whole."""
+class _HttpConnection(HTTPConnection):
+    """A connection whose timeout is one deadline for the whole exchange."""
 
     _ends = float("inf")
     _used_at = 0.0
@@ -145,7 +145,7 @@ class _Deadline(HTTPConnection):
 
     @property
     def timeout(self) -> float | None:
-        """Return the seconds left; assigning starts the clock, as urllib3 does for each request."""
+        """Return the seconds left. Assigning starts the clock; urllib3 does so for each request."""
         return max(0.0, self._ends - time.monotonic()) if self._ends < float("inf") else None
 
     @timeout.setter
@@ -155,15 +155,15 @@ class _Deadline(HTTPConnection):
 
     @property
     def is_connected(self) -> bool:
-        # By the wall clock: while an environment is frozen, the monotonic one may stand still.
+        # Wall clock: the monotonic one may stop while the Lambda environment is frozen.
         idle = time.time() - self._used_at
         return 0 <= idle <= MAX_IDLE and super().is_connected
 
     def _new_conn(self) -> socket.socket:
-        """Connect to the host's first address that answers, giving each its share of the time.
+        """Connect to the first address that answers, giving each a share of the time left.
 
-        urllib3 would give every address the whole timeout. This is the method that its own
-        subclasses override to connect in another way.
+        urllib3 would give each address the whole timeout. Its own subclasses override this method
+        too, to connect in other ways.
         """
         try:
             found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
@@ -194,7 +194,7 @@ class _Deadline(HTTPConnection):
 
     def send(self, data: Any) -> None:
         if self._outgoing and not self._headers:
-            # They leave with the body: a write of their own costs a tenth of an exchange's CPU.
+            # Send them with the body: a separate write costs a tenth of an exchange's CPU.
             self._headers = data
             return
         if self.sock is None:
@@ -206,7 +206,7 @@ class _Deadline(HTTPConnection):
         super().send(data)
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
-        # http.client calls it as it would the class; a second timeout may begin with each request.
+        # http.client instantiates this; bind the current request's deadline.
         self.response_class = partial(_Response, self._ends)  # type: ignore[assignment]
         self._used_at = time.time()
         return super().getresponse()
@@ -222,7 +222,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class _Reader(io.RawIOBase):
-    """A socket's bytes, each read within what is left until the deadline."""
+    """A socket's bytes; no read outlasts the deadline."""
 
     def __init__(self, sock: socket.socket, ends: float) -> None:
         self._sock = sock
@@ -249,13 +249,13 @@ def _left(ends: float) -> float:
     return left
 
 
-class _SecureDeadline(_Deadline, HTTPSConnection):
+class _HttpsConnection(_HttpConnection, HTTPSConnection):
     """The same over TLS."""
 
 
 class _HttpPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Deadline
+    ConnectionCls = _HttpConnection
 
 
 class _HttpsPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _SecureDeadline
+    ConnectionCls = _HttpsConnection
