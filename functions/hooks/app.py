@@ -1,4 +1,4 @@
-"""The webhooks' door: other systems' own JSON, verified and made into messages by hooks.toml."""
+"""The webhook door: other systems' JSON, verified and rendered into messages by hooks.toml."""
 
 from relay.startup import ready
 
@@ -26,13 +26,13 @@ receiver = Receiver(
 
 @log.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Answer one webhook: 202 once it is done with, an RFC 9457 problem if it is not taken."""
+    """Answer one webhook: 202 once handled, otherwise an RFC 9457 problem."""
     del context
     try:
-        taken = receiver.receive(event["pathParameters"]["name"], event)
+        handled = receiver.receive(event["pathParameters"]["name"], event)
     except ProblemError as problem:
         return problem.raw(event["requestContext"]["requestId"])
-    body = {"status": taken.status} | ({"id": taken.id} if taken.id else {})
+    body = {"status": handled.status} | ({"id": handled.id} if handled.id else {})
     return {
         "statusCode": 202,
         "headers": {"Content-Type": "application/json"},

@@ -13,8 +13,8 @@ from relay.webhooks.hooks import (
     Hook,
     HooksFileError,
     Ignored,
-    Outcome,
     Rendered,
+    RenderResult,
     Request,
     Unrenderable,
     load,
@@ -59,7 +59,7 @@ def _toml(hooks: dict[str, Any]) -> str:
     )
 
 
-def outcome(name: str, body: bytes, found: Hook | None = None, **headers: str) -> Outcome:
+def outcome(name: str, body: bytes, found: Hook | None = None, **headers: str) -> RenderResult:
     sent = {**(signed(name, body, NOW) if name in SECRETS else {}), **headers}
     request = Request({key.lower(): value for key, value in sent.items()}, body)
     return render(name, found or SHIPPED[name], request)
@@ -308,7 +308,7 @@ def test_all_subscribers_of_a_bot_are_a_recipient() -> None:
             "plain.messages.0.text: 'text.' is not JMESPath",
         ),
         (PLAIN.replace("{{ text }}", "{{ shout(text) }}"), "calls shout(), which does not exist"),
-        (PLAIN.replace("{{ text }}", "{{ text"), "braces that do not pair up"),
+        (PLAIN.replace("{{ text }}", "{{ text"), "unbalanced braces"),
         (PLAIN.replace("messages = [{", "messages = [{ when = 3,"), "when: must be a string"),
     ],
 )

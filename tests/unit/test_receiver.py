@@ -14,8 +14,8 @@ from relay.broadcasts.service import Reused, Started
 from relay.messages.queues import QueueUnavailableError
 from relay.messages.states import Rules, State
 from relay.problems import ProblemError
-from relay.webhooks.hooks import MAX_BODY, load
-from relay.webhooks.receiver import Receiver, Taken
+from relay.webhooks.hooks import MAX_PAYLOAD, load
+from relay.webhooks.receiver import Handled, Receiver
 from relay.webhooks.secrets import HookSecrets
 from smsgold.errors import CredentialsError
 from tests.support.webhooks import SECRETS, api_event, changed, payload, signed
@@ -68,12 +68,12 @@ class Door:
 
     def send(
         self, name: str, body: bytes = EXAMPLE, headers: Mapping[str, str] | None = None
-    ) -> Taken | ProblemError:
+    ) -> Handled | ProblemError:
         if headers is None:
             headers = signed(name, body, self.world.now)
         return self.receive(name, api_event(name, body, headers))
 
-    def receive(self, name: str, event: Mapping[str, Any]) -> Taken | ProblemError:
+    def receive(self, name: str, event: Mapping[str, Any]) -> Handled | ProblemError:
         try:
             return self.receiver.receive(name, event)
         except ProblemError as problem:
@@ -83,8 +83,8 @@ class Door:
         return [json.loads(copy.body) for copy in self.relay.queues.messages]
 
 
-def status(answer: Taken | ProblemError) -> int:
-    return 202 if isinstance(answer, Taken) else int(answer.kind.status)
+def status(answer: Handled | ProblemError) -> int:
+    return 202 if isinstance(answer, Handled) else int(answer.kind.status)
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def door() -> Door:
 
 def test_a_webhook_is_accepted_under_its_deliverys_id(door: Door) -> None:
     answer = door.send("github")
-    assert isinstance(answer, Taken)
+    assert isinstance(answer, Handled)
     assert answer.status == "queued"
     [message] = door.accepted()
     assert message["id"] == answer.id
@@ -106,8 +106,8 @@ def test_a_repeat_makes_no_second_message(door: Door) -> None:
     first = door.send("github")
     door.relay.run()
     second = door.send("github")
-    assert isinstance(first, Taken)
-    assert second == Taken("sent", first.id)
+    assert isinstance(first, Handled)
+    assert second == Handled("sent", first.id)
     door.relay.settle_down()
     assert door.relay.provider.posts.total() == 1
 
@@ -116,7 +116,7 @@ def test_a_broadcast_is_started_once(door: Door) -> None:
     body = payload("hook_news.json")
     first, second = door.send("news", body), door.send("news", body)
     assert first == second
-    assert isinstance(first, Taken)
+    assert isinstance(first, Handled)
     assert first.status == "preparing"
     [broadcast] = door.announcer.started.values()
     assert (broadcast.id, broadcast.bot_id) == (first.id, "65f1c0a2b3d4e5f6a7b8c902")
@@ -172,12 +172,12 @@ def test_only_who_knows_the_secret_gets_in(door: Door, name: str) -> None:
 
 
 def test_what_no_hook_is_for_is_taken_and_nothing_else_happens(door: Door) -> None:
-    assert door.send("github", b'{"zen": "x"}') == Taken("ignored")
+    assert door.send("github", b'{"zen": "x"}') == Handled("ignored")
     assert not door.relay.world.log
 
 
 def test_what_makes_no_message_is_a_dead_letter_and_still_taken(door: Door) -> None:
-    assert door.send("plain", b'{"no": "text"}') == Taken("failed")
+    assert door.send("plain", b'{"no": "text"}') == Handled("failed")
     [letter] = door.relay.queues.dead
     assert letter.reason == "hook_template"
     assert letter.failed_at == door.world.now
@@ -193,9 +193,9 @@ def test_there_is_no_hook_without_a_name_or_a_secret() -> None:
 
 
 def test_a_body_over_the_limit_is_not_even_verified(door: Door) -> None:
-    body = json.dumps({"text": "x" * MAX_BODY}).encode()
+    body = json.dumps({"text": "x" * MAX_PAYLOAD}).encode()
     assert status(door.send("plain", body)) == 413
-    body = b'{"text": "x"}'.ljust(MAX_BODY)
+    body = b'{"text": "x"}'.ljust(MAX_PAYLOAD)
     assert status(door.send("plain", body)) == 202
 
 
@@ -268,7 +268,7 @@ def test_any_garbage_is_401(door: Door, name: str, event: dict[str, Any]) -> Non
 def test_whatever_a_sender_signs_is_taken(door: Door, body: bytes) -> None:
     headers = signed("plain", body, door.world.now)
     event = api_event("plain", body, headers, encoded=True)
-    assert isinstance(door.receive("plain", event), Taken)
+    assert isinstance(door.receive("plain", event), Handled)
 
 
 def test_the_shipped_file_is_the_one_that_is_deployed() -> None:

@@ -1,1 +1,1 @@
-"""Inbound webhooks: verified, rendered, accepted."""
+"""Webhooks of other systems: verified, rendered, accepted."""

@@ -1,4 +1,4 @@
-"""Inbound webhooks: what hooks.toml may say, and what becomes of one request. Pure."""
+"""What hooks.toml may say, and what becomes of a request. Pure."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ from relay.validation import InvalidMessageError, model_config, validate
 from relay.webhooks.signatures import Scheme, UnverifiedError
 from relay.webhooks.templates import Expression, Payload, Template, TemplateError, cut
 
-MAX_BODY = 256 * 1024
+MAX_PAYLOAD = 256 * 1024
 """Bytes of a request's body."""
 
 _model = model_config | {"arbitrary_types_allowed": True}
@@ -26,7 +26,7 @@ T = TypeVar("T", Template, Expression)
 
 
 def _compiled(kind: type[T]) -> BeforeValidator:
-    """Make a field's text a template or an expression, or say what is wrong with it."""
+    """Compile a field's text to a template or an expression."""
 
     def compiled(source: object) -> T:
         if not isinstance(source, str):
@@ -45,14 +45,14 @@ ExpressionText = Annotated[Expression, _compiled(Expression)]
 
 
 class HooksFileError(ValueError):
-    """hooks.toml breaks a rule; the text says where and what to change."""
+    """hooks.toml has mistakes; the text says where and what to change."""
 
 
 # -------------------------------------------------------------------------- what hooks.toml says
 
 
 class Recipient(BaseModel):
-    """Who gets a hook's messages: a subscriber, a bot's subscriber by number, or all of a bot's."""
+    """Who gets a hook's messages: one subscriber, by id or number, or all of a bot's."""
 
     model_config = _model
 
@@ -65,23 +65,23 @@ class Recipient(BaseModel):
     @model_validator(mode="after")
     def _is_an_address(self) -> Self:
         try:
-            self.addressed({"text": "-"})
+            self.address({"text": "-"})
         except InvalidMessageError as error:
             raise PydanticCustomError("address", "{problem}", {"problem": str(error)}) from None
         return self
 
-    def addressed(self, content: Mapping[str, object]) -> Message | Broadcast:
-        """Return the message or broadcast of this content; raise InvalidMessageError."""
-        address = self.model_dump(exclude_none=True)
+    def address(self, content: Mapping[str, object]) -> Message | Broadcast:
+        """Return a message or broadcast to this recipient; raise InvalidMessageError."""
+        fields = self.model_dump(exclude_none=True)
         if self.broadcast is None:
-            return validate(Message, {**address, **content})
-        # Whatever else is given is no field of a broadcast, and refused as such.
-        del address["broadcast"]
-        return validate(Broadcast, {**address, "botId": self.broadcast, **content})
+            return validate(Message, {**fields, **content})
+        # Any other field is unknown to a broadcast, and so refused.
+        del fields["broadcast"]
+        return validate(Broadcast, {**fields, "botId": self.broadcast, **content})
 
 
 class ButtonTemplate(BaseModel):
-    """A button of a message; left out where its text is empty or its address is none."""
+    """A button, left out of a message for which its text is empty or its URL invalid."""
 
     model_config = _model
 
@@ -89,7 +89,7 @@ class ButtonTemplate(BaseModel):
     url: TemplateText
 
     @model_validator(mode="after")
-    def _opens_something(self) -> Self:
+    def _has_a_valid_url(self) -> Self:
         if self.url.is_constant and not _button("-", self.url.source):
             problem = {"problem": "url must start with http://, https:// or tg://"}
             raise PydanticCustomError("button_url", "{problem}", problem)
@@ -102,7 +102,7 @@ class MessageTemplate(BaseModel):
     model_config = _model
 
     when: ExpressionText | None = None
-    """Which payloads it is for; all of them without it."""
+    """Which payloads it is for; by default all."""
     text: TemplateText
     buttons: Annotated[tuple[ButtonTemplate, ...], Field(max_length=MAX_BUTTONS)] = ()
 
@@ -115,9 +115,9 @@ class Hook(BaseModel):
     verify: Scheme
     to: Recipient
     delivery: ExpressionText | None = None
-    """What tells one delivery from the next; the scheme's own id without it."""
+    """What identifies a delivery; by default the scheme's own id."""
     messages: Annotated[tuple[MessageTemplate, ...], Field(min_length=1)]
-    """The first one that is for a payload is sent; if none is, the request is ignored."""
+    """The first whose `when` holds is sent; if none does, the request is ignored."""
 
 
 class _Hooks(RootModel[dict[HookName, Hook]]):
@@ -125,7 +125,7 @@ class _Hooks(RootModel[dict[HookName, Hook]]):
 
 
 def load(text: str) -> Mapping[str, Hook]:
-    """Return the hooks that hooks.toml holds, by name; raise HooksFileError naming each mistake."""
+    """Return the hooks in hooks.toml by name; raise HooksFileError naming every mistake."""
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -142,14 +142,14 @@ def load(text: str) -> Mapping[str, Hook]:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request as it came: header names in lower case, the body's raw bytes."""
+    """A request: header names in lower case, the body as raw bytes."""
 
     headers: Mapping[str, str]
     body: bytes
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> "Request":
-        """Take a request out of an API Gateway event; raise UnverifiedError if it holds none."""
+        """Read an API Gateway event; raise UnverifiedError if its body cannot be decoded."""
         raw = (event.get("body") or "").encode("utf-8", "surrogatepass")
         if event.get("isBase64Encoded"):
             try:
@@ -162,7 +162,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """The message or broadcast to send, and the delivery's own id if it has one."""
+    """The message or broadcast to send, and the delivery's id if it has one."""
 
     message: Message | Broadcast
     delivery: str | None
@@ -175,7 +175,7 @@ class Ignored:
 
 @dataclass(frozen=True, slots=True)
 class Unrenderable:
-    """No message can be made of this payload: what is wrong, and what it is."""
+    """No message can be made of this payload: why not, and what to dead-letter."""
 
     reason: str
     detail: str
@@ -183,12 +183,12 @@ class Unrenderable:
     """The hook's name and the payload, as JSON."""
 
 
-Outcome = Rendered | Ignored | Unrenderable
+RenderResult = Rendered | Ignored | Unrenderable
 
 
-def render(name: str, hook: Hook, request: Request) -> Outcome:
-    """Return what becomes of a verified request."""
-    headers = {k: v for k, v in request.headers.items() if k != hook.verify.confidential}
+def render(name: str, hook: Hook, request: Request) -> RenderResult:
+    """Render the first of the hook's messages that is for this verified request."""
+    headers = {k: v for k, v in request.headers.items() if k != hook.verify.secret_header}
     try:
         payload = Payload(_parse(request), headers)
         template = next((t for t in hook.messages if not t.when or t.when.holds(payload)), None)
@@ -197,17 +197,17 @@ def render(name: str, hook: Hook, request: Request) -> Outcome:
         return Rendered(_message(name, hook, template, payload), _delivery(hook, payload))
     except (_PayloadError, TemplateError, InvalidMessageError) as error:
         reason = "hook_payload" if isinstance(error, _PayloadError) else "hook_template"
-        return Unrenderable(reason, f"{name}: {error}", _kept(name, request))
+        return Unrenderable(reason, f"{name}: {error}", _dead_letter_body(name, request))
 
 
 class _PayloadError(ValueError):
-    """The body is not what the templates are over."""
+    """The body holds no JSON for the templates."""
 
 
 def _parse(request: Request) -> object:
     text: str | bytes = request.body
     if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-        # Senders that post forms, GitHub's default, put the JSON into the field `payload`.
+        # A form, GitHub's default, carries the JSON in its field `payload`.
         fields = parse_qs(request.body.decode("ascii", "replace"))
         text = fields.get("payload", [""])[0]
     try:
@@ -219,18 +219,18 @@ def _parse(request: Request) -> object:
 def _message(
     name: str, hook: Hook, template: MessageTemplate, payload: Payload
 ) -> Message | Broadcast:
-    drawn = [_button(b.text.render(payload), b.url.render(payload)) for b in template.buttons]
-    return hook.to.addressed(
+    buttons = [_button(b.text.render(payload), b.url.render(payload)) for b in template.buttons]
+    return hook.to.address(
         {
             "text": cut(template.text.render(payload), MAX_TEXT),
-            "buttons": [button for button in drawn if button],
+            "buttons": [button for button in buttons if button],
             "reference": name,
         }
     )
 
 
 def _button(text: str, url: str) -> Button | None:
-    """Return a button, or None: a link that a payload lacks or garbles costs no message."""
+    """Return a button, or None: a missing or broken link must not cost the message."""
     try:
         return validate(Button, {"text": cut(text, MAX_BUTTON_TEXT), "url": url})
     except InvalidMessageError:
@@ -244,7 +244,7 @@ def _delivery(hook: Hook, payload: Payload) -> str | None:
     return (expression.text(payload) if expression else "") or None
 
 
-def _kept(name: str, request: Request) -> str:
+def _dead_letter_body(name: str, request: Request) -> str:
     return json.dumps(
         {"hook": name, "payload": request.body.decode("utf-8", "replace")}, ensure_ascii=True
     )

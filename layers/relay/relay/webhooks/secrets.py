@@ -1,4 +1,4 @@
-"""The webhooks' secrets, by the hooks' names."""
+"""The hooks' secrets, by hook name."""
 
 import json
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ class HookSecrets(SecretSource[Secrets]):
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
-            raise CredentialsError('HookSecrets must be a JSON object: {"hook\'s name": "secret"}')
+            raise CredentialsError('HookSecrets must be a JSON object: {"hook name": "secret"}')
         return {name: _secrets(name, value) for name, value in found.items()}
 
 
@@ -35,7 +35,7 @@ def _secrets(name: str, value: object) -> tuple[str, ...]:
         and all(isinstance(v, str) and len(v) >= MIN_SECRET for v in values)
     ):
         raise CredentialsError(
-            f"HookSecrets: {name!r} must be a string of {MIN_SECRET} characters or more, "
+            f"HookSecrets: {name!r} must be a string of at least {MIN_SECRET} characters, "
             "or a list of such strings"
         )
     return tuple(values)

@@ -1,7 +1,7 @@
-"""How senders prove that a webhook is theirs: each scheme's check over the raw bytes, pure.
+"""How senders sign webhooks: each scheme checks a request's raw bytes. Pure.
 
-A check that fails raises UnverifiedError, whatever the headers and the body hold; nothing else
-escapes. Every comparison takes the same time wherever the first difference stands.
+A failed check raises UnverifiedError and nothing else, whatever the headers and the body hold.
+Every comparison takes constant time.
 """
 
 import base64
@@ -15,13 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 TOLERANCE = 300
-"""Seconds a timestamp may lie in the past or the future; the value of the schemes' libraries."""
+"""Seconds a timestamp may be in the past or the future, as in the schemes' own libraries."""
 
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", max_length=128)]
 
 
 class UnverifiedError(Exception):
-    """The request is not known to be the sender's; `reason` is a word for the log."""
+    """Nothing proves that the sender made the request; `reason` is a code for the log."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -34,19 +34,19 @@ class _Scheme(BaseModel):
     def verify(
         self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: float
     ) -> None:
-        """Raise UnverifiedError unless a holder of one of the secrets sent this just now.
+        """Raise UnverifiedError unless a holder of one of the secrets has just sent this.
 
-        Header names are lower-case. Schemes without a timestamp cannot tell when it was sent.
+        Header names are lower-case. A scheme without a timestamp cannot tell when it was sent.
         """
         raise NotImplementedError
 
     @property
     def delivery(self) -> str | None:
-        """The JMESPath expression of a delivery's own id, where the scheme has one."""
+        """The JMESPath expression for a delivery's id, if the scheme has one."""
         return None
 
     @property
-    def confidential(self) -> str | None:
+    def secret_header(self) -> str | None:
         """The lower-case name of the header that holds the secret itself, if one does."""
         return None
 
@@ -65,12 +65,12 @@ class StandardWebhooks(_Scheme):
         signatures = [s.partition(",") for s in _header(headers, "webhook-signature").split()]
         signed = b".".join([_bytes(id_), _bytes(timestamp), body])
         expected = [_base64(_hmac(_standard_key(secret), signed)) for secret in secrets]
-        _one_matches(expected, [s for version, _, s in signatures if version == "v1"])
-        _just_now(timestamp, now)
+        _require_match(expected, [s for version, _, s in signatures if version == "v1"])
+        _require_recent(timestamp, now)
 
     @property
     def delivery(self) -> str:
-        """The JMESPath expression of a delivery's own id."""
+        """The JMESPath expression for a delivery's id."""
         return "header('webhook-id')"
 
 
@@ -86,11 +86,11 @@ class GitHub(_Scheme):
         del now
         given = _header(headers, "x-hub-signature-256")
         expected = ["sha256=" + _hmac(_bytes(secret), body).hex() for secret in secrets]
-        _one_matches(expected, [given])
+        _require_match(expected, [given])
 
     @property
     def delivery(self) -> str:
-        """The JMESPath expression of a delivery's own id."""
+        """The JMESPath expression for a delivery's id."""
         return "header('X-GitHub-Delivery')"
 
 
@@ -109,12 +109,12 @@ class Stripe(_Scheme):
             raise UnverifiedError("no_timestamp")
         signed = b".".join([_bytes(timestamps[0]), body])
         expected = [_hmac(_bytes(secret), signed).hex() for secret in secrets]
-        _one_matches(expected, [value for key, _, value in pairs if key == "v1"])
-        _just_now(timestamps[0], now)
+        _require_match(expected, [value for key, _, value in pairs if key == "v1"])
+        _require_recent(timestamps[0], now)
 
     @property
     def delivery(self) -> str:
-        """The JMESPath expression of a delivery's own id."""
+        """The JMESPath expression for a delivery's id."""
         return "id"
 
 
@@ -129,16 +129,14 @@ class Hmac(_Scheme):
     timestamp: HeaderName | None = None
     """The header with the Unix time of sending, in seconds."""
     signed: str = "{body}"
-    """What the HMAC is over: `{body}` and, with `timestamp`, also `{timestamp}`."""
+    """What is signed: `{body}` and, with `timestamp`, also `{timestamp}`."""
 
     @model_validator(mode="after")
-    def _signs_what_it_says(self) -> Self:
+    def _signs_the_body(self) -> Self:
         if self.signed.count("{body}") != 1:
-            problem = "signed must hold {body} once"
+            problem = "signed must contain {body} exactly once"
         elif self.signed.count("{timestamp}") != (self.timestamp is not None):
-            problem = (
-                "timestamp names a header, and signed must hold {timestamp} once: both or none"
-            )
+            problem = "give both timestamp and one {timestamp} in signed, or neither"
         else:
             return self
         raise PydanticCustomError("signed", "{problem}", {"problem": problem})
@@ -155,14 +153,14 @@ class Hmac(_Scheme):
         )
         digests = [_hmac(_bytes(s), before + body + after, self.digest) for s in secrets]
         if self.encoding == "hex":
-            # Senders differ in the case of hex digits, which says nothing.
+            # Hex digits may be in either case.
             given = given[: len(self.prefix)] + given[len(self.prefix) :].lower()
             expected = [self.prefix + digest.hex() for digest in digests]
         else:
             expected = [self.prefix + _base64(digest) for digest in digests]
-        _one_matches(expected, [given])
+        _require_match(expected, [given])
         if self.timestamp:
-            _just_now(timestamp, now)
+            _require_recent(timestamp, now)
 
 
 class Token(_Scheme):
@@ -175,13 +173,13 @@ class Token(_Scheme):
     def verify(
         self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: float
     ) -> None:
-        """Check the header against the secrets; nothing ties it to the body or the time."""
+        """Check the header against the secrets; it proves neither the body nor the time."""
         del body, now
         given = _header(headers, self.header.lower())
-        _one_matches([self.prefix + secret for secret in secrets], [given])
+        _require_match([self.prefix + secret for secret in secrets], [given])
 
     @property
-    def confidential(self) -> str:
+    def secret_header(self) -> str:
         """The lower-case name of the header that holds the secret itself."""
         return self.header.lower()
 
@@ -195,15 +193,17 @@ def _header(headers: Mapping[str, str], name: str) -> str:
     return value
 
 
-def _one_matches(expected: Iterable[str], given: Iterable[str]) -> None:
-    """Raise UnverifiedError unless one of the expected values was given; compares them all."""
+def _require_match(expected: Iterable[str], given: Iterable[str]) -> None:
+    """Raise UnverifiedError unless an expected value was given; compare all, even after a match."""
     candidates = [_bytes(value) for value in given]
-    hits = [hmac.compare_digest(_bytes(e), candidate) for e in expected for candidate in candidates]
-    if not any(hits):
+    matches = [
+        hmac.compare_digest(_bytes(e), candidate) for e in expected for candidate in candidates
+    ]
+    if not any(matches):
         raise UnverifiedError("signature_mismatch")
 
 
-def _just_now(timestamp: str, now: float) -> None:
+def _require_recent(timestamp: str, now: float) -> None:
     if not re.fullmatch(r"[0-9]{1,12}", timestamp, re.ASCII):
         raise UnverifiedError("no_timestamp")
     age = now - int(timestamp)

@@ -1,7 +1,7 @@
-"""A small, safe language for texts over a JSON payload: `{{ JMESPath }}` in plain text, pure.
+"""A small, safe template language: plain text with `{{ JMESPath }}` over a JSON payload. Pure.
 
-An expression that finds nothing renders as nothing, and a line on which only such expressions
-stand is left out. Lists render one element a line. The expressions may also use `FUNCTIONS`.
+An expression that finds nothing renders as nothing, and a line with nothing but such expressions is
+left out. A list renders one element per line. Expressions may call `FUNCTIONS`.
 """
 
 import json
@@ -18,23 +18,23 @@ from jmespath.parser import ParsedResult
 
 _PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _NOTHING = "\0"
-"""Marks where an expression found nothing, until the lines that hold nothing else are left out."""
+"""Marks where an expression found nothing, so that lines with nothing else can be left out."""
 
 
 class TemplateError(ValueError):
-    """An expression cannot be read, or not evaluated over this payload; the text says why."""
+    """An expression cannot be parsed, or fails on this payload; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """What expressions are evaluated over: the payload and the request's headers, lower-case."""
+    """What expressions can see: the payload, and the request's headers under lower-case names."""
 
     data: object
     headers: Mapping[str, str]
 
 
 class _Functions(Functions):
-    """JMESPath's own functions and those of the templates."""
+    """JMESPath's functions, and the templates' own."""
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         self._headers = headers
@@ -96,10 +96,10 @@ class Expression:
         try:
             return _text(self.value(payload))
         except RecursionError:
-            raise TemplateError(f"{self.source!r}: finds something nested too deeply") from None
+            raise TemplateError(f"{self.source!r}: the result is nested too deeply") from None
 
     def holds(self, payload: Payload) -> bool:
-        """Tell whether the expression finds something that JMESPath counts as true."""
+        """Return whether JMESPath counts what the expression finds as true."""
         value = self.value(payload)
         return value is not None and value is not False and value not in ("", [], {})
 
@@ -111,7 +111,7 @@ class Template:
         self.source = source
         pieces = _PLACEHOLDER.split(source)
         if any("{{" in text or "}}" in text for text in pieces[::2]):
-            raise TemplateError(f"{source!r} has braces that do not pair up: {{{{ expression }}}}")
+            raise TemplateError(f"{source!r} has unbalanced braces; write {{{{ expression }}}}")
         self._pieces: list[Callable[[Payload], str]] = [
             Expression(piece).text if i % 2 else _constant(piece) for i, piece in enumerate(pieces)
         ]
@@ -131,7 +131,7 @@ class Template:
 
 
 def cut(text: str, limit: int) -> str:
-    """Return at most `limit` characters of a text, its end marked if it was cut."""
+    """Return at most `limit` characters of a text; if it was cut, it ends in …."""
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
@@ -144,7 +144,7 @@ def _text(value: object) -> str:
         case None:
             return ""
         case str():
-            # What no queue or encoder takes: NUL, and halves of surrogate pairs.
+            # No queue or encoder takes NUL or half of a surrogate pair.
             return (
                 value.replace(_NOTHING, "")
                 .encode("utf-16", "surrogatepass")
@@ -157,7 +157,7 @@ def _text(value: object) -> str:
 
 
 def _called(node: object) -> list[str]:
-    """List the functions that a parsed expression calls."""
+    """Return the names of the functions that a parsed expression calls."""
     if not isinstance(node, dict):
         return []
     own = [str(node["value"])] if node.get("type") == "function_expression" else []
