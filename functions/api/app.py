@@ -1,4 +1,4 @@
-"""The HTTP door."""
+"""The HTTP API."""
 
 from relay.startup import ready
 

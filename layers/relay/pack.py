@@ -1,9 +1,9 @@
 """Make the layer small and quick to start: `python pack.py FOLDER [MAJOR.MINOR]`.
 
-Lambda mounts the layer read-only: whatever it does not hold compiled is compiled again by every
-cold start. The libraries are therefore left as compiled files alone, without their sources, and
-the project's own packages as both, so that a traceback shows their lines. Only the runtime's own
-version of Python (MAJOR.MINOR) can compile for it; where this machine has none, the sources stay.
+Lambda mounts the layer read-only, so every cold start compiles again what is not compiled in it.
+Libraries therefore lose their sources and keep the compiled files; the project's own packages keep
+both, so that tracebacks show their lines. Only the runtime's own version of Python (MAJOR.MINOR)
+can compile for it; if this machine has none, the sources stay.
 """
 
 import json
@@ -16,10 +16,10 @@ from pathlib import Path
 OURS = ("relay", "smsgold")
 
 AWS_SERVICES = ("dynamodb", "scheduler", "secretsmanager", "sqs")
-"""What the functions call. botocore describes some 400 services, in 25 MB."""
+"""The services that the functions call; botocore describes some 400, in 25 MB."""
 
 POWERTOOLS_UTILITIES = ("__init__.py", "data_classes", "jmespath_utils", "typing")
-"""What the functions import, and what the REST resolver and the logger import for it."""
+"""What the functions import, directly or by the REST resolver and the logger."""
 
 UNUSED = (
     "*.dist-info",
@@ -28,9 +28,9 @@ UNUSED = (
     "**/py.typed",
     "aws_lambda_powertools/event_handler/openapi/swagger_ui",
     "botocore/data/*/*/examples-1.json",
-    "dateutil/zoneinfo",  # a copy of the system's time zones
+    "dateutil/zoneinfo",  # duplicates the system's time zones
     "pydantic/mypy.py",
-    "pydantic/v1",  # version 1, for code that has not moved on
+    "pydantic/v1",  # version 1, for code that has not migrated
     "urllib3/contrib/emscripten",  # for browsers
 )
 
@@ -42,7 +42,7 @@ def trim(layer: Path) -> None:
     data = layer / "botocore/data"
     unused += [path for path in _others(data, AWS_SERVICES) if path.is_dir()]
     for service in AWS_SERVICES:
-        # An API's versions are dates; botocore uses the latest.
+        # API versions are dates; botocore uses the latest.
         unused += sorted((data / service).iterdir())[:-1]
     for path in unused:
         if path.is_dir():
@@ -65,8 +65,8 @@ def compile_all(layer: Path, python: str) -> None:
     """Compile every module; keep the sources of the project's own packages only."""
     ours = [layer / package for package in OURS]
     theirs = [path for path in layer.iterdir() if path.name not in OURS]
-    # Hash-based and unchecked, because packing resets the files' times; -b puts a compiled file in
-    # its source's place; -s leaves this machine's folder names out.
+    # Hash-based and unchecked, because packaging resets the files' times; -b writes a compiled file
+    # where it works without its source; -s leaves out this machine's folders.
     base = [python, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
     base += ["-s", str(layer), "-p", "/opt/python"]
     subprocess.run([*base, *map(str, ours)], check=True)
@@ -79,8 +79,7 @@ def compile_all(layer: Path, python: str) -> None:
 def interpreter(version: str) -> str | None:
     """Return a Python of this version, or None if this machine has none.
 
-    A candidate is tried by running it: pyenv leaves commands on PATH for Pythons that are not
-    active, which it can name itself.
+    Candidates are tried by running them: pyenv puts commands on PATH for inactive versions too.
     """
     for candidate in _candidates(version):
         if _output(candidate, "-c", "import sys; print('%d.%d' % sys.version_info[:2])") == version:
@@ -113,8 +112,8 @@ def main(folder: str, version: str = f"{sys.version_info[0]}.{sys.version_info[1
         compile_all(layer, python)
         return
     print(
-        f"\nNo Python {version} on this machine: the layer is built without compiled files.\n"
-        "It works, but a cold start takes more than twice as long. Install it\n"
+        f"\nThere is no Python {version} on this machine, so the layer is built without compiled\n"
+        "files. It works, but cold starts take more than twice as long. Install that version\n"
         f"(pyenv install {version}, or uv python install {version}) and build again.\n"
     )
 

@@ -1,4 +1,4 @@
-"""The functions' logs: JSON lines in which no registered secret stands, in any encoding."""
+"""The functions' logs: JSON lines without any registered secret, whatever its encoding."""
 
 import logging
 
@@ -8,17 +8,17 @@ from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
 from smsgold.redaction import Redactor
 
 redact = Redactor()
-"""Hides secrets in every line; `redact.register(secret)` as soon as one is known."""
+"""Hides secrets in every line. Register each secret as soon as it is known."""
 
 OURS = ("relay", "smsgold")
 THEIRS = ("boto3", "botocore", "urllib3")
-"""Below WARNING botocore logs the secrets that it fetches, before anyone can register them."""
+"""Never below WARNING, where botocore logs the secrets that it fetches, still unregistered."""
 
 
 class RedactingFormatter(LambdaPowertoolsFormatter):
     """Powertools' formatter with secrets hidden in the finished line, tracebacks included.
 
-    A logging filter would see the message and its arguments only.
+    A logging filter would see only the message and its arguments.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -27,9 +27,9 @@ class RedactingFormatter(LambdaPowertoolsFormatter):
 
 
 def logger(service: str) -> Logger:
-    """Return a function's logger, and send the layer's and the libraries' logs the same way."""
+    """Return a function's logger; the layer and the libraries log through it as well."""
     log = Logger(service=service, logger_formatter=RedactingFormatter(utc=True, use_rfc3339=True))
-    _keep(service)
+    _detach(service)
     for name in OURS:
         _route(name, log, log.log_level)
     for name in THEIRS:
@@ -41,9 +41,9 @@ def _route(name: str, log: Logger, level: int) -> None:
     other = logging.getLogger(name)
     other.setLevel(level)
     other.handlers = [log.registered_handler]
-    _keep(name)
+    _detach(name)
 
 
-def _keep(name: str) -> None:
-    """Keep records from the root logger, whose handlers would write them as they are."""
+def _detach(name: str) -> None:
+    """Keep records from the root logger, whose handlers would write them unredacted."""
     logging.getLogger(name).propagate = False

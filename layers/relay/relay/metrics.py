@@ -1,7 +1,7 @@
-"""What the relay counts, as CloudWatch metrics: one line of the log (EMF) for a run, not a message.
+"""The relay's CloudWatch metrics: one EMF log line per run, not per message.
 
-Their one dimension is the stack's name, as POWERTOOLS_SERVICE_NAME: every combination of dimensions
-is a metric of its own, and billed as one.
+Their only dimension is the stack's name, in POWERTOOLS_SERVICE_NAME: CloudWatch bills every
+combination of dimensions as a metric of its own.
 """
 
 from collections import Counter
@@ -21,17 +21,17 @@ ENDED: Mapping[State, str] = {
     State.FAILED: "Failed",
     State.EXPIRED: "Expired",
 }
-"""The metric that counts the messages that came to this end."""
+"""The metric that counts the messages that end in this state."""
 
 
 def accepted(count: int) -> None:
-    """Count messages that a door has accepted."""
+    """Count messages accepted by a door."""
     if count:
         _emit({"Accepted": count}, [])
 
 
 def delivered(batch: Sequence[Received], results: Sequence[Result]) -> None:
-    """Count what a run made of its batch."""
+    """Count the results of a run's batch."""
     _emit(*measure(batch, results))
 
 
@@ -41,7 +41,7 @@ def measure(
     """Return a run's counts by metric, and the provider's latencies in milliseconds."""
     counts: Counter[str] = Counter()
     latencies: list[int] = []
-    for delivery, result in zip(batch, results, strict=True):
+    for received, result in zip(batch, results, strict=True):
         record, verdict = result.record, result.verdict
         if isinstance(result, Done):
             if result.repeated or record is None:
@@ -50,8 +50,8 @@ def measure(
                 counts[ENDED[record.state]] += 1
         elif result.reason == "no_credentials":
             counts["CredentialsRefused"] += 1
-        # The other doors count what they accept; this one is a queue, which may deliver twice.
-        if record and record.door == delivery.door and delivery.receive_count == 1:
+        # The other doors count what they accept. A queue may deliver twice: count the first time.
+        if record and record.door == received.door and received.receive_count == 1:
             counts["Accepted"] += 1
         if verdict is None:
             continue

@@ -1,4 +1,4 @@
-"""Every error that the HTTP doors answer with, as RFC 9457 problem details."""
+"""The errors of both HTTP doors, as RFC 9457 problem details."""
 
 import json
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ CONTENT_TYPE = "application/problem+json"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of problem; docs/api.md lists them all by name."""
+    """A type of problem; docs/api.md lists them all by name."""
 
     name: str
     status: HTTPStatus
@@ -23,23 +23,21 @@ class Kind:
 
     @property
     def type(self) -> str:
-        """Return the URI that clients tell problems apart by; it never changes."""
+        """The URI by which clients tell problems apart; it never changes."""
         return f"urn:smsgold-relay:problem:{self.name}"
 
 
 MALFORMED = Kind("malformed-request", HTTPStatus.BAD_REQUEST, "The request cannot be read")
-UNVERIFIED = Kind("unverified", HTTPStatus.UNAUTHORIZED, "The request is not known to be genuine")
-NOT_FOUND = Kind("not-found", HTTPStatus.NOT_FOUND, "There is no such thing")
+UNVERIFIED = Kind("unverified", HTTPStatus.UNAUTHORIZED, "The request is not verified")
+NOT_FOUND = Kind("not-found", HTTPStatus.NOT_FOUND, "Not found")
 METHOD_NOT_ALLOWED = Kind(
-    "method-not-allowed", HTTPStatus.METHOD_NOT_ALLOWED, "The resource does not take this method"
+    "method-not-allowed", HTTPStatus.METHOD_NOT_ALLOWED, "The resource does not support this method"
 )
 IN_PROGRESS = Kind("in-progress", HTTPStatus.CONFLICT, "The first request is still in progress")
-NOT_CANCELABLE = Kind("not-cancelable", HTTPStatus.CONFLICT, "The message is not waiting any more")
+NOT_CANCELABLE = Kind("not-cancelable", HTTPStatus.CONFLICT, "The message is no longer waiting")
 NOT_UNKNOWN = Kind("not-unknown", HTTPStatus.CONFLICT, "The message's outcome is not unknown")
 NOT_STEERABLE = Kind("not-steerable", HTTPStatus.CONFLICT, "The broadcast has ended")
-SCHEDULE_EXISTS = Kind(
-    "schedule-exists", HTTPStatus.CONFLICT, "Another schedule has this name already"
-)
+SCHEDULE_EXISTS = Kind("schedule-exists", HTTPStatus.CONFLICT, "A schedule with this name exists")
 TOO_LARGE = Kind("too-large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is too large")
 UNSUPPORTED_MEDIA_TYPE = Kind(
     "unsupported-media-type", HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body is not declared as JSON"
@@ -52,7 +50,7 @@ KEY_REUSED = Kind(
 )
 INTERNAL = Kind("internal", HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong inside")
 PROVIDER_FAILED = Kind("provider-failed", HTTPStatus.BAD_GATEWAY, "The provider did not answer")
-UNAVAILABLE = Kind("unavailable", HTTPStatus.SERVICE_UNAVAILABLE, "Not possible right now")
+UNAVAILABLE = Kind("unavailable", HTTPStatus.SERVICE_UNAVAILABLE, "Not available right now")
 PROVIDER_TIMEOUT = Kind(
     "provider-timeout", HTTPStatus.GATEWAY_TIMEOUT, "The provider took too long"
 )
@@ -62,26 +60,26 @@ class FieldProblem(BaseModel):
     """What is wrong with one field."""
 
     pointer: Annotated[
-        str, Field(description="Where: a JSON pointer (RFC 6901) as a URI fragment.")
+        str, Field(description="The field: a JSON pointer (RFC 6901) as a URI fragment.")
     ]
     detail: Annotated[str, Field(description="What to change.")]
 
 
 class Problem(BaseModel):
-    """An error, as in RFC 9457."""
+    """An error as RFC 9457 describes it."""
 
-    type: Annotated[str, Field(description="The kind of problem; stable.")]
+    type: Annotated[str, Field(description="The type of problem; it never changes.")]
     title: str
     status: int
     detail: Annotated[str, Field(description="What to change.")]
-    requestId: Annotated[str, Field(description="Quote it when asking for help.")] | None = None  # noqa: N815 - the contract's name
+    requestId: Annotated[str, Field(description="Quote this when you ask for help.")] | None = None  # noqa: N815 - the contract's name
     errors: list[FieldProblem] | None = None
-    state: Annotated[str, Field(description="The message's state, with a 409.")] | None = None
+    state: Annotated[str, Field(description="The message's state, in a 409.")] | None = None
     reason: Annotated[str, Field(description="Why the provider failed.")] | None = None
 
 
 class ProblemError(Exception):
-    """Answer with a problem; `members` are added to its body, `logged` to its line in the log."""
+    """Answer with a problem; `members` go into its body, `logged` into its log line."""
 
     def __init__(
         self,
@@ -111,7 +109,7 @@ class ProblemError(Exception):
         }
 
     def raw(self, request_id: str) -> dict[str, Any]:
-        """Return the answer as API Gateway takes it from a function."""
+        """Return the response that API Gateway expects from a function."""
         return {
             "statusCode": int(self.kind.status),
             "headers": {"Content-Type": CONTENT_TYPE, **self.headers},
@@ -120,7 +118,7 @@ class ProblemError(Exception):
 
 
 def invalid(found: Iterable[tuple[Location, str]], within: Location = ()) -> ProblemError:
-    """Return the problem of a body with wrong fields; `within` leads to the part that was read."""
+    """Return the problem of invalid fields; `within` is the place of the part they are in."""
     errors = [{"pointer": pointer((*within, *where)), "detail": what} for where, what in found]
     return ProblemError(INVALID, "Change the fields that `errors` names.", errors=errors)
 
@@ -132,7 +130,7 @@ def pointer(where: Location) -> str:
 
 
 def unavailable(detail: str, cause: object = None) -> ProblemError:
-    """Return the problem of a part of the relay that does not answer now."""
+    """Return the problem of a part of the relay that does not respond."""
     return ProblemError(
         UNAVAILABLE,
         f"{detail} Repeat the request in a moment, with the same Idempotency-Key.",

@@ -1,4 +1,4 @@
-"""The stack's settings, read once from the environment that template.yaml gives every function."""
+"""The stack's settings, read once from the environment variables that template.yaml sets."""
 
 import os
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from relay.messages.states import Rules
 
 
 class SettingMissingError(Exception):
-    """A function was deployed without a setting it needs."""
+    """A function lacks a setting that it needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class ScheduleSettings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "ScheduleSettings":
-        """Return the settings; raise SettingMissingError naming one that is not there."""
+        """Read the settings; raise SettingMissingError naming a missing one."""
         return cls(
             group=_get(environment, "SCHEDULE_GROUP"),
             target=_get(environment, "SCHEDULE_TARGET"),
@@ -53,7 +53,7 @@ class Settings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Settings":
-        """Return the settings; raise SettingMissingError naming one that is not there."""
+        """Read the settings; raise SettingMissingError naming a missing one."""
 
         def get(name: str) -> str:
             return _get(environment, name)
@@ -86,7 +86,7 @@ def _get(environment: Mapping[str, str], name: str) -> str:
         return environment[name]
     except KeyError:
         raise SettingMissingError(
-            f"{name} is not set; template.yaml gives it to the function"
+            f"{name} is not set; template.yaml must set it for this function"
         ) from None
 
 

@@ -1,7 +1,7 @@
-"""Start-up without the garbage collector; a function's first import.
+"""Starts a function without the garbage collector; import this first.
 
-Importing makes tens of thousands of objects and no garbage, which the collector goes through again
-and again: a quarter of the start (docs/performance.md).
+Imports create tens of thousands of objects and no garbage, yet the collector scans them again and
+again: a quarter of the start-up time (docs/performance.md).
 """
 
 import gc
@@ -10,6 +10,6 @@ gc.disable()
 
 
 def ready() -> None:
-    """Let the collector run from here on, past everything that the start has made."""
+    """Let the collector run from here on, without what start-up has created."""
     gc.freeze()
     gc.enable()
