@@ -30,9 +30,9 @@ CREDENTIALS = Credentials("12345.6", 'p@ss w&rd"é+%/')
 MESSAGE = OutgoingMessage("Привет", subscriber_id="5f3a")
 SHORT = 0.4
 SHORT_WITH_TLS = 1.5
-"""Leaves a busy machine time for the handshake, and still ends before a drip does."""
+"""Time for the handshake on a busy machine, and still shorter than a drip."""
 LONG = 30.0
-"""Seconds that no test should need; where a test ends earlier, the deadline did not end it."""
+"""Seconds; no test takes as long, so that this deadline ends none of them."""
 
 
 def send(url: str, deadline: float = LONG, pool: urllib3.PoolManager | None = None) -> Verdict:
@@ -71,7 +71,7 @@ def trusting(authority: trustme.CA) -> Iterator[urllib3.PoolManager]:
 # ---------------------------------------------------------------------------- what is sent
 
 
-def test_a_message_travels_as_the_providers_page_prints_it() -> None:
+def test_a_message_is_sent_as_the_provider_documents_it() -> None:
     message = OutgoingMessage(
         "Текст Вашего сообщения",
         subscriber_id="X" * 24,
@@ -133,7 +133,7 @@ def test_headers_and_body_leave_in_one_write(monkeypatch: pytest.MonkeyPatch) ->
     assert len([data for data in written if b"HTTP/1.1 200" not in data]) == 1
 
 
-def test_lists_are_asked_for_with_the_credentials_in_the_query() -> None:
+def test_lists_are_requested_with_the_credentials_in_the_query() -> None:
     with Server(answer(http("200 OK", b'{"items": [{"id": 5, "name": "Anna"}]}'))) as server:
         client = Client(f"{server.url}/v1/telegram/bot/")
         assert client.bots(CREDENTIALS) == [{"id": "5", "name": "Anna"}]
@@ -170,7 +170,7 @@ def test_unanswered_connect_is_not_sent() -> None:
     assert (verdict.outcome, verdict.reason) == (Outcome.NOT_SENT, "connect_timeout")
 
 
-def test_a_dead_address_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unresponsive_address_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve = socket.getaddrinfo
 
     def both(host: str, *args: object, **options: object) -> object:
@@ -196,7 +196,7 @@ def test_reset_handshake_is_not_sent() -> None:
     with Server(talk=reset) as server:
         verdict = send(f"https://127.0.0.1:{server.port}")
     assert verdict.outcome is Outcome.NOT_SENT
-    # Which one depends on whether the reset arrives while connecting or in the handshake.
+    # It depends on whether the reset arrives while connecting or in the handshake.
     assert verdict.reason in {"connect_failed", "connection_lost"}
 
 
@@ -223,7 +223,7 @@ def test_certificate_for_another_name_is_not_sent(
     assert server.requests == []
 
 
-def test_time_that_ends_before_the_first_byte_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deadline_before_the_first_byte_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     with Server(answer(http("200 OK", b"{}"))) as server:
         client = Client(server.url)
         assert client.send(CREDENTIALS, MESSAGE).outcome is Outcome.ACCEPTED
@@ -250,14 +250,14 @@ def test_a_trusted_certificate_is_accepted(
     assert (verdict.outcome, verdict.provider_id) == (Outcome.ACCEPTED, "m-1")
 
 
-def test_no_answer_is_unknown() -> None:
+def test_no_response_is_unknown() -> None:
     with Server(until_closed) as server:
         verdict = send(server.url, SHORT)
     assert (verdict.outcome, verdict.reason) == (Outcome.UNKNOWN, "read_timeout")
     assert len(server.requests) == 1
 
 
-def test_no_answer_over_tls_is_unknown(
+def test_no_response_over_tls_is_unknown(
     server_tls: ssl.SSLContext, trusting: urllib3.PoolManager
 ) -> None:
     with Server(until_closed, tls=server_tls) as server:
@@ -287,7 +287,7 @@ def test_no_answer_over_tls_is_unknown(
         "in a chunk",
     ],
 )
-def test_a_cut_answer_is_unknown(before: bytes, end: Callable[[socket.socket], None]) -> None:
+def test_a_cut_response_is_unknown(before: bytes, end: Callable[[socket.socket], None]) -> None:
     def cut(sock: socket.socket) -> None:
         sock.sendall(before)
         end(sock)
@@ -298,7 +298,7 @@ def test_a_cut_answer_is_unknown(before: bytes, end: Callable[[socket.socket], N
 
 
 @pytest.mark.parametrize("end", [socket.socket.close, reset], ids=["closed", "reset"])
-def test_an_answer_cut_in_its_headers_is_unknown(end: Callable[[socket.socket], None]) -> None:
+def test_a_response_cut_in_its_headers_is_unknown(end: Callable[[socket.socket], None]) -> None:
     def cut(sock: socket.socket) -> None:
         sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Le")
         end(sock)
@@ -307,7 +307,7 @@ def test_an_answer_cut_in_its_headers_is_unknown(end: Callable[[socket.socket], 
         assert send(server.url).outcome is Outcome.UNKNOWN
 
 
-def test_an_answer_without_a_length_ends_with_the_connection() -> None:
+def test_a_response_without_a_length_ends_with_the_connection() -> None:
     def talk(sock: socket.socket) -> None:
         sock.sendall(b'HTTP/1.1 200 OK\r\n\r\n{"id": 7}')
         sock.close()
@@ -328,7 +328,7 @@ def test_an_answer_without_a_length_ends_with_the_connection() -> None:
     ],
     ids=["no http", "no status", "two lengths", "bad chunk", "many headers", "long header"],
 )
-def test_an_answer_that_is_not_http_is_unknown(garbage: bytes) -> None:
+def test_a_response_that_is_not_http_is_unknown(garbage: bytes) -> None:
     def talk(sock: socket.socket) -> None:
         sock.sendall(garbage)
         sock.close()
@@ -340,7 +340,7 @@ def test_an_answer_that_is_not_http_is_unknown(garbage: bytes) -> None:
 
 
 def drip(start: bytes, drop: bytes, end: bytes) -> Callable[[socket.socket], None]:
-    """Send a good answer slowly: without a deadline it would be accepted, far too late."""
+    """Send a good response slowly; without a deadline it would be accepted, far too late."""
 
     def script(sock: socket.socket) -> None:
         sock.sendall(start)
@@ -365,18 +365,18 @@ DRIPS = {
 
 
 @pytest.mark.parametrize("script", DRIPS.values(), ids=DRIPS)
-def test_a_dripping_answer_is_unknown(script: Callable[[socket.socket], None]) -> None:
+def test_a_slow_drip_past_the_deadline_is_unknown(script: Callable[[socket.socket], None]) -> None:
     with Server(script) as server:
         verdict = send(server.url, SHORT)
     assert (verdict.outcome, verdict.reason) == (Outcome.UNKNOWN, "read_timeout")
 
 
-def test_a_dripping_answer_is_accepted_within_the_deadline() -> None:
+def test_a_slow_drip_within_the_deadline_is_accepted() -> None:
     with Server(DRIPS["in the body"]) as server:
         assert send(server.url).outcome is Outcome.ACCEPTED
 
 
-def test_a_dripping_answer_over_tls_is_unknown(
+def test_a_slow_drip_over_tls_past_the_deadline_is_unknown(
     server_tls: ssl.SSLContext, trusting: urllib3.PoolManager
 ) -> None:
     with Server(DRIPS["in the headers"], tls=server_tls) as server:
@@ -384,7 +384,7 @@ def test_a_dripping_answer_over_tls_is_unknown(
     assert (verdict.outcome, verdict.reason) == (Outcome.UNKNOWN, "read_timeout")
 
 
-def test_a_peer_that_takes_the_body_too_slowly_is_unknown() -> None:
+def test_a_peer_that_reads_the_body_too_slowly_is_unknown() -> None:
     def swallow(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         while sock.recv(1024):
@@ -396,7 +396,7 @@ def test_a_peer_that_takes_the_body_too_slowly_is_unknown() -> None:
     assert (verdict.outcome, verdict.reason) == (Outcome.UNKNOWN, "read_timeout")
 
 
-def test_an_endless_answer_is_unknown() -> None:
+def test_an_endless_response_is_unknown() -> None:
     def endless(sock: socket.socket) -> None:
         sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n{")
         while True:
@@ -407,7 +407,7 @@ def test_an_endless_answer_is_unknown() -> None:
     assert (verdict.outcome, verdict.reason) == (Outcome.UNKNOWN, "body_too_large")
 
 
-def test_a_compressed_answer_is_not_unpacked() -> None:
+def test_a_compressed_response_is_not_decompressed() -> None:
     bomb = gzip.compress(b'{"id": 7}' + b" " * 50_000_000)
     with Server(answer(http("200 OK", bomb, "Content-Encoding: gzip"))) as server:
         verdict = send(server.url)
@@ -428,7 +428,7 @@ def test_a_redirect_is_never_followed(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 408, 425, 429, 500, 502, 503, 504])
-def test_nothing_is_ever_repeated(status: int) -> None:
+def test_no_request_is_ever_retried(status: int) -> None:
     with Server(answer(http(f"{status} No", b"", "Retry-After: 0"))) as server:
         send(server.url)
         with pytest.raises(ProviderError):
@@ -436,7 +436,7 @@ def test_nothing_is_ever_repeated(status: int) -> None:
     assert [request.split()[0] for request in server.requests] == [b"POST", b"GET"]
 
 
-def test_a_refusal_stands_though_its_body_is_cut() -> None:
+def test_a_refusal_counts_even_if_its_body_is_cut() -> None:
     def cut(sock: socket.socket) -> None:
         sock.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 99\r\n\r\nno such subscriber")
         sock.close()
@@ -447,7 +447,7 @@ def test_a_refusal_stands_though_its_body_is_cut() -> None:
     assert verdict.detail == "no such subscriber"
 
 
-def test_an_answer_given_before_the_whole_request_counts() -> None:
+def test_a_response_before_the_end_of_the_request_counts() -> None:
     def hasty(sock: socket.socket) -> None:
         sock.recv(1024)
         sock.sendall(http("413 Content Too Large", b"too long", "Connection: close"))
@@ -461,7 +461,7 @@ def test_an_answer_given_before_the_whole_request_counts() -> None:
 # ------------------------------------------------------------------------------ connections
 
 
-def test_connections_are_kept_for_the_next_message() -> None:
+def test_connections_are_reused() -> None:
     with Server(answer(http("200 OK", b"{}"))) as server:
         client = Client(server.url)
         outcomes = {client.send(CREDENTIALS, MESSAGE).outcome for _ in range(5)}
@@ -469,7 +469,7 @@ def test_connections_are_kept_for_the_next_message() -> None:
     assert server.connections == 1
 
 
-def test_an_idle_connection_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idle_connection_is_not_reused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "MAX_IDLE", -1.0)
     with Server(answer(http("200 OK", b"{}"))) as server:
         client = Client(server.url)
@@ -495,7 +495,7 @@ def test_a_connection_that_the_server_closed_is_replaced() -> None:
     assert len(server.requests) == 3
 
 
-def test_a_connection_with_an_unread_answer_is_not_used_again() -> None:
+def test_a_connection_with_an_unread_response_is_not_reused() -> None:
     late = b'{"id": "the first one\'s"}'
     answers = iter([b"HTTP/1.1 200 OK\r\nContent-Length: 26\r\n\r\n", http("200 OK", b'{"id": 2}')])
 
@@ -529,7 +529,7 @@ def test_many_threads_share_a_pool_and_one_tls_context(
     assert len(contexts) == 1
 
 
-def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_environment_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     with Server(answer(http("200 OK", b"{}"))) as proxy:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.url)
@@ -555,7 +555,7 @@ def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch
         (http("500 Oops"), ProviderUnavailableError, "http_500"),
     ],
 )
-def test_a_list_that_is_not_given_says_why(
+def test_a_refused_list_is_an_error_with_its_reason(
     response: bytes, error: type[ProviderError], reason: str
 ) -> None:
     with Server(answer(response)) as server, pytest.raises(error) as caught:
@@ -563,7 +563,7 @@ def test_a_list_that_is_not_given_says_why(
     assert caught.value.reason == reason
 
 
-def test_a_list_that_does_not_come_is_a_timeout() -> None:
+def test_a_list_that_does_not_arrive_is_a_timeout() -> None:
     with Server(until_closed) as server, pytest.raises(ProviderUnavailableError) as caught:
         Client(server.url, deadline=SHORT).bots(CREDENTIALS)
     assert caught.value.timeout
@@ -573,7 +573,7 @@ def test_a_list_that_does_not_come_is_a_timeout() -> None:
     assert caught.value.reason == "connect_refused"
 
 
-def test_an_endless_list_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_list_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smsgold.client.MAX_LIST", 1_000_000)
 
     def endless(sock: socket.socket) -> None:

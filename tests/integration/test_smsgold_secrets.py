@@ -1,4 +1,4 @@
-"""Look for the password, by value and in every encoding, in all that a client leaves behind."""
+"""Search all that a client leaves behind for the password, in every encoding."""
 
 import base64
 import html
@@ -25,7 +25,7 @@ MESSAGE = OutgoingMessage(TEXT, bot_id="bot", number=NUMBER, buttons=(("Да", "
 
 
 def spellings(text: str) -> set[str]:
-    """Return a text as other programs would write it, made without the code under test."""
+    """Return a text as other programs encode it, made without the code under test."""
     return {
         text,
         quote(text),
@@ -42,7 +42,7 @@ def spellings(text: str) -> set[str]:
 
 
 def base64_parts(text: str) -> set[str]:
-    """Return what of a text's base64 does not depend on its neighbours, roughly."""
+    """Return roughly the part of a text's base64 that does not depend on its neighbours."""
     return {
         encode(b"." * shift + form.encode())[4:-4].decode()
         for form in (text, quote(text, safe=""), json.dumps(text)[1:-1])
@@ -60,7 +60,7 @@ def auth_in(request: bytes) -> str:
 
 
 def echo(status: str, render: Callable[[str], bytes]) -> Callable[[socket.socket], None]:
-    """Answer with the request's own words, as talkative gateways do."""
+    """Respond with the request itself, as some gateways do."""
 
     def script(sock: socket.socket) -> None:
         sock.sendall(http(status, render(auth_in(servers[sock.getsockname()[1]].requests[-1]))))
@@ -83,7 +83,7 @@ def cut(response: bytes) -> Callable[[socket.socket], None]:
     return script
 
 
-def secret_words(request: str) -> bytes:
+def spell_out(request: str) -> bytes:
     return json.dumps({"error": f"not allowed: {PASSWORD}", "request": request}).encode()
 
 
@@ -122,15 +122,15 @@ SCRIPTS: dict[str, Callable[[socket.socket], None]] = {
     "refused, echoed as a literal": echo(
         "400 Bad Request", lambda request: ascii(request).encode()
     ),
-    "wrong password, said aloud": echo("403 Forbidden", secret_words),
-    "said no aloud": echo("200 OK", secret_words),
+    "wrong password, spelled out": echo("403 Forbidden", spell_out),
+    "an error in a 200, spelled out": echo("200 OK", spell_out),
     "unavailable, echoed": echo("503 Busy", lambda request: request.encode()),
 }
 
 
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
-    """Record every logger at DEBUG, without the relay's own formatter."""
+    """Capture every logger at DEBUG, without the relay's own formatter."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter("%(name)s %(levelname)s %(message)s %(args)r"))
@@ -138,7 +138,7 @@ def log() -> Iterator[io.StringIO]:
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.DEBUG)
-    # On each of them, since another test's loggers may not pass their records up.
+    # On each of them, because another test may have turned their propagation off.
     own = [logger for logger in loggers if logger is loggers[0] or not logger.propagate]
     for logger in own:
         logger.addHandler(handler)
@@ -150,7 +150,7 @@ def log() -> Iterator[io.StringIO]:
 
 
 def leftovers(client: Client) -> str:
-    """Use every operation once and write down all that comes of it."""
+    """Call every operation once and return all that it leaves behind."""
     verdict = client.send(CREDENTIALS, MESSAGE)
     found = [repr(verdict), str(verdict), repr(client), repr(CREDENTIALS), repr(MESSAGE)]
     operations: list[Callable[[], object]] = [
@@ -161,7 +161,7 @@ def leftovers(client: Client) -> str:
         try:
             found.append(repr(operation()))
         except SmsGoldError as error:
-            logging.getLogger("test").exception("a caller's own log of it")
+            logging.getLogger("test").exception("logged by a caller")
             found += [str(error), repr(error), repr(vars(error)), repr(error.args)]
             found += traceback.format_exception(error)
             chained = error.__context__ or error.__cause__
@@ -172,7 +172,7 @@ def leftovers(client: Client) -> str:
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_the_password_is_nowhere(
+def test_the_password_leaks_nowhere(
     name: str, log: io.StringIO, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with Server(SCRIPTS[name]) as server:
@@ -190,7 +190,7 @@ def test_the_password_is_nowhere(
 
 
 @pytest.mark.parametrize("url", ["https://nowhere.invalid", "http://127.0.0.1:1"])
-def test_the_password_is_nowhere_when_nothing_answers(
+def test_the_password_leaks_nowhere_when_nothing_answers(
     url: str, log: io.StringIO, capfd: pytest.CaptureFixture[str]
 ) -> None:
     shown = leftovers(Client(url)) + log.getvalue() + "".join(capfd.readouterr())

@@ -1,4 +1,4 @@
-"""Plain requests to a sandbox's provider endpoints: what a client does, without being one."""
+"""Plain requests to a sandbox's provider endpoints, made without the relay's client."""
 
 import json
 from typing import Any
@@ -14,18 +14,18 @@ Json = Any
 
 
 class Caller:
-    """A client's pool: nothing retried, no redirect followed."""
+    """Calls a sandbox's provider endpoints; retries nothing, follows no redirect."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
         self.pool = urllib3.PoolManager(retries=False, timeout=10, maxsize=4)
 
     def auth(self) -> dict[str, str]:
-        """Name the credentials that are valid now."""
+        """Return the credentials that are valid now."""
         return {"user": self.sandbox.user, "pass": self.sandbox.password}
 
     def get(self, operation: str, **query: str) -> urllib3.BaseHTTPResponse:
-        """GET one of the lists with valid credentials, unless they are given."""
+        """GET a list; with valid credentials, unless `query` has others."""
         return self.pool.request(
             "GET",
             f"{self.sandbox.base_url}/{operation}/",
@@ -36,9 +36,9 @@ class Caller:
     def send(
         self, text: str = "Здравствуйте!", *, how: Json = None, **fields: Json
     ) -> urllib3.BaseHTTPResponse:
-        """POST a good message to the first subscriber, as far as the fields do not say otherwise.
+        """POST a valid message to the first subscriber, with some fields replaced.
 
-        A field that is None is left out; `how` are options of the pool's request.
+        A field that is None is left out; `how` holds options for the pool's request.
         """
         body: dict[str, Json] = {"subscriberId": SUBSCRIBER, "text": text, "auth": self.auth()}
         body |= fields
@@ -52,7 +52,7 @@ class Caller:
         content_type: str = "application/json",
         **how: Json,
     ) -> urllib3.BaseHTTPResponse:
-        """POST any body: bytes as they are, all else as JSON."""
+        """POST any body: bytes as they are, anything else as JSON."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"Content-Type": content_type, "Accept-Encoding": "identity"}
         url = f"{self.sandbox.base_url}/sendMessage/"

@@ -1,6 +1,6 @@
-"""What each role may do, declared: by resource, its logical id in the template or "*".
+"""What each role may do, by resource: its logical id in the template, or "*".
 
-A role that gains or loses a permission in the template is to gain or lose it here as well.
+A role that gains or loses a permission in the template must gain or lose it here too.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ SEND = frozenset({"sqs:SendMessage"})
 SECRET = frozenset({"secretsmanager:GetSecretValue"})
 
 MANAGED = frozenset({"AWSLambdaBasicExecutionRole", "AWSXrayWriteOnlyAccess"})
-"""AWS's own, of every function: to write its logs and traces."""
+"""AWS's own policies that every function has, for its logs and traces."""
 
 ROLES: Mapping[str, Permissions] = {
     "ApiFunctionRole": {

@@ -35,7 +35,7 @@ def hexdigest(secret: str, data: bytes) -> str:
 def signed(
     hook: str, body: bytes, now: float, *, secret: str | None = None, delivery: str = "d-1"
 ) -> dict[str, str]:
-    """Return the headers with which the hook's sender would send this body now."""
+    """Return the headers that the hook's sender would send with this body now."""
     key = secret or SECRETS[hook]
     match hook:
         case "github":
@@ -77,7 +77,7 @@ def signed(
 def api_event(
     name: str, body: bytes, headers: Mapping[str, str], *, encoded: bool = False
 ) -> dict[str, Any]:
-    """Return the event in which API Gateway hands a request to the function."""
+    """Return the event that API Gateway passes to the function."""
     return {
         "resource": "/hooks/{name}",
         "path": f"/hooks/{name}",
@@ -91,7 +91,7 @@ def api_event(
 
 
 def payload(file: str) -> bytes:
-    """Return a file of events/ as it stands."""
+    """Return the content of a file in events/."""
     return (EVENTS / file).read_bytes()
 
 

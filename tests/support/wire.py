@@ -1,4 +1,4 @@
-"""A socket server that plays a script, so that clients meet what real networks do to them."""
+"""A socket server that plays scripts, so that clients meet what real networks do to them."""
 
 import socket
 import ssl
@@ -13,13 +13,13 @@ Script = Callable[[socket.socket], None]
 
 
 def http(status: str, body: bytes = b"", *headers: str) -> bytes:
-    """Return a whole response."""
+    """Return a complete response."""
     head = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
 
 
 def read_request(sock: socket.socket) -> bytes:
-    """Return one whole request, or nothing if the client has closed."""
+    """Return one complete request, or nothing if the client has closed."""
     received = b""
     while b"\r\n\r\n" not in received:
         if not (more := sock.recv(65536)):
@@ -40,20 +40,20 @@ def read_request(sock: socket.socket) -> bytes:
 
 
 def reset(sock: socket.socket) -> None:
-    """Close with a TCP reset instead of a farewell."""
+    """Close with a TCP reset instead of a FIN."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
 
 
 def until_closed(sock: socket.socket) -> None:
-    """Wait until the client has gone."""
+    """Wait until the client has closed the connection."""
     with suppress(OSError):
         while sock.recv(65536):
             pass
 
 
 class Server:
-    """Serve every connection by `serve`, a script run after each request, or by `talk` alone."""
+    """Serves each connection by running `after_request` after every request, or `talk` alone."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Server:
                 self._start(self._serve, sock)
 
     def _serve(self, sock: socket.socket) -> None:
-        # A client that hangs up in the middle is what many of these scripts are about.
+        # Many of these scripts make the client hang up in the middle.
         with closing(sock), suppress(OSError):
             if self._talk:
                 self._talk(sock)
@@ -125,7 +125,7 @@ class Server:
 
 @contextmanager
 def full_backlog(host: str = "127.0.0.1") -> Iterator[int]:
-    """Listen on a port that answers no further connection, and yield the port."""
+    """Yield a port whose backlog is full: it answers no further connection."""
     with closing(socket.socket()) as listener:
         listener.bind((host, 0))
         listener.listen(0)

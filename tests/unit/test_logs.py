@@ -1,4 +1,4 @@
-"""The functions' logs: one JSON line for each record, without a secret in it."""
+"""The functions' logs: one JSON line per record, without secrets."""
 
 import json
 import logging
@@ -37,7 +37,7 @@ def untouched_loggers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def service(request: pytest.FixtureRequest) -> str:
-    """Name each test's logger differently: Powertools keeps loggers by their name."""
+    """Name each test's logger differently: Powertools caches loggers by name."""
     return str(request.node.name)
 
 
@@ -61,7 +61,7 @@ def test_a_record_is_a_line_of_json(service: str, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_a_registered_secret_is_hidden_wherever_it_stands(
+def test_a_registered_secret_is_hidden_everywhere(
     service: str, capsys: pytest.CaptureFixture[str], spelling: str
 ) -> None:
     log = logs.logger(service)
@@ -85,7 +85,7 @@ def test_a_registered_secret_is_hidden_wherever_it_stands(
         assert needle not in out
 
 
-def test_the_layers_own_records_go_the_same_way(
+def test_the_layers_own_records_are_redacted_too(
     service: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     logs.logger(service)
@@ -96,7 +96,7 @@ def test_the_layers_own_records_go_the_same_way(
     assert line["message"] == f"told {MASK}"
 
 
-def test_a_libraries_warning_goes_the_same_way(
+def test_a_librarys_warning_is_redacted_too(
     service: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     logs.logger(service)
@@ -106,7 +106,7 @@ def test_a_libraries_warning_goes_the_same_way(
     assert line["message"] == f"url=/bots/?pass={MASK}"
 
 
-def test_a_second_logger_does_not_double_the_lines(
+def test_a_second_logger_does_not_duplicate_lines(
     service: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = logs.logger(service), logs.logger(service)
@@ -116,14 +116,14 @@ def test_a_second_logger_does_not_double_the_lines(
     assert [line["message"] for line in lines(capsys)] == ["one", "two", "three"]
 
 
-def test_the_secret_is_not_logged_while_it_is_fetched(
+def test_fetching_a_secret_does_not_log_it(
     service: str,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("POWERTOOLS_LOG_LEVEL", "DEBUG")
-    caplog.set_level(logging.DEBUG)  # of the root logger, and so of all that say nothing else
+    caplog.set_level(logging.DEBUG)  # of the root logger, from which others inherit it
     log = logs.logger(service)
     with mock_aws():
         client = boto3.client("secretsmanager", region_name="eu-west-1")

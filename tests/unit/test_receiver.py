@@ -1,4 +1,4 @@
-"""What the webhooks' door answers, and what it does: verify, render, accept, once."""
+"""The webhook door: what it accepts, once, and what it answers to the rest."""
 
 import json
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ from relay.webhooks.secrets import HookSecrets
 from smsgold.errors import CredentialsError
 from tests.support.webhooks import SECRETS, api_event, changed, payload, signed
 from tests.support.world import Relay, World
-from tests.unit.test_hooks import FILE, PLAIN, SHIPPED
+from tests.unit.test_hooks import PLAIN, SHIPPED
 
 EXAMPLE = payload("hook_github_push.json")
 
 
-class Announcer:
-    """Takes broadcasts as the broadcaster does, by id."""
+class MemoryBroadcasts:
+    """Starts broadcasts once per id, as the service does."""
 
     def __init__(self, world: World) -> None:
         self.started: dict[str, QueuedBroadcast] = {}
@@ -35,27 +35,27 @@ class Announcer:
     def start(self, broadcast: QueuedBroadcast) -> Started | Reused:
         if self._world.queue_down:
             raise QueueUnavailableError("down")
-        progress = first_record_of(broadcast, self._world.now)
+        record = first_record_of(broadcast, self._world.now)
         known = self.started.setdefault(broadcast.id, broadcast)
         if known.fingerprint != broadcast.fingerprint:
-            return Reused(progress)
-        return Started(progress, replayed=known is not broadcast)
+            return Reused(record)
+        return Started(record, replayed=known is not broadcast)
 
 
 class Door:
-    """The receiver in a world: shipped hooks, a secret of its own, table and queues in memory."""
+    """A receiver with the shipped hooks, its own secret, and table and queues in memory."""
 
     def __init__(self, hooks: str = "", secrets: Mapping[str, Any] = SECRETS) -> None:
         self.relay = Relay(Rules())
         self.world = self.relay.world
         self.secret = json.dumps(secrets)
         self.fetches = 0
-        self.announcer = Announcer(self.world)
+        self.broadcasts = MemoryBroadcasts(self.world)
         self.receiver = Receiver(
             load(hooks) if hooks else SHIPPED,
             HookSecrets(self._fetch, clock=self.world.clock),
             self.relay.intake,
-            self.announcer,
+            self.broadcasts,
             self.relay.queues,
             clock=self.world.clock,
         )
@@ -92,7 +92,7 @@ def door() -> Door:
     return Door()
 
 
-def test_a_webhook_is_accepted_under_its_deliverys_id(door: Door) -> None:
+def test_a_delivery_with_an_id_is_accepted_as_a_message(door: Door) -> None:
     answer = door.send("github")
     assert isinstance(answer, Handled)
     assert answer.status == "queued"
@@ -118,7 +118,7 @@ def test_a_broadcast_is_started_once(door: Door) -> None:
     assert first == second
     assert isinstance(first, Handled)
     assert first.status == "preparing"
-    [broadcast] = door.announcer.started.values()
+    [broadcast] = door.broadcasts.started.values()
     assert (broadcast.id, broadcast.bot_id) == (first.id, "65f1c0a2b3d4e5f6a7b8c902")
     assert door.send("news", changed(body, text="otherwise")) == first
     door.world.queue_down = True
@@ -131,7 +131,7 @@ def test_another_delivery_of_the_same_body_is_another_message(door: Door) -> Non
     assert len({message["id"] for message in door.accepted()}) == 2
 
 
-def test_two_hooks_do_not_share_a_delivery_s_id() -> None:
+def test_hooks_do_not_share_delivery_ids() -> None:
     both = PLAIN.replace("messages", 'delivery = "id"\nmessages')
     door = Door(
         both + both.replace("[plain]", "[other]"), {"plain": "12345678", "other": "12345678"}
@@ -141,20 +141,20 @@ def test_two_hooks_do_not_share_a_delivery_s_id() -> None:
     assert len(door.accepted()) == 2
 
 
-def test_a_repeat_that_renders_otherwise_is_answered_with_the_first(door: Door) -> None:
+def test_a_repeat_that_renders_differently_returns_the_first_message(door: Door) -> None:
     first = door.send("github")
     second = door.send("github", changed(EXAMPLE, compare="https://elsewhere.example/"))
     assert first == second
     assert len(door.accepted()) == 1
 
 
-def test_without_an_id_each_request_is_a_message(door: Door) -> None:
+def test_without_a_delivery_id_each_request_is_a_message(door: Door) -> None:
     for _ in range(2):
         assert status(door.send("plain", b'{"text": "again"}')) == 202
     assert len(door.accepted()) == 2
 
 
-def test_a_body_in_base64_is_verified_as_the_bytes_it_is(door: Door) -> None:
+def test_a_base64_body_is_verified_over_its_decoded_bytes(door: Door) -> None:
     headers = signed("github", EXAMPLE, door.world.now)
     event = api_event("github", EXAMPLE, headers, encoded=True)
     assert status(door.receive("github", event)) == 202
@@ -163,7 +163,7 @@ def test_a_body_in_base64_is_verified_as_the_bytes_it_is(door: Door) -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_only_who_knows_the_secret_gets_in(door: Door, name: str) -> None:
+def test_only_senders_with_the_secret_are_accepted(door: Door, name: str) -> None:
     body = b'{"text": "t"}'
     good = signed(name, body, door.world.now)
     for headers in ({}, {key: value[:-1] for key, value in good.items()}):
@@ -171,12 +171,12 @@ def test_only_who_knows_the_secret_gets_in(door: Door, name: str) -> None:
     assert status(door.send(name, body, good)) == 202
 
 
-def test_what_no_hook_is_for_is_taken_and_nothing_else_happens(door: Door) -> None:
+def test_an_ignored_request_has_no_other_effect(door: Door) -> None:
     assert door.send("github", b'{"zen": "x"}') == Handled("ignored")
     assert not door.relay.world.log
 
 
-def test_what_makes_no_message_is_a_dead_letter_and_still_taken(door: Door) -> None:
+def test_a_payload_that_makes_no_message_is_dead_lettered(door: Door) -> None:
     assert door.send("plain", b'{"no": "text"}') == Handled("failed")
     [letter] = door.relay.queues.dead
     assert letter.reason == "hook_template"
@@ -184,22 +184,22 @@ def test_what_makes_no_message_is_a_dead_letter_and_still_taken(door: Door) -> N
     assert json.loads(letter.body) == {"hook": "plain", "payload": '{"no": "text"}'}
 
 
-def test_there_is_no_hook_without_a_name_or_a_secret() -> None:
+def test_an_unknown_hook_or_one_without_a_secret_is_404() -> None:
     door = Door(secrets={"unconfigured": "12345678"})
     for name in ("nobody", "", "unconfigured"):
         assert status(door.send(name, b"{}", {})) == 404
-    assert door.fetches == 0  # a prober costs no call
+    assert door.fetches == 0  # probing costs no call
     assert status(door.send("github")) == 404
 
 
-def test_a_body_over_the_limit_is_not_even_verified(door: Door) -> None:
+def test_a_body_over_the_limit_is_413_without_verification(door: Door) -> None:
     body = json.dumps({"text": "x" * MAX_PAYLOAD}).encode()
     assert status(door.send("plain", body)) == 413
     body = b'{"text": "x"}'.ljust(MAX_PAYLOAD)
     assert status(door.send("plain", body)) == 202
 
 
-def test_while_something_is_down_the_sender_is_asked_to_repeat(door: Door) -> None:
+def test_an_outage_is_503_and_a_retry_is_sent_once(door: Door) -> None:
     for trouble in ("table_down", "queue_down"):
         setattr(door.world, trouble, True)
         assert status(door.send("github")) == 503
@@ -212,13 +212,13 @@ def test_while_something_is_down_the_sender_is_asked_to_repeat(door: Door) -> No
     assert door.relay.provider.posts.total() == 1
 
 
-def test_while_the_secret_cannot_be_read_nobody_is_refused_for_good() -> None:
+def test_an_unreadable_secret_is_503() -> None:
     door = Door()
     door.secret = ""
     assert status(door.send("github")) == 503
 
 
-def test_a_changed_secret_counts_at_once_and_a_prober_forces_few_fetches(door: Door) -> None:
+def test_a_new_secret_works_at_once_and_bad_requests_cause_few_fetches(door: Door) -> None:
     assert status(door.send("gitlab", b'{"text": "t"}')) == 202
     door.secret = json.dumps({**SECRETS, "gitlab": ["the new secret", SECRETS["gitlab"]]})
     for secret in ("the new secret", SECRETS["gitlab"]):
@@ -230,7 +230,7 @@ def test_a_changed_secret_counts_at_once_and_a_prober_forces_few_fetches(door: D
     assert door.fetches == 2
 
 
-def test_a_hook_that_lost_its_secret_lets_nobody_in(door: Door) -> None:
+def test_a_hook_whose_secret_was_removed_is_404(door: Door) -> None:
     assert status(door.send("gitlab", b"{}")) == 202
     door.secret = "{}"
     door.world.now += 301
@@ -258,19 +258,14 @@ EVENTS = st.fixed_dictionaries(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(name=st.sampled_from(sorted(SHIPPED)), event=EVENTS)
-def test_any_garbage_is_401(door: Door, name: str, event: dict[str, Any]) -> None:
+def test_garbage_is_401(door: Door, name: str, event: dict[str, Any]) -> None:
     assert status(door.receive(name, event)) == HTTPStatus.UNAUTHORIZED
     assert not door.accepted()
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.binary(max_size=200) | TEXT.map(lambda t: json.dumps({"text": t}).encode()))
-def test_whatever_a_sender_signs_is_taken(door: Door, body: bytes) -> None:
+def test_any_signed_body_is_handled(door: Door, body: bytes) -> None:
     headers = signed("plain", body, door.world.now)
     event = api_event("plain", body, headers, encoded=True)
     assert isinstance(door.receive("plain", event), Handled)
-
-
-def test_the_shipped_file_is_the_one_that_is_deployed() -> None:
-    assert FILE.is_file()
-    assert SHIPPED

@@ -1,4 +1,4 @@
-"""Webhooks' signatures: the published vectors, the schemes' libraries, every way to be wrong."""
+"""Signatures: published vectors, the schemes' own libraries, and every way to be wrong."""
 
 import base64
 import hashlib
@@ -68,7 +68,7 @@ def reason(*args: Any, **kwargs: Any) -> str:
 # ---------------------------------------------------------------------- the schemes' own vectors
 
 
-def test_the_vector_of_standard_webhooks() -> None:
+def test_standard_webhooks_vector() -> None:
     headers = {
         "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
         "webhook-timestamp": "1614265330",
@@ -86,7 +86,7 @@ def test_githubs_vector() -> None:
     verify("github", headers, b"Hello, World!", ("It's a Secret to Everybody",))
 
 
-def test_slacks_vector_by_the_generic_scheme() -> None:
+def test_slacks_vector_with_the_generic_scheme() -> None:
     slack = scheme(
         scheme="hmac",
         header="X-Slack-Signature",
@@ -108,7 +108,7 @@ def test_slacks_vector_by_the_generic_scheme() -> None:
     verify(slack, headers, body, ("8f742231b10e8888abcd99yyyzzz85a5",), 1531420618)
 
 
-def test_what_stripes_library_signs_its_library_verifies_and_so_do_we() -> None:
+def test_a_signature_that_stripes_library_verifies_is_verified() -> None:
     now = datetime.now(UTC).timestamp()
     headers = signed("stripe", BODY, now)
     stripe.WebhookSignature.verify_header(
@@ -117,7 +117,7 @@ def test_what_stripes_library_signs_its_library_verifies_and_so_do_we() -> None:
     verify("stripe", headers, now=now)
 
 
-def test_what_the_standards_library_signs_its_library_verifies_and_so_do_we() -> None:
+def test_a_signature_that_the_standards_library_verifies_is_verified() -> None:
     now = datetime.now(UTC).timestamp()
     headers = signed("standard", BODY, now)
     Webhook(SECRETS["standard"]).verify(BODY, headers)
@@ -128,12 +128,12 @@ def test_what_the_standards_library_signs_its_library_verifies_and_so_do_we() ->
 
 
 @pytest.mark.parametrize("kind", SCHEMES)
-def test_a_good_request_is_verified(kind: str) -> None:
+def test_a_signed_request_is_verified(kind: str) -> None:
     verify(kind, signed(kind, BODY, NOW))
 
 
 @pytest.mark.parametrize("kind", OVER_THE_BODY)
-def test_one_byte_changed_is_not(kind: str) -> None:
+def test_a_body_with_any_byte_changed_is_not_verified(kind: str) -> None:
     headers = signed(kind, BODY, NOW)
     for at in range(len(BODY)):
         forged = BODY[:at] + bytes([BODY[at] ^ 1]) + BODY[at + 1 :]
@@ -143,13 +143,13 @@ def test_one_byte_changed_is_not(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", SCHEMES)
-def test_another_secret_is_not(kind: str) -> None:
+def test_another_secret_is_not_verified(kind: str) -> None:
     headers = signed(kind, BODY, NOW, secret="whsec_" + base64.b64encode(b"other" * 5).decode())
     assert reason(kind, headers) == "signature_mismatch"
 
 
 @pytest.mark.parametrize("kind", SCHEMES)
-def test_while_a_secret_is_rotated_both_are_good(kind: str) -> None:
+def test_both_secrets_are_valid_during_a_rotation(kind: str) -> None:
     old, new = "whsec_" + base64.b64encode(b"old" * 9).decode(), SECRETS[kind]
     for secret in (old, new):
         verify(kind, signed(kind, BODY, NOW, secret=secret), secrets=(new, old))
@@ -157,7 +157,7 @@ def test_while_a_secret_is_rotated_both_are_good(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", TIMED)
-def test_age_and_future_are_bounded(kind: str) -> None:
+def test_timestamps_too_far_in_the_past_or_future_are_refused(kind: str) -> None:
     headers = signed(kind, BODY, NOW)
     for now in (NOW - TOLERANCE, NOW + TOLERANCE):
         verify(kind, headers, now=now)
@@ -166,7 +166,7 @@ def test_age_and_future_are_bounded(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", TIMED)
-def test_a_replay_under_a_fresh_timestamp_is_not_verified(kind: str) -> None:
+def test_a_replay_with_a_fresh_timestamp_is_not_verified(kind: str) -> None:
     later = NOW + 3600
     fresh = {
         name: value.replace(f"{NOW:.0f}", f"{later:.0f}")
@@ -176,7 +176,7 @@ def test_a_replay_under_a_fresh_timestamp_is_not_verified(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", SCHEMES)
-def test_each_header_is_needed(kind: str) -> None:
+def test_each_signed_header_is_required(kind: str) -> None:
     headers = signed(kind, BODY, NOW)
     needed = [n for n in headers if n not in UNSIGNED]
     assert needed
@@ -193,7 +193,7 @@ UNSIGNED = {
 }
 
 
-def test_of_several_signatures_one_must_match() -> None:
+def test_one_of_several_signatures_must_match() -> None:
     headers = signed("standard", BODY, NOW)
     good = headers["webhook-signature"]
     for several in (f"v1,AAAA {good}", f"{good} v1,AAAA", f"v1a,xx {good}"):
@@ -207,7 +207,7 @@ def test_of_several_signatures_one_must_match() -> None:
 
 
 @pytest.mark.parametrize("stamp", ["", "1e9", "-1", "٣", "9" * 400, "1800000000.0", " 1800000000"])
-def test_a_signed_timestamp_must_be_seconds(stamp: str) -> None:
+def test_a_signed_timestamp_must_be_unix_seconds(stamp: str) -> None:
     key = base64.b64decode(SECRETS["standard"].removeprefix("whsec_"))
     mac = hmac.digest(key, f"id.{stamp}.".encode() + BODY, hashlib.sha256)
     headers = {
@@ -218,7 +218,7 @@ def test_a_signed_timestamp_must_be_seconds(stamp: str) -> None:
     assert reason("standard", headers) == ("no_timestamp" if stamp else "no_signature")
 
 
-def test_stripe_needs_one_timestamp() -> None:
+def test_stripe_requires_exactly_one_timestamp() -> None:
     good = signed("stripe", BODY, NOW)["Stripe-Signature"]
     assert reason("stripe", {"Stripe-Signature": "v1=00"}) == "no_timestamp"
     assert reason("stripe", {"Stripe-Signature": f"t=1,{good}"}) == "no_timestamp"
@@ -252,7 +252,7 @@ def test_the_generic_scheme_reads_every_spelling(name: str) -> None:
         assert reason(generic, {"X-Sig": wrong}, secrets=("some secret",)) == "signature_mismatch"
 
 
-def test_every_comparison_is_made_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_secret_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
 
     def compare(a: bytes, b: bytes) -> bool:
@@ -262,7 +262,7 @@ def test_every_comparison_is_made_in_constant_time(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("relay.webhooks.signatures.hmac.compare_digest", compare)
     for kind in SCHEMES:
         compared.clear()
-        # The first secret is the right one; the second is compared all the same.
+        # The first secret matches; the second must be compared nevertheless.
         verify(kind, signed(kind, BODY, NOW), secrets=(SECRETS[kind], "another secret"))
         assert len(compared) == 2
 
@@ -281,7 +281,7 @@ HEADERS = st.fixed_dictionaries(
 
 
 @given(kind=st.sampled_from(sorted(SCHEMES)), headers=HEADERS, body=st.binary(max_size=100))
-def test_garbage_is_unverified_and_nothing_else(
+def test_garbage_raises_nothing_but_unverified(
     kind: str, headers: dict[str, str], body: bytes
 ) -> None:
     assert reason(kind, headers, body)
@@ -292,12 +292,12 @@ def test_garbage_is_unverified_and_nothing_else(
     body=st.text(max_size=200).map(lambda t: t.encode()),
     at=st.integers(0, 2**33),
 )
-def test_whatever_the_body_the_signature_holds(kind: str, body: bytes, at: int) -> None:
+def test_any_signed_body_is_verified(kind: str, body: bytes, at: int) -> None:
     verify(kind, signed(kind, body, at), body, now=float(at))
 
 
 @given(secret=st.text(min_size=1, max_size=40), body=st.binary(max_size=40))
-def test_no_secret_breaks_the_check(secret: str, body: bytes) -> None:
+def test_any_secret_can_be_checked_against(secret: str, body: bytes) -> None:
     headers = signed("standard", b"x", NOW)
     assert reason("standard", headers, body, (secret,))
 
@@ -319,6 +319,6 @@ def test_no_secret_breaks_the_check(secret: str, body: bytes) -> None:
         {"scheme": "github", "secret": "in the file"},
     ],
 )
-def test_what_makes_no_sense_is_refused(fields: dict[str, Any]) -> None:
+def test_an_invalid_configuration_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="validation error"):
         scheme(**fields)

@@ -1,4 +1,4 @@
-"""The provider's address and the message's value; exchanges are in the integration tests."""
+"""Base URLs and outgoing messages; the integration tests cover exchanges."""
 
 import json
 
@@ -22,7 +22,7 @@ from smsgold.errors import BaseUrlError
         ("HTTP://LOCALHOST/x", "HTTP://LOCALHOST/x"),
     ],
 )
-def test_addresses_that_are_used(url: str, used: str) -> None:
+def test_safe_base_urls_are_accepted(url: str, used: str) -> None:
     assert checked_base_url(url) == used
 
 
@@ -47,7 +47,7 @@ def test_addresses_that_are_used(url: str, used: str) -> None:
         ("https://example.com/#hunter22", "no user, query or fragment"),
     ],
 )
-def test_addresses_that_are_not(url: str, says: str) -> None:
+def test_unsafe_or_invalid_base_urls_are_refused(url: str, says: str) -> None:
     with pytest.raises(BaseUrlError, match=says) as caught:
         Client(url)
     assert isinstance(caught.value, ValueError)
@@ -66,19 +66,19 @@ def test_addresses_that_are_not(url: str, says: str) -> None:
         {"subscriber_id": "1", "bot_id": "1", "number": "7999"},
     ],
 )
-def test_a_message_has_one_address(address: dict[str, str]) -> None:
+def test_a_message_needs_exactly_one_address(address: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="subscriber_id, or bot_id with number"):
         OutgoingMessage("x", **address)  # type: ignore[arg-type]
 
 
-def test_a_message_shows_ids_only() -> None:
+def test_a_messages_repr_shows_only_ids() -> None:
     message = OutgoingMessage(
         "Привет", bot_id="bot", number="79990000000", buttons=(("Да", "https://example.com"),)
     )
     assert repr(message) == "OutgoingMessage(subscriber_id=None, bot_id='bot')"
 
 
-def test_buttons_are_left_out_when_there_are_none() -> None:
+def test_a_body_without_buttons_omits_the_field() -> None:
     body = OutgoingMessage("x", subscriber_id="1").body(Credentials("1", "word"))
     assert json.loads(body) == {
         "subscriberId": "1",

@@ -1,4 +1,4 @@
-"""Credentials: what is taken for them, and when they are fetched."""
+"""Which credentials are valid, and when they are fetched."""
 
 import json
 import threading
@@ -28,11 +28,11 @@ def secret(password: str = PASSWORD, user: object = "12345") -> str:
 
 
 @pytest.mark.parametrize("user", ["1", "12345", "12345.6", "10001.12"])
-def test_a_secret_is_read(user: str) -> None:
+def test_a_valid_secret_is_parsed(user: str) -> None:
     assert Credentials.parse(secret(user=user)) == Credentials(user, PASSWORD)
 
 
-def test_other_keys_of_a_secret_are_left_alone() -> None:
+def test_other_keys_of_a_secret_are_ignored() -> None:
     text = json.dumps({"user": "1", "pass": "word", "rotated": "2026-11-01"})
     assert Credentials.parse(text) == Credentials("1", "word")
 
@@ -72,11 +72,11 @@ def test_a_malformed_secret_says_what_is_wrong_without_showing_it(text: str, say
 
 
 @given(st.text() | st.text().map(lambda text: json.dumps({"user": text, "pass": text})))
-def test_parse_is_total(text: str) -> None:
+def test_parse_raises_nothing_but_credentials_errors(text: str) -> None:
     try:
         Credentials.parse(text)
     except CredentialsError as error:
-        assert str(error)  # noqa: PT017 - either of the two is right
+        assert str(error)  # noqa: PT017 - either outcome is right
 
 
 def test_the_password_is_not_shown() -> None:
@@ -88,7 +88,7 @@ def test_the_password_is_not_shown() -> None:
 
 
 class Vault:
-    """A secret that can be changed, broken and made slow, and counts how often it was read."""
+    """A secret that can be changed, broken or held up, and counts its reads."""
 
     def __init__(self, text: str = "") -> None:
         self.text = text or secret("one1")
@@ -151,7 +151,7 @@ def test_credentials_are_fetched_once(source: CredentialsSource, vault: Vault) -
     assert vault.reads == 1
 
 
-def test_credentials_are_refreshed_past_their_age(
+def test_credentials_are_refreshed_after_max_age(
     source: CredentialsSource, vault: Vault, clock: Clock, changes: list[Credentials]
 ) -> None:
     source.get()
@@ -167,7 +167,7 @@ def test_credentials_are_refreshed_past_their_age(
 
 
 @pytest.mark.parametrize("broken", ["unreadable", "malformed"])
-def test_the_last_good_value_is_kept(
+def test_a_failed_refresh_keeps_the_last_good_value(
     source: CredentialsSource,
     vault: Vault,
     clock: Clock,
@@ -192,7 +192,7 @@ def test_the_last_good_value_is_kept(
     assert len(stale) == 2
 
 
-def test_a_failed_first_fetch_is_shared_for_a_moment(
+def test_a_failed_first_fetch_is_not_repeated_at_once(
     source: CredentialsSource, vault: Vault, clock: Clock, stale: list[CredentialsError]
 ) -> None:
     vault.error = CredentialsError("AccessDeniedException")
@@ -206,11 +206,11 @@ def test_a_failed_first_fetch_is_shared_for_a_moment(
     assert source.get() == ONE
 
 
-def test_renewal_fetches_at_most_once_in_a_while(
+def test_renewals_fetch_at_most_once_per_min_refresh(
     source: CredentialsSource, vault: Vault, clock: Clock
 ) -> None:
     source.get()
-    assert source.renew(ONE) == ONE  # fetched anew, the same: worth one more try
+    assert source.renew(ONE) == ONE  # refetched, unchanged: worth one more try
     assert source.renew(ONE) is None
     assert vault.reads == 2
     clock.now += 29
@@ -224,7 +224,7 @@ def test_renewal_fetches_at_most_once_in_a_while(
     assert vault.reads == 3
 
 
-def test_a_renewal_that_fails_keeps_the_last_good_value(
+def test_a_failed_renewal_keeps_the_last_good_value(
     source: CredentialsSource, vault: Vault, stale: list[CredentialsError]
 ) -> None:
     source.get()
@@ -253,17 +253,17 @@ def test_many_threads_cause_one_fetch(source: CredentialsSource, vault: Vault) -
     assert vault.reads == 2
 
 
-def test_whoever_hides_secrets_hears_of_them_first(vault: Vault) -> None:
-    heard: list[Credentials | None] = []
+def test_on_change_gets_a_value_before_any_caller(vault: Vault) -> None:
+    held_before: list[Credentials | None] = []
     source: CredentialsSource
 
     def on_change(new: Credentials) -> None:
-        heard.append(source._held)
+        held_before.append(source._held)
         assert new == ONE
 
     source = CredentialsSource(vault.fetch, on_change=on_change)
     assert source.get() == ONE
-    assert heard == [None]
+    assert held_before == [None]
 
 
 # --------------------------------------------------------------------------------- Secrets Manager
@@ -284,7 +284,7 @@ def test_a_secret_comes_from_secrets_manager() -> None:
 
 
 @pytest.mark.usefixtures("aws")
-def test_a_secret_that_is_missing_or_binary_says_so() -> None:
+def test_a_missing_or_binary_secret_is_an_error_that_says_so() -> None:
     client = boto3.client("secretsmanager", region_name="eu-west-1")
     with pytest.raises(CredentialsError, match=r"nothing .*ResourceNotFoundException"):
         from_secrets_manager(client, "nothing")()
@@ -294,7 +294,7 @@ def test_a_secret_that_is_missing_or_binary_says_so() -> None:
     assert PASSWORD not in str(caught.value)
 
 
-def test_secrets_manager_out_of_reach_says_so() -> None:
+def test_an_unreachable_secrets_manager_is_an_error_that_says_so() -> None:
     client = boto3.client(
         "secretsmanager",
         region_name="eu-west-1",

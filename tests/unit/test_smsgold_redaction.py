@@ -1,4 +1,4 @@
-"""Secrets are hidden in whatever encoding they stand."""
+"""Secrets are hidden in every encoding."""
 
 import base64
 import html
@@ -42,7 +42,7 @@ BASE64: dict[str, Encode] = {
     f"base64 {name}, shifted by {shift}": base64_after(shift, encode)
     for shift in range(4)
     for name, encode in {
-        "of the standard": base64.b64encode,
+        "standard": base64.b64encode,
         "for URLs": base64.urlsafe_b64encode,
         "quoted": lambda raw: quote(base64.b64encode(raw), safe="").encode(),
     }.items()
@@ -93,7 +93,7 @@ def test_a_secret_is_hidden(encode: Encode, password: str) -> None:
     assert text.startswith("before ")
     assert text.endswith(" after")
     assert encoded not in text
-    # What may be left of base64 is the part that the secret's neighbours decide as well.
+    # Base64 may keep characters that also depend on the secret's neighbours.
     rest = text.replace(MASK, "")
     assert password not in rest
 
@@ -106,11 +106,11 @@ def test_any_printable_secret_is_hidden(password: str, data: st.DataObject) -> N
 
 
 @given(st.text(string.ascii_letters + string.digits + " {}:,\"'%\\", max_size=300))
-def test_other_text_is_left_alone(text: str) -> None:
+def test_other_text_is_unchanged(text: str) -> None:
     assert Redactor(PASSWORD, "Zq7-Zq7-Zq7")(text) == text
 
 
-def test_a_secret_too_short_to_look_for_leaves_text_alone() -> None:
+def test_a_secret_that_is_too_short_is_not_hidden() -> None:
     assert Redactor("1", "ab", "abc")("1 ab abc") == "1 ab abc"
     assert Redactor("abcd")("abc abcd") == f"abc {MASK}"
 

@@ -1,4 +1,4 @@
-"""The table of what the provider's answers mean, and the proof that it has no holes."""
+"""What each of the provider's responses means, and that every one means something."""
 
 import email.utils
 import json
@@ -116,7 +116,7 @@ def test_any_2xx_with_an_object_is_accepted(status: int) -> None:
         {"data": {"error": "of something else"}},
     ],
 )
-def test_objects_that_do_not_say_no_are_accepted(body: object) -> None:
+def test_objects_that_report_no_error_are_accepted(body: object) -> None:
     verdict = classify(response(200, body), NOW)
     assert (verdict.outcome, verdict.reason) == (Outcome.ACCEPTED, "accepted")
     assert verdict.body == json.dumps(body)
@@ -140,9 +140,7 @@ def test_objects_that_do_not_say_no_are_accepted(body: object) -> None:
         ({"status": "Error"}, '{"status": "Error"}'),
     ],
 )
-def test_objects_that_say_no_are_refused_with_the_providers_words(
-    body: object, detail: str
-) -> None:
+def test_objects_that_report_an_error_are_refused_with_its_text(body: object, detail: str) -> None:
     verdict = classify(response(200, body), NOW)
     assert (verdict.outcome, verdict.reason) == (Outcome.REFUSED, "provider_said_no")
     assert verdict.detail == detail
@@ -170,13 +168,13 @@ def test_objects_that_say_no_are_refused_with_the_providers_words(
         (b"7", "not_an_object"),
     ],
 )
-def test_a_2xx_that_is_no_object_is_unknown(body: bytes, reason: str) -> None:
+def test_a_2xx_without_a_json_object_is_unknown(body: bytes, reason: str) -> None:
     verdict = classify(response(200, body), NOW)
     assert (verdict.outcome, verdict.reason) == (Outcome.UNKNOWN, reason)
 
 
 @pytest.mark.parametrize("cut", ["read_timeout", "connection_lost", "body_too_large"])
-def test_a_2xx_that_is_not_whole_is_unknown(cut: str) -> None:
+def test_an_incomplete_2xx_is_unknown(cut: str) -> None:
     verdict = classify(response(200, {"id": 7}, cut=cut), NOW)
     assert (verdict.outcome, verdict.reason) == (Outcome.UNKNOWN, cut)
 
@@ -185,11 +183,11 @@ def test_a_2xx_that_is_not_whole_is_unknown(cut: str) -> None:
     ("status", "outcome"),
     [(302, Outcome.MISDIRECTED), (400, Outcome.REFUSED), (503, Outcome.NOT_SENT)],
 )
-def test_another_status_counts_though_the_body_is_cut(status: int, outcome: Outcome) -> None:
+def test_any_other_status_counts_even_if_the_body_is_cut(status: int, outcome: Outcome) -> None:
     assert classify(response(status, b"x", cut="read_timeout"), NOW).outcome is outcome
 
 
-def test_a_byte_order_mark_is_not_held_against_json() -> None:
+def test_json_may_start_with_a_byte_order_mark() -> None:
     assert classify(response(200, b'\xef\xbb\xbf{"id": 7}'), NOW).provider_id == "7"
 
 
@@ -218,7 +216,7 @@ def test_the_providers_id_is_found(body: object, found: str | None) -> None:
     assert classify(response(200, body), NOW).provider_id == found
 
 
-def test_what_is_kept_is_capped() -> None:
+def test_kept_texts_are_capped() -> None:
     accepted = classify(response(200, {"id": "я" * 10_000, "x": "я" * 10_000}), NOW)
     assert accepted.body
     assert accepted.provider_id
@@ -228,7 +226,7 @@ def test_what_is_kept_is_capped() -> None:
     assert 0 < len(refused.detail.encode()) <= DETAIL_BYTES
 
 
-def test_secrets_are_hidden_before_the_text_is_cut_to_size() -> None:
+def test_secrets_are_hidden_before_the_text_is_truncated() -> None:
     def redact(text: str) -> str:
         return text.replace("secret", "***")
 
@@ -266,12 +264,12 @@ def test_secrets_are_hidden_before_the_text_is_cut_to_size() -> None:
         (None, None),
     ],
 )
-def test_retry_after_is_read(value: str | None, seconds: float | None) -> None:
+def test_retry_after_is_parsed(value: str | None, seconds: float | None) -> None:
     assert retry_after(value, NOW) == seconds
 
 
 @pytest.mark.parametrize("name", ["Retry-After", "retry-after", "RETRY-AFTER"])
-def test_header_names_are_read_in_any_case(name: str) -> None:
+def test_header_names_may_be_in_any_case(name: str) -> None:
     assert classify(response(429, b"", {name: "7"}), NOW).retry_after == 7.0
 
 
@@ -350,14 +348,14 @@ DEPENDS_ON_WHEN: list[tuple[BaseException, str, str]] = [
     ("error", "reason"), [(e, reason) for reason, errors in ALWAYS_NOT_SENT.items() for e in errors]
 )
 @pytest.mark.parametrize("began", [False, True])
-def test_errors_of_connecting_are_not_sent(error: BaseException, reason: str, began: bool) -> None:
+def test_connection_errors_mean_not_sent(error: BaseException, reason: str, began: bool) -> None:
     verdict = classify(transport_error(error, began=began), NOW)
     assert (verdict.outcome, verdict.reason) == (Outcome.NOT_SENT, reason)
     assert "pass" not in repr(verdict)
 
 
 @pytest.mark.parametrize(("error", "before", "after"), DEPENDS_ON_WHEN)
-def test_other_errors_are_not_sent_only_before_the_first_byte(
+def test_other_errors_mean_not_sent_only_before_the_first_byte(
     error: BaseException, before: str, after: str
 ) -> None:
     early = classify(transport_error(error, began=False), NOW)
@@ -368,12 +366,12 @@ def test_other_errors_are_not_sent_only_before_the_first_byte(
 
 
 @pytest.mark.parametrize(("error", "after"), [(e, after) for e, _, after in DEPENDS_ON_WHEN])
-def test_a_bare_exception_is_taken_for_sent(error: BaseException, after: str) -> None:
+def test_a_bare_exception_may_have_been_sent(error: BaseException, after: str) -> None:
     verdict = classify(error, NOW)
     assert (verdict.outcome, verdict.reason) == (Outcome.UNKNOWN, after)
 
 
-def test_a_group_of_causes_that_runs_in_circles_ends() -> None:
+def test_a_cycle_of_causes_is_followed_once() -> None:
     one, two = ValueError("1"), ValueError("2")
     one.__cause__, two.__cause__ = two, one
     assert transport_error(one, began=True).reason == "unexpected_error"
@@ -405,7 +403,7 @@ HEADERS = st.dictionaries(
     st.none() | st.just("read_timeout"),
     st.floats(allow_nan=False, allow_infinity=False),
 )
-def test_classify_is_total(
+def test_classify_decides_any_response(
     status: int, headers: dict[str, str], body: bytes, cut: str | None, now: float
 ) -> None:
     verdict = classify(Response(status, headers, body, cut), now)
@@ -419,12 +417,12 @@ def test_classify_is_total(
 
 
 @given(st.integers(0, 600), BODIES)
-def test_lists_are_given_or_refused(status: int, body: bytes) -> None:
+def test_lists_are_read_or_raise_a_provider_error(status: int, body: bytes) -> None:
     for read in (bots, subscribers):
         try:
             entries = read(Response(status, {}, body), NOW)
         except ProviderError as error:
-            assert error.reason  # noqa: PT017 - either of the two is right
+            assert error.reason  # noqa: PT017 - either outcome is right
         else:
             assert all(isinstance(entry.get("id", ""), str) for entry in entries)
 
@@ -443,7 +441,7 @@ def test_lists_are_given_or_refused(status: int, body: bytes) -> None:
         {"data": [{"id": 7, "name": "Anna", "x": [1]}], "error": None},
     ],
 )
-def test_lists_are_read_in_any_of_their_shapes(body: object) -> None:
+def test_lists_are_read_in_every_known_shape(body: object) -> None:
     expected = [{"id": "7", "name": "Anna", "x": [1]}]
     assert bots(response(200, body), NOW) == expected
     assert subscribers(response(200, body), NOW) == expected
@@ -485,7 +483,7 @@ def test_an_entry_without_an_id_stays_in_the_list_without_one() -> None:
         (TransportError("dns", maybe_sent=False), ProviderUnavailableError, "dns"),
     ],
 )
-def test_a_list_that_is_not_there_says_why(
+def test_a_missing_list_is_an_error_with_its_reason(
     result: Response | BaseException, error: type[ProviderError], reason: str
 ) -> None:
     with pytest.raises(error) as caught:
@@ -494,7 +492,7 @@ def test_a_list_that_is_not_there_says_why(
 
 
 @pytest.mark.parametrize("reason", ["connect_timeout", "read_timeout"])
-def test_a_timeout_can_be_told_from_other_trouble(reason: str) -> None:
+def test_timeouts_are_marked_as_such(reason: str) -> None:
     error = provider_error(classify(TransportError(reason, maybe_sent=False), NOW))
     assert isinstance(error, ProviderUnavailableError)
     assert error.timeout

@@ -1,4 +1,4 @@
-"""The templates' language: what an expression finds, and what becomes of what it does not."""
+"""The template language: what expressions find, and what becomes of what is missing."""
 
 from typing import Any
 
@@ -58,12 +58,12 @@ def render(source: str, data: object = None, **headers: str) -> str:
         ("{single} braces stay", "{single} braces stay"),
     ],
 )
-def test_what_a_template_becomes(source: str, text: str) -> None:
+def test_templates_render(source: str, text: str) -> None:
     assert render(source, **{"x-kind": "push"}) == text
 
 
 @pytest.mark.parametrize("data", [[], 3, "text", False, [{"name": "x"}], {"name": {"deep": []}}])
-def test_a_payload_of_another_shape_finds_nothing_or_what_is_there(data: object) -> None:
+def test_a_payload_of_another_shape_renders_the_default(data: object) -> None:
     assert render("{{ a.b[0].c || 'none' }}", data) == "none"
 
 
@@ -81,7 +81,7 @@ def test_a_payload_of_another_shape_finds_nothing_or_what_is_there(data: object)
         "{{ a[?b=='c' }}",
     ],
 )
-def test_a_template_that_cannot_be_read_is_refused_at_once(source: str) -> None:
+def test_an_invalid_template_is_refused_when_compiled(source: str) -> None:
     with pytest.raises(TemplateError):
         Template(source)
 
@@ -90,12 +90,12 @@ def test_a_template_that_cannot_be_read_is_refused_at_once(source: str) -> None:
     "source",
     ["{{ join(', ', nowhere) }}", "{{ length(count) }}", "{{ cut(name) }}", "{{ words[::0] }}"],
 )
-def test_one_that_cannot_be_rendered_says_so(source: str) -> None:
+def test_a_failing_expression_names_itself(source: str) -> None:
     with pytest.raises(TemplateError, match=source[3:6]):
         render(source)
 
 
-def test_what_counts_as_true_is_jmespaths() -> None:
+def test_truth_is_jmespaths() -> None:
     holds = {
         expression: Expression(expression).holds(Payload(DATA, {}))
         for expression in (
@@ -113,7 +113,7 @@ def test_what_counts_as_true_is_jmespaths() -> None:
     assert [name for name, true in holds.items() if true] == ["on", "count == `3`", "`0`", "name"]
 
 
-def test_no_text_carries_what_the_queue_cannot() -> None:
+def test_rendered_text_holds_only_what_a_queue_can_carry() -> None:
     text = render("{{ a }}", {"a": "x\0y\ud800z\U0001f600"})
     assert text == "xy\ufffdz\U0001f600"
     text.encode()
@@ -121,7 +121,7 @@ def test_no_text_carries_what_the_queue_cannot() -> None:
 
 
 @given(st.text(max_size=40), st.integers(1, 20))
-def test_a_cut_text_fits_and_starts_like_the_whole(text: str, limit: int) -> None:
+def test_a_cut_text_fits_and_keeps_its_beginning(text: str, limit: int) -> None:
     short = cut(text, limit)
     assert len(short) <= limit
     if short != text:
@@ -159,9 +159,7 @@ TERMS: st.SearchStrategy[str] = st.recursive(
 
 
 @given(data=JSON, source=TERMS)
-def test_whatever_the_payload_a_template_renders_or_says_that_it_cannot(
-    data: Any, source: str
-) -> None:
+def test_any_payload_renders_or_raises_a_template_error(data: Any, source: str) -> None:
     try:
         text = Template("{{ " + source + " }}").render(Payload(data, {}))
     except TemplateError:
