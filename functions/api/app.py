@@ -11,7 +11,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from relay import wiring
 from relay.http.api import answer, api
 from relay.logs import logger
-from relay.schedules.expressions import Schedules
+from relay.schedules.scheduler import Schedules
 from relay.settings import ScheduleSettings
 
 log = logger("api")

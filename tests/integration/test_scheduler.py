@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from relay.http.api import answer, api
-from relay.schedules.expressions import Schedules
+from relay.schedules.scheduler import Schedules
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC).timestamp()
 ROLE = "arn:aws:iam::123456789012:role/scheduler"

@@ -7,14 +7,9 @@ from typing import Any
 
 import pytest
 
-from relay.schedules.expressions import (
-    Schedule,
-    ScheduleSpec,
-    from_scheduler,
-    problems,
-    to_scheduler,
-    zones,
-)
+from relay.schedules.expressions import zones
+from relay.schedules.model import Schedule, ScheduleSpec, problems
+from relay.schedules.scheduler import from_scheduler, to_scheduler
 from relay.validation import validate
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

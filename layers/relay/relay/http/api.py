@@ -11,7 +11,7 @@ from relay.broadcasts.service import Broadcasts
 from relay.directory import Directory
 from relay.http import bots, broadcasts, contract, exception_handlers, messages, requests, schedules
 from relay.messages.service import Messages
-from relay.schedules.expressions import Schedules
+from relay.schedules.scheduler import Schedules
 from relay.validation import read_json
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from relay.problems import (
     invalid,
     unavailable,
 )
-from relay.schedules.expressions import SchedulerUnavailableError
+from relay.schedules.scheduler import SchedulerUnavailableError
 from relay.validation import InvalidMessageError, NotJsonError, field_problems
 from smsgold.errors import (
     CredentialsError,

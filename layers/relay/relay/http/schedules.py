@@ -12,7 +12,8 @@ from pydantic import Field
 from relay import problems
 from relay.http.contract import Body, answer
 from relay.problems import ProblemError
-from relay.schedules.expressions import NAME_PATTERN, Schedule, Schedules, ScheduleSpec
+from relay.schedules.model import NAME_PATTERN, Schedule, ScheduleSpec
+from relay.schedules.scheduler import Schedules
 from relay.validation import InvalidMessageError
 
 log = logging.getLogger(__name__)

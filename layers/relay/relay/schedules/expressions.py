@@ -1,148 +1,35 @@
-"""Schedules: what may be asked for, checked before AWS is, and its form at EventBridge Scheduler.
+"""The schedule expressions at(…), rate(…) and cron(…), checked without asking AWS.
 
-The scheduler keeps them; nothing of them is in the table. Its rules of expressions are those of
-its user guide, "Schedule types": at(yyyy-mm-ddThh:mm:ss), rate(value unit) and cron(six fields).
+The rules are those of EventBridge Scheduler's user guide, "Schedule types":
+at(yyyy-mm-ddThh:mm:ss), rate(value unit) and cron(six fields).
 """
 
-import json
 import re
-import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
 from zoneinfo import ZoneInfo
 
-from botocore.exceptions import BotoCoreError, ClientError
-from pydantic import BaseModel, Field, field_validator
 
-from relay.broadcasts.model import Broadcast
-from relay.messages.envelope import Message, Time
-from relay.validation import InvalidMessageError, Location, model_config, validate
-
-if TYPE_CHECKING:
-    from mypy_boto3_scheduler.client import EventBridgeSchedulerClient
-
-MAX_EXPRESSION = 256
-LONGEST_WINDOW = 1440  # minutes, EventBridge Scheduler's own limit
-NAME_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
-
-Problems = list[tuple[Location, str]]
-
-
-class ScheduleSpec(BaseModel):
-    """When something is sent, and what: a message, or a broadcast to a bot's subscribers."""
-
-    model_config = {
-        **model_config,
-        "json_schema_extra": {
-            "oneOf": [
-                {
-                    "title": "Of a message",
-                    "required": ["message"],
-                    "properties": {"message": {"type": "object"}, "broadcast": {"type": "null"}},
-                },
-                {
-                    "title": "Of a broadcast",
-                    "required": ["broadcast"],
-                    "properties": {"message": {"type": "null"}, "broadcast": {"type": "object"}},
-                },
-            ],
-            "examples": [
-                {
-                    "expression": "cron(0 9 ? * MON *)",
-                    "timezone": "Europe/Moscow",
-                    "skipIfLateBy": 3600,
-                    "broadcast": {
-                        "botId": "5f2b8c1d9e4a7b3c6d0e1f20",
-                        "text": "Good morning! This week's offers are here.",
-                    },
-                }
-            ],
-        },
-    }
-
-    expression: Annotated[str, Field(min_length=1, max_length=MAX_EXPRESSION)] = Field(
-        description="at(yyyy-mm-ddThh:mm:ss) for once; cron(minutes hours day-of-month month "
-        "day-of-week year) or rate(value unit) for again and again.",
-        examples=["at(2030-12-01T10:00:00)", "cron(0 9 ? * MON-FRI *)", "rate(12 hours)"],
-    )
-    timezone: Annotated[str, Field(max_length=64)] = Field(
-        "UTC", description="The IANA time zone of `expression`.", examples=["Europe/Moscow"]
-    )
-    start: Time | None = Field(None, description="Nothing is sent before it; not with at(…).")
-    end: Time | None = Field(None, description="Nothing is sent after it; not with at(…).")
-    flexible_minutes: Annotated[int, Field(ge=0, le=LONGEST_WINDOW)] = Field(
-        0, description="Sent at any moment within so many minutes of its time."
-    )
-    skip_if_late_by: Annotated[int, Field(ge=60, le=86400)] | None = Field(
-        None,
-        description="Seconds; a firing that comes later than that is recorded, but not sent.",
-    )
-    paused: bool = Field(default=False, description="Kept, but nothing is sent.")
-    message: Message | None = None
-    broadcast: Broadcast | None = None
-
-    @field_validator("start", "end")
-    @classmethod
-    def _whole_seconds(cls, at: datetime | None) -> datetime | None:
-        return at.replace(microsecond=0) if at else None  # the scheduler keeps no others
-
-
-class Schedule(ScheduleSpec):
-    """A schedule under the caller's own name for it."""
-
-    name: Annotated[str, Field(pattern=NAME_PATTERN)] = Field(
-        description="1 to 64 letters, digits and . _ -", examples=["monday-greeting"]
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """A schedule in a list."""
-
-    name: str
-    paused: bool
-
-
-# ------------------------------------------------------------------------------- the checks
-
-
-def problems(terms: ScheduleSpec, now: datetime) -> Problems:
-    """Return what is wrong with a schedule, field by field, as (where, what to change)."""
-    found: Problems = []
-    if (terms.message is None) == (terms.broadcast is None):
-        found.append((("message",), "give either message or broadcast, and not both"))
-    kind, _, rest = terms.expression.partition("(")
+def expression_problem(expression: str, zone: ZoneInfo | None, now: datetime) -> str | None:
+    """Return what is wrong with an expression, or None; without a zone, no clock time is checked."""
+    kind, _, rest = expression.partition("(")
     inside = rest.removesuffix(")")
-    zone = terms.timezone if terms.timezone in zones() else None
-    if zone is None:
-        found.append((("timezone",), "is no IANA time zone; write it as in Europe/Moscow or UTC"))
-    problem: str | None
     match kind if rest.endswith(")") else "":
         case "at":
-            problem = _at_problem(inside, ZoneInfo(zone) if zone else None, now)
-            found += [
-                ((name,), "does not go with at(…); leave it out")
-                for name, value in (("start", terms.start), ("end", terms.end))
-                if value is not None
-            ]
+            return _at_problem(inside, zone, now)
         case "rate":
-            problem = _rate_problem(inside)
+            return _rate_problem(inside)
         case "cron":
-            problem = _cron_problem(inside, now)
+            return _cron_problem(inside, now)
         case _:
-            problem = "must be at(…), rate(…) or cron(…)"
-    if problem:
-        found.append((("expression",), problem))
-    if kind != "at" and terms.end is not None:
-        if terms.end <= now:
-            found.append((("end",), "lies in the past; choose a later time, or leave it out"))
-        elif terms.start is not None and terms.end <= terms.start:
-            found.append((("end",), "must be later than start"))
-    return found
+            return "must be at(…), rate(…) or cron(…)"
+
+
+def fires_once(expression: str) -> bool:
+    """Tell whether a schedule with this expression is over after its first firing."""
+    return expression.startswith("at(")
 
 
 @cache
@@ -273,175 +160,3 @@ def _cron_problem(text: str, now: datetime) -> str | None:
     if days and months and min(days) > max(LONGEST_MONTHS[month] for month in months):
         return "none of its months has such a day"
     return None
-
-
-# --------------------------------------------------------------------- the scheduler's own form
-
-
-class Place(Protocol):
-    """Where schedules live, and what they are made of: the group's name, and ARNs."""
-
-    @property
-    def group(self) -> str:
-        """Return the name of the group that they are all in."""
-        ...
-
-    @property
-    def target(self) -> str:
-        """Return whom they invoke."""
-        ...
-
-    @property
-    def role(self) -> str:
-        """Return the role in which they do."""
-        ...
-
-    @property
-    def dead_letter_queue(self) -> str:
-        """Return where that ends which cannot be invoked."""
-        ...
-
-
-def to_scheduler(schedule: Schedule, place: Place) -> dict[str, Any]:
-    """Return what CreateSchedule and UpdateSchedule take."""
-    event: dict[str, Any] = {
-        # The scheduler fills these in: together they name one firing.
-        "schedule": "<aws.scheduler.schedule-arn>",
-        "time": "<aws.scheduler.scheduled-time>",
-    }
-    if schedule.skip_if_late_by is not None:
-        # Within its window a firing is not late.
-        event["skipIfLateBy"] = schedule.skip_if_late_by + 60 * schedule.flexible_minutes
-    event_text = json.dumps(event)
-    content = schedule.model_dump(
-        mode="json", include={"message", "broadcast"}, exclude_none=True, exclude_defaults=True
-    )
-    # A caller's text must not have anything filled in.
-    content_text = json.dumps(content).replace("<aws.", "\\u003caws.")
-    window: dict[str, Any] = {"Mode": "OFF"}
-    if schedule.flexible_minutes:
-        window = {"Mode": "FLEXIBLE", "MaximumWindowInMinutes": schedule.flexible_minutes}
-    once = schedule.expression.startswith("at(")
-    return {
-        "Name": schedule.name,
-        "GroupName": place.group,
-        "ScheduleExpression": schedule.expression,
-        "ScheduleExpressionTimezone": schedule.timezone,
-        **({"StartDate": schedule.start} if schedule.start else {}),
-        **({"EndDate": schedule.end} if schedule.end else {}),
-        "FlexibleTimeWindow": window,
-        "State": "DISABLED" if schedule.paused else "ENABLED",
-        "ActionAfterCompletion": "DELETE" if once else "NONE",
-        "Target": {
-            "Arn": place.target,
-            "RoleArn": place.role,
-            "Input": f"{event_text[:-1]}, {content_text[1:]}",
-            "RetryPolicy": {"MaximumRetryAttempts": 185, "MaximumEventAgeInSeconds": 86400},
-            "DeadLetterConfig": {"Arn": place.dead_letter_queue},
-        },
-    }
-
-
-def from_scheduler(answer: Mapping[str, Any]) -> Schedule:
-    """Return the schedule that GetSchedule answers with."""
-    event = json.loads(answer["Target"]["Input"])
-    minutes = answer["FlexibleTimeWindow"].get("MaximumWindowInMinutes", 0)
-    late = event.get("skipIfLateBy")
-    fields = {
-        "name": answer["Name"],
-        "expression": answer["ScheduleExpression"],
-        "timezone": answer.get("ScheduleExpressionTimezone", "UTC"),
-        "start": answer.get("StartDate"),
-        "end": answer.get("EndDate"),
-        "flexibleMinutes": minutes,
-        "skipIfLateBy": None if late is None else late - 60 * minutes,
-        "paused": answer["State"] == "DISABLED",
-        "message": event.get("message"),
-        "broadcast": event.get("broadcast"),
-    }
-    return validate(Schedule, {name: value for name, value in fields.items() if value is not None})
-
-
-# ----------------------------------------------------------------------------------- the doing
-
-
-class SchedulerUnavailableError(Exception):
-    """EventBridge Scheduler does not answer now, or refuses what is not to blame on the caller."""
-
-
-class Schedules:
-    """The schedules in the stack's own group."""
-
-    def __init__(
-        self,
-        client: Callable[[], "EventBridgeSchedulerClient"],
-        place: Place,
-        *,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._client = client
-        self._place = place
-        self._clock = clock
-
-    def create(self, schedule: Schedule) -> tuple[Schedule, bool]:
-        """Create a schedule; return the one of that name, and whether it is the new one.
-
-        Raises InvalidMessageError, or SchedulerUnavailableError.
-        """
-        if known := self.get(schedule.name):
-            return known, False
-        schedule = self._checked(schedule)
-        if self._call("create_schedule", **to_scheduler(schedule, self._place)) is None:
-            known = self.get(schedule.name)
-            return (known, False) if known else (schedule, True)
-        return schedule, True
-
-    def get(self, name: str) -> Schedule | None:
-        """Return a schedule, or None if there is none of that name."""
-        answer = self._call("get_schedule", Name=name, GroupName=self._place.group)
-        return from_scheduler(answer) if answer else None
-
-    def list(self, token: str | None) -> tuple[list[Summary], str | None]:
-        """Return a page of schedules, and the token of the next one, if there is one."""
-        answer = self._call(
-            "list_schedules",
-            GroupName=self._place.group,
-            MaxResults=100,
-            **({"NextToken": token} if token else {}),
-        )
-        found = answer["Schedules"] if answer else []
-        summaries = [Summary(each["Name"], each["State"] == "DISABLED") for each in found]
-        return summaries, answer.get("NextToken") if answer else None
-
-    def replace(self, schedule: Schedule) -> Schedule | None:
-        """Put another schedule in place of the one of that name; None if there is none."""
-        schedule = self._checked(schedule)
-        done = self._call("update_schedule", **to_scheduler(schedule, self._place))
-        return schedule if done is not None else None
-
-    def delete(self, name: str) -> bool:
-        """Delete a schedule; tell whether there was one."""
-        done = self._call("delete_schedule", Name=name, GroupName=self._place.group)
-        return done is not None
-
-    def _checked(self, schedule: Schedule) -> Schedule:
-        if found := problems(schedule, datetime.fromtimestamp(self._clock(), UTC)):
-            raise InvalidMessageError(found)
-        return schedule
-
-    def _call(self, operation: str, **arguments: Any) -> Any:
-        """Make a call; None where the name is not, or already, taken."""
-        try:
-            return getattr(self._client(), operation)(**arguments)
-        except ClientError as error:
-            match error.response["Error"]["Code"]:
-                case "ResourceNotFoundException" | "ConflictException":
-                    return None
-                case "ValidationException":
-                    # Its rules change without ours; its sentence is for whoever wrote the request.
-                    said = error.response["Error"].get("Message", "")
-                    raise InvalidMessageError([(("expression",), said or "is refused")]) from None
-                case code:
-                    raise SchedulerUnavailableError(code) from None
-        except BotoCoreError as error:
-            raise SchedulerUnavailableError(type(error).__name__) from None
