@@ -60,7 +60,7 @@ def test_the_same_schedule_twice_is_one_and_another_is_refused(deployment: Deplo
     body = {"name": "same", **once(datetime(2036, 1, 1, tzinfo=UTC), "Far off")}
     assert call(deployment, "POST", "/schedules", body).status_code == 201
     assert call(deployment, "POST", "/schedules", body).status_code == 200
-    other = call(deployment, "POST", "/schedules", {**body, "flexibleMinutes": 5})
+    other = call(deployment, "POST", "/schedules", {**body, "timezone": "Europe/Moscow"})
     assert other.status_code == 409
     assert other.json()["type"] == "urn:smsgold-relay:problem:schedule-exists"
     assert call(deployment, "DELETE", "/schedules/same").json()["name"] == "same"

@@ -29,7 +29,6 @@ MONDAYS = {
     "expression": "cron(0 9 ? * MON *)",
     "timezone": "Europe/Moscow",
     "end": "2027-01-01T00:00:00Z",
-    "flexibleMinutes": 5,
     "skipIfLateBy": 600,
     "broadcast": {"botId": "b-1", "text": "Good morning"},
 }
@@ -84,7 +83,7 @@ def test_created_shown_listed_and_deleted(http: Api) -> None:
     assert http.call("POST", "/schedules", created)[0] == 200
     kept = http.kept("mondays")
     assert kept["ScheduleExpressionTimezone"] == "Europe/Moscow"
-    assert kept["FlexibleTimeWindow"] == {"Mode": "FLEXIBLE", "MaximumWindowInMinutes": 5}
+    assert kept["FlexibleTimeWindow"] == {"Mode": "OFF"}
     assert kept["Target"]["Arn"] == PLACE.target
     assert kept["Target"]["RoleArn"] == ROLE
     assert kept["Target"]["DeadLetterConfig"]["Arn"] == PLACE.dead_letter_queue

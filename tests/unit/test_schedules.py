@@ -199,7 +199,6 @@ def test_several_mistakes_are_told_at_once() -> None:
             "timezone": "Europe/Moscow",
             "start": "2026-04-01T00:00:00.750Z",
             "end": "2026-05-01T00:00:00+03:00",
-            "flexibleMinutes": 15,
             "skipIfLateBy": 120,
             "paused": True,
             "broadcast": {
@@ -246,7 +245,10 @@ def test_a_text_has_nothing_filled_in_by_the_scheduler() -> None:
     assert json.loads(text)["message"] == fields
 
 
-def test_a_firing_within_its_window_is_not_late() -> None:
-    fields = {"expression": "rate(1 day)", "flexibleMinutes": 10, "skipIfLateBy": 60}
+def test_a_schedule_with_a_window_of_version_0_1_0_is_still_read() -> None:
+    fields = {"expression": "rate(1 day)", "skipIfLateBy": 86400}
     schedule = validate(Schedule, {"name": "mine", "message": MESSAGE, **fields})
-    assert json.loads(to_scheduler(schedule, PLACE)["Target"]["Input"])["skipIfLateBy"] == 660
+    kept = to_scheduler(schedule, PLACE)
+    kept["FlexibleTimeWindow"] = {"Mode": "FLEXIBLE", "MaximumWindowInMinutes": 10}
+    kept["Target"]["Input"] = kept["Target"]["Input"].replace("86400", "87000")
+    assert from_scheduler(kept) == schedule

@@ -13,7 +13,10 @@ from zoneinfo import ZoneInfo
 
 
 def expression_problem(expression: str, zone: ZoneInfo | None, now: datetime) -> str | None:
-    """Return what is wrong with an expression, or None; without a zone, no clock time is checked."""
+    """Return what is wrong with an expression, or None.
+
+    Without a zone the clock time in at(…) is not compared with `now`.
+    """
     kind, _, rest = expression.partition("(")
     inside = rest.removesuffix(")")
     match kind if rest.endswith(")") else "":

@@ -13,7 +13,6 @@ from relay.schedules.expressions import expression_problem, fires_once, zones
 from relay.validation import Location, model_config
 
 MAX_EXPRESSION = 256
-LONGEST_WINDOW = 1440  # minutes, EventBridge Scheduler's own limit
 NAME_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
 
 Problems = list[tuple[Location, str]]
@@ -61,9 +60,6 @@ class ScheduleSpec(BaseModel):
     )
     start: Time | None = Field(None, description="Nothing is sent before it; not with at(…).")
     end: Time | None = Field(None, description="Nothing is sent after it; not with at(…).")
-    flexible_minutes: Annotated[int, Field(ge=0, le=LONGEST_WINDOW)] = Field(
-        0, description="Sent at any moment within so many minutes of its time."
-    )
     skip_if_late_by: Annotated[int, Field(ge=60, le=86400)] | None = Field(
         None,
         description="Seconds; a firing that comes later than that is recorded, but not sent.",

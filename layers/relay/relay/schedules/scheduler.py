@@ -48,17 +48,13 @@ def to_scheduler(schedule: Schedule, place: Place) -> dict[str, Any]:
         "time": "<aws.scheduler.scheduled-time>",
     }
     if schedule.skip_if_late_by is not None:
-        # Within its window a firing is not late.
-        event["skipIfLateBy"] = schedule.skip_if_late_by + 60 * schedule.flexible_minutes
+        event["skipIfLateBy"] = schedule.skip_if_late_by
     event_text = json.dumps(event)
     content = schedule.model_dump(
         mode="json", include={"message", "broadcast"}, exclude_none=True, exclude_defaults=True
     )
     # A caller's text must not have anything filled in.
     content_text = json.dumps(content).replace("<aws.", "\\u003caws.")
-    window: dict[str, Any] = {"Mode": "OFF"}
-    if schedule.flexible_minutes:
-        window = {"Mode": "FLEXIBLE", "MaximumWindowInMinutes": schedule.flexible_minutes}
     return {
         "Name": schedule.name,
         "GroupName": place.group,
@@ -66,7 +62,7 @@ def to_scheduler(schedule: Schedule, place: Place) -> dict[str, Any]:
         "ScheduleExpressionTimezone": schedule.timezone,
         **({"StartDate": schedule.start} if schedule.start else {}),
         **({"EndDate": schedule.end} if schedule.end else {}),
-        "FlexibleTimeWindow": window,
+        "FlexibleTimeWindow": {"Mode": "OFF"},
         "State": "DISABLED" if schedule.paused else "ENABLED",
         "ActionAfterCompletion": "DELETE" if fires_once(schedule.expression) else "NONE",
         "Target": {
@@ -82,7 +78,8 @@ def to_scheduler(schedule: Schedule, place: Place) -> dict[str, Any]:
 def from_scheduler(answer: Mapping[str, Any]) -> Schedule:
     """Return the schedule that GetSchedule answers with."""
     event = json.loads(answer["Target"]["Input"])
-    minutes = answer["FlexibleTimeWindow"].get("MaximumWindowInMinutes", 0)
+    # Version 0.1.0 could give a schedule a window, and added it to what counts as late.
+    window = 60 * answer["FlexibleTimeWindow"].get("MaximumWindowInMinutes", 0)
     late = event.get("skipIfLateBy")
     fields = {
         "name": answer["Name"],
@@ -90,8 +87,7 @@ def from_scheduler(answer: Mapping[str, Any]) -> Schedule:
         "timezone": answer.get("ScheduleExpressionTimezone", "UTC"),
         "start": answer.get("StartDate"),
         "end": answer.get("EndDate"),
-        "flexibleMinutes": minutes,
-        "skipIfLateBy": None if late is None else late - 60 * minutes,
+        "skipIfLateBy": None if late is None else late - window,
         "paused": answer["State"] == "DISABLED",
         "message": event.get("message"),
         "broadcast": event.get("broadcast"),
