@@ -18,9 +18,9 @@ from relay.schedules.scheduler import Schedules
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC).timestamp()
 ROLE = "arn:aws:iam::123456789012:role/scheduler"
-PLACE = SimpleNamespace(
+TARGET = SimpleNamespace(
     group="ours",
-    target="arn:aws:lambda:us-east-1:123456789012:function:notifier",
+    function="arn:aws:lambda:us-east-1:123456789012:function:notifier",
     role=ROLE,
     dead_letter_queue="arn:aws:sqs:us-east-1:123456789012:dead",
 )
@@ -45,7 +45,7 @@ class Api:
     def __init__(self) -> None:
         self.aws = boto3.client("scheduler", region_name="us-east-1")
         self.aws.create_schedule_group(Name="ours")
-        schedules = Schedules(lambda: self.aws, PLACE, clock=lambda: NOW)
+        schedules = Schedules(lambda: self.aws, TARGET, clock=lambda: NOW)
         self._app = api(Mock(), Mock(), schedules, Mock())
 
     def call(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
@@ -84,9 +84,9 @@ def test_created_shown_listed_and_deleted(http: Api) -> None:
     kept = http.kept("mondays")
     assert kept["ScheduleExpressionTimezone"] == "Europe/Moscow"
     assert kept["FlexibleTimeWindow"] == {"Mode": "OFF"}
-    assert kept["Target"]["Arn"] == PLACE.target
+    assert kept["Target"]["Arn"] == TARGET.function
     assert kept["Target"]["RoleArn"] == ROLE
-    assert kept["Target"]["DeadLetterConfig"]["Arn"] == PLACE.dead_letter_queue
+    assert kept["Target"]["DeadLetterConfig"]["Arn"] == TARGET.dead_letter_queue
 
     assert http.call("GET", "/schedules") == (
         200,
@@ -141,7 +141,7 @@ def test_aws_is_not_asked_for_what_is_wrong(http: Api, method: str) -> None:
     status, problem = http.call(method, path, {**body, "timezone": "Europe/Berlin"})
     assert status == 422
     assert problem["errors"] == [
-        {"pointer": "#/expression", "detail": "lies in the past; choose a later time"}
+        {"pointer": "#/expression", "detail": "is in the past; choose a later time"}
     ]
 
 

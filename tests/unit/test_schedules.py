@@ -14,8 +14,8 @@ from relay.validation import validate
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 MESSAGE = {"subscriberId": "s-1", "text": "Good morning"}
-PLACE = SimpleNamespace(
-    group="group", target="arn:target", role="arn:role", dead_letter_queue="arn:dead"
+TARGET = SimpleNamespace(
+    group="group", function="arn:target", role="arn:role", dead_letter_queue="arn:dead"
 )
 
 
@@ -66,20 +66,20 @@ def test_good_expressions_pass(expression: str) -> None:
         ("at(2026-03-02T12:00:00", "must be at(…)"),
         ("AT(2026-03-02T12:00:00)", "must be at(…)"),
         ("at(2026-03-02)", "yyyy-mm-ddThh:mm:ss"),
-        ("at(2026-03-02T12:00:00Z)", "the zone goes into timezone"),
-        ("at(2026-03-02T12:00:00+03:00)", "the zone goes into timezone"),
-        ("at(2026-02-29T12:00:00)", "no date and time that exists"),
-        ("at(2026-03-01T25:00:00)", "no date and time that exists"),
-        ("at(2026-03-01T12:00:00)", "lies in the past"),
-        ("at(1999-01-01T00:00:00)", "lies in the past"),
+        ("at(2026-03-02T12:00:00Z)", "put the zone in timezone"),
+        ("at(2026-03-02T12:00:00+03:00)", "put the zone in timezone"),
+        ("at(2026-02-29T12:00:00)", "is not a valid date and time"),
+        ("at(2026-03-01T25:00:00)", "is not a valid date and time"),
+        ("at(2026-03-01T12:00:00)", "is in the past"),
+        ("at(1999-01-01T00:00:00)", "is in the past"),
         ("rate(0 minutes)", "positive number"),
         ("rate(-5 minutes)", "positive number"),
         ("rate(1.5 hours)", "positive number"),
         ("rate(5 seconds)", "minutes, hours or days"),
         ("rate(5minutes)", "minutes, hours or days"),
-        ("cron(0 9 * * ?)", "has six fields"),
-        ("cron(0 9 * * * *)", "must have ? for one of"),
-        ("cron(0 9 ? * ? *)", "must have ? for one of"),
+        ("cron(0 9 * * ?)", "needs six fields"),
+        ("cron(0 9 * * * *)", "must have ? in exactly one of"),
+        ("cron(0 9 ? * ? *)", "must have ? in exactly one of"),
         ("cron(60 9 * * ? *)", "minutes: '60' must be 0 to 59"),
         ("cron(0 24 * * ? *)", "hours: '24' must be 0 to 23"),
         ("cron(0 9 32 * ? *)", "day-of-month: '32' must be 1 to 31"),
@@ -89,11 +89,11 @@ def test_good_expressions_pass(expression: str) -> None:
         ("cron(0 9 ? * MONDAY *)", "day-of-week: 'MONDAY' must be"),
         ("cron(0 9 ? * 2#6 *)", "day-of-week: '2#6' must be"),
         ("cron(0 9 * * ? 1969)", "year: '1969' must be 1970 to 2199"),
-        ("cron(0 9 * * ? 2025)", "all its years lie in the past"),
+        ("cron(0 9 * * ? 2025)", "every year in it is in the past"),
         ("cron(*/0 9 * * ? *)", "the step in '*/0'"),
         ("cron(30-10 9 * * ? *)", "runs backwards"),
         ("cron(, 9 * * ? *)", "minutes: '' must be"),
-        ("cron(0 0 31 2,4 ? *)", "none of its months has such a day"),
+        ("cron(0 0 31 2,4 ? *)", "none of its months has that day"),
     ],
 )
 def test_a_bad_expression_is_refused_with_the_reason(expression: str, why: str) -> None:
@@ -147,7 +147,7 @@ def test_a_time_that_no_clock_shows_is_refused(local: str, zone: str, problem: s
     ],
 )
 def test_the_past_is_told_in_the_schedule_s_own_zone(local: str, zone: str, past: bool) -> None:
-    assert ("lies in the past" in said(terms(f"at({local})", zone)).get("expression", "")) is past
+    assert ("is in the past" in said(terms(f"at({local})", zone)).get("expression", "")) is past
 
 
 @pytest.mark.parametrize("zone", ["Europe/Moscow", "UTC", "America/Argentina/Buenos_Aires", "GMT"])
@@ -214,7 +214,7 @@ def test_several_mistakes_are_told_at_once() -> None:
 )
 def test_a_schedule_comes_back_from_the_scheduler_as_it_was(fields: dict[str, Any]) -> None:
     schedule = validate(Schedule, {"name": "mine", **fields})
-    kept = to_scheduler(schedule, PLACE)
+    kept = to_scheduler(schedule, TARGET)
     assert from_scheduler(kept) == schedule
 
 
@@ -222,7 +222,7 @@ def test_what_the_scheduler_gets() -> None:
     once = validate(
         Schedule, {"name": "mine", "expression": "at(2030-12-01T10:00:00)", "message": MESSAGE}
     )
-    kept = to_scheduler(once, PLACE)
+    kept = to_scheduler(once, TARGET)
     assert kept["GroupName"] == "group"
     assert kept["ActionAfterCompletion"] == "DELETE"
     assert kept["FlexibleTimeWindow"] == {"Mode": "OFF"}
@@ -240,7 +240,7 @@ def test_what_the_scheduler_gets() -> None:
 def test_a_text_has_nothing_filled_in_by_the_scheduler() -> None:
     fields = {"subscriberId": "s-1", "text": "<aws.scheduler.scheduled-time>"}
     schedule = validate(Schedule, {"name": "mine", "expression": "rate(1 day)", "message": fields})
-    text = to_scheduler(schedule, PLACE)["Target"]["Input"]
+    text = to_scheduler(schedule, TARGET)["Target"]["Input"]
     assert text.count("<aws.scheduler.scheduled-time>") == 1
     assert json.loads(text)["message"] == fields
 
@@ -248,7 +248,7 @@ def test_a_text_has_nothing_filled_in_by_the_scheduler() -> None:
 def test_a_schedule_with_a_window_of_version_0_1_0_is_still_read() -> None:
     fields = {"expression": "rate(1 day)", "skipIfLateBy": 86400}
     schedule = validate(Schedule, {"name": "mine", "message": MESSAGE, **fields})
-    kept = to_scheduler(schedule, PLACE)
+    kept = to_scheduler(schedule, TARGET)
     kept["FlexibleTimeWindow"] = {"Mode": "FLEXIBLE", "MaximumWindowInMinutes": 10}
     kept["Target"]["Input"] = kept["Target"]["Input"].replace("86400", "87000")
     assert from_scheduler(kept) == schedule

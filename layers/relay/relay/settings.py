@@ -14,10 +14,10 @@ class SettingMissingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ScheduleSettings:
-    """What the api function alone is given, for the schedules that it keeps: a name and ARNs."""
+    """What only the API function gets, to create schedules: a name, and ARNs."""
 
     group: str
-    target: str
+    function: str
     role: str
     dead_letter_queue: str
 
@@ -26,7 +26,7 @@ class ScheduleSettings:
         """Read the settings; raise SettingMissingError naming a missing one."""
         return cls(
             group=_get(environment, "SCHEDULE_GROUP"),
-            target=_get(environment, "SCHEDULE_TARGET"),
+            function=_get(environment, "SCHEDULE_TARGET"),
             role=_get(environment, "SCHEDULE_ROLE"),
             dead_letter_queue=_get(environment, "SCHEDULE_DEAD_LETTER_QUEUE"),
         )

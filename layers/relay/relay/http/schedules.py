@@ -25,13 +25,13 @@ Token = Annotated[
         alias="nextToken",
         min_length=1,
         max_length=2048,
-        description="The `nextToken` of the page before.",
+        description="The `nextToken` of the previous page.",
     ),
 ]
 
 
 class ReplacementSpec(ScheduleSpec):
-    """What is put in a schedule's place; a name, if given, must be the address's."""
+    """What replaces a schedule; `name` may be left out, or must be the one in the path."""
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)] | None = None
 
@@ -44,7 +44,7 @@ class ScheduleEntry(Body):
 
 
 class SchedulePage(Body):
-    """Up to 100 schedules; `nextToken` leads to more."""
+    """Up to 100 schedules; with a `nextToken` if there are more."""
 
     schedules: list[ScheduleEntry]
     next_token: str | None = None
@@ -60,9 +60,9 @@ def routes(schedules: Schedules) -> Router:
         summary="Create a schedule",
         tags=["schedules"],
         responses={
-            200: answer("It is there already, with the same body.", Schedule),
-            201: answer("Created.", Schedule, Location="Where it is."),
-            409: answer("Another one has this name."),
+            200: answer("It exists already, with the same body.", Schedule),
+            201: answer("Created.", Schedule, Location="Its address."),
+            409: answer("Another schedule has this name."),
         },
     )
     def create(schedule: Schedule) -> Response[Any]:
@@ -70,7 +70,7 @@ def routes(schedules: Schedules) -> Router:
         if found != schedule:
             raise ProblemError(
                 problems.SCHEDULE_EXISTS,
-                "Choose another name, or PUT to the address of this one.",
+                "Choose another name, or replace this schedule with PUT.",
             )
         log.info("schedule", extra={"schedule": schedule.name, "new": created})
         status = HTTPStatus.CREATED if created else HTTPStatus.OK
@@ -82,8 +82,8 @@ def routes(schedules: Schedules) -> Router:
         summary="List the schedules",
         tags=["schedules"],
         responses={
-            200: answer("A page of them.", SchedulePage),
-            400: answer("`nextToken` is not one that a page gave."),
+            200: answer("A page of schedules.", SchedulePage),
+            400: answer("`nextToken` did not come from a page."),
         },
     )
     def list_(token: Token = None) -> Response[Any]:
@@ -94,25 +94,25 @@ def routes(schedules: Schedules) -> Router:
     @router.get(
         "/schedules/<name>",
         operation_id="getSchedule",
-        summary="Show a schedule",
+        summary="Get a schedule",
         tags=["schedules"],
         responses={200: answer("The schedule.", Schedule)},
     )
     def get(name: Name) -> Response[Any]:
-        return _body(_there(schedules.get(name)))
+        return _body(_found(schedules.get(name)))
 
     @router.put(
         "/schedules/<name>",
         operation_id="replaceSchedule",
-        summary="Change a schedule, pause or resume it",
+        summary="Replace, pause or resume a schedule",
         tags=["schedules"],
         responses={200: answer("The schedule as it is now.", Schedule)},
     )
-    def replace(name: Name, terms: ReplacementSpec) -> Response[Any]:
-        if terms.name not in (None, name):
-            raise InvalidMessageError([(("name",), "must be the name in the address")])
-        fields = {each: getattr(terms, each) for each in ScheduleSpec.model_fields}
-        found = _there(schedules.replace(Schedule.model_construct(**fields, name=name)))
+    def replace(name: Name, spec: ReplacementSpec) -> Response[Any]:
+        if spec.name not in (None, name):
+            raise InvalidMessageError([(("name",), "must be the name in the path")])
+        fields = {each: getattr(spec, each) for each in ScheduleSpec.model_fields}
+        found = _found(schedules.replace(Schedule.model_construct(**fields, name=name)))
         log.info("schedule", extra={"schedule": name, "paused": found.paused})
         return _body(found)
 
@@ -121,10 +121,10 @@ def routes(schedules: Schedules) -> Router:
         operation_id="deleteSchedule",
         summary="Delete a schedule",
         tags=["schedules"],
-        responses={200: answer("The schedule that was there.", Schedule)},
+        responses={200: answer("The schedule that was deleted.", Schedule)},
     )
     def delete(name: Name) -> Response[Any]:
-        found = _there(schedules.get(name))
+        found = _found(schedules.get(name))
         schedules.delete(name)
         log.info("schedule", extra={"schedule": name, "deleted": True})
         return _body(found)
@@ -132,13 +132,13 @@ def routes(schedules: Schedules) -> Router:
     return router
 
 
-def _there(found: Schedule | None) -> Schedule:
-    if found is None:
+def _found(schedule: Schedule | None) -> Schedule:
+    if schedule is None:
         raise ProblemError(
             problems.NOT_FOUND,
-            "No schedule has this name; one for once deletes itself when it has fired.",
+            "No schedule has this name; one with at(…) is deleted once it has fired.",
         )
-    return found
+    return schedule
 
 
 def _body(schedule: Schedule, status: HTTPStatus = HTTPStatus.OK, **headers: str) -> Response[Any]:

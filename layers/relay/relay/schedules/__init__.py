@@ -1,1 +1,1 @@
-"""Schedules: what may be asked for, and EventBridge Scheduler, which keeps them."""
+"""Schedules, which EventBridge Scheduler keeps: nothing of them is in the Relay table."""

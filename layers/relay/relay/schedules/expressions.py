@@ -1,4 +1,4 @@
-"""The schedule expressions at(…), rate(…) and cron(…), checked without asking AWS.
+"""The schedule expressions at(…), rate(…) and cron(…), checked without calling AWS.
 
 The rules are those of EventBridge Scheduler's user guide, "Schedule types":
 at(yyyy-mm-ddThh:mm:ss), rate(value unit) and cron(six fields).
@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 def expression_problem(expression: str, zone: ZoneInfo | None, now: datetime) -> str | None:
     """Return what is wrong with an expression, or None.
 
-    Without a zone the clock time in at(…) is not compared with `now`.
+    Without a zone, whether the time of at(…) exists and is still to come is not checked.
     """
     kind, _, rest = expression.partition("(")
     inside = rest.removesuffix(")")
@@ -31,13 +31,13 @@ def expression_problem(expression: str, zone: ZoneInfo | None, now: datetime) ->
 
 
 def fires_once(expression: str) -> bool:
-    """Tell whether a schedule with this expression is over after its first firing."""
+    """Return whether a schedule with this expression ends with its first firing."""
     return expression.startswith("at(")
 
 
 @cache
 def zones() -> frozenset[str]:
-    """Return the names of the IANA time zones, as the tzdata package lists them."""
+    """Return the names of the IANA time zones, from the tzdata package."""
     return frozenset(resources.files("tzdata").joinpath("zones").read_text("utf-8").split())
 
 
@@ -45,30 +45,30 @@ def _at_problem(text: str, zone: ZoneInfo | None, now: datetime) -> str | None:
     if not re.fullmatch(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}", text, re.ASCII):
         return (
             "must be at(yyyy-mm-ddThh:mm:ss), such as at(2030-12-01T10:00:00); "
-            "the zone goes into timezone"
+            "put the zone in timezone"
         )
     try:
         local = datetime.fromisoformat(text)
     except ValueError:
-        return f"{text} is no date and time that exists"
+        return f"{text} is not a valid date and time"
     if zone is None:
         return None
     if not _exists(local, zone):
-        return f"{text} does not exist in {zone.key}: the clocks go forward then; choose another"
+        return f"{text} does not exist in {zone.key}, where the clocks go forward; choose another"
     if local.replace(tzinfo=zone) <= now:
-        return "lies in the past; choose a later time"
+        return "is in the past; choose a later time"
     return None
 
 
 def _exists(local: datetime, zone: ZoneInfo) -> bool:
-    """Tell whether a zone's clocks ever show a time; a switch to summer leaves out an hour."""
+    """Return whether a zone's clocks ever show a time; going forward, they skip an hour."""
     there_and_back = local.replace(tzinfo=zone).astimezone(UTC).astimezone(zone)
     return there_and_back.replace(tzinfo=None) == local
 
 
 def _rate_problem(text: str) -> str | None:
     if not re.fullmatch(r"[1-9][0-9]{0,5} (minutes?|hours?|days?)", text):
-        return "must be rate(value unit): a positive number and minutes, hours or days"
+        return "must be rate(value unit): a positive number, then minutes, hours or days"
     return None
 
 
@@ -86,22 +86,22 @@ class _Field:
     most: int
     names: tuple[str, ...] = ()
     special: str = ""
-    """A pattern of what is allowed besides numbers, ranges and steps."""
+    """A pattern for what else is allowed besides numbers, ranges and steps."""
     wraps: bool = False
 
     def values(self, text: str) -> set[int] | None:
-        """Return the values a field allows, None where it cannot be said in numbers.
+        """Return the values that a field allows, or None if they depend on the month.
 
-        Raises ValueError, with a sentence, if the field is not valid.
+        Raises ValueError saying what is wrong with the field.
         """
         found: set[int] = set()
-        says_all = True
+        complete = True
         for part in text.split(","):
             if self.special and re.fullmatch(self.special, part):
-                says_all = False
+                complete = False
                 continue
             found |= self._part(part)
-        return found if says_all else None
+        return found if complete else None
 
     def _part(self, part: str) -> set[int]:
         span, slash, step = part.partition("/")
@@ -145,10 +145,10 @@ def _cron_problem(text: str, now: datetime) -> str | None:
     parts = text.split()
     if len(parts) != len(_FIELDS):
         names = " ".join(field.name for field in _FIELDS)
-        return f"cron(…) has six fields, {names}; this has {len(parts)}"
+        return f"cron(…) needs six fields ({names}); this one has {len(parts)}"
     day, weekday = parts[2], parts[4]
     if (day == "?") == (weekday == "?"):
-        return "cron(…) must have ? for one of day-of-month and day-of-week, and not for both"
+        return "cron(…) must have ? in exactly one of day-of-month and day-of-week"
     try:
         values = [
             None if part == "?" and field in (_FIELDS[2], _FIELDS[4]) else field.values(part)
@@ -157,9 +157,9 @@ def _cron_problem(text: str, now: datetime) -> str | None:
     except ValueError as error:
         return str(error)
     days, months, years = values[2], values[3], values[5]
-    # A day further on, it may be next year there already, and the zone's new year last.
+    # Yesterday's year: west of UTC the old year may still have hours to go.
     if years and max(years) < (now - timedelta(days=1)).year:
-        return "all its years lie in the past"
+        return "every year in it is in the past"
     if days and months and min(days) > max(LONGEST_MONTHS[month] for month in months):
-        return "none of its months has such a day"
+        return "none of its months has that day"
     return None

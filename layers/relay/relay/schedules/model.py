@@ -1,4 +1,4 @@
-"""Schedules: what may be asked for, and the checks made before AWS is asked."""
+"""What a schedule may ask for, checked field by field before AWS is called."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,14 +12,16 @@ from relay.messages.envelope import Message, Time
 from relay.schedules.expressions import expression_problem, fires_once, zones
 from relay.validation import Location, model_config
 
-MAX_EXPRESSION = 256
 NAME_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
+"""The names that EventBridge Scheduler allows."""
+MAX_EXPRESSION = 256
+"""Characters of an expression, by the reference of CreateSchedule."""
 
 Problems = list[tuple[Location, str]]
 
 
 class ScheduleSpec(BaseModel):
-    """When something is sent, and what: a message, or a broadcast to a bot's subscribers."""
+    """When to send, and what: a message, or a broadcast to all of a bot's subscribers."""
 
     model_config = {
         **model_config,
@@ -51,8 +53,8 @@ class ScheduleSpec(BaseModel):
     }
 
     expression: Annotated[str, Field(min_length=1, max_length=MAX_EXPRESSION)] = Field(
-        description="at(yyyy-mm-ddThh:mm:ss) for once; cron(minutes hours day-of-month month "
-        "day-of-week year) or rate(value unit) for again and again.",
+        description="at(yyyy-mm-ddThh:mm:ss) fires once; cron(minutes hours day-of-month month "
+        "day-of-week year) and rate(value unit) fire repeatedly.",
         examples=["at(2030-12-01T10:00:00)", "cron(0 9 ? * MON-FRI *)", "rate(12 hours)"],
     )
     timezone: Annotated[str, Field(max_length=64)] = Field(
@@ -62,20 +64,21 @@ class ScheduleSpec(BaseModel):
     end: Time | None = Field(None, description="Nothing is sent after it; not with at(…).")
     skip_if_late_by: Annotated[int, Field(ge=60, le=86400)] | None = Field(
         None,
-        description="Seconds; a firing that comes later than that is recorded, but not sent.",
+        description="Seconds. A firing later than this is recorded, but not sent.",
     )
-    paused: bool = Field(default=False, description="Kept, but nothing is sent.")
+    paused: bool = Field(default=False, description="While true, nothing is sent.")
     message: Message | None = None
     broadcast: Broadcast | None = None
 
     @field_validator("start", "end")
     @classmethod
     def _whole_seconds(cls, at: datetime | None) -> datetime | None:
-        return at.replace(microsecond=0) if at else None  # the scheduler keeps no others
+        # EventBridge Scheduler drops fractions; what was asked for must equal what it returns.
+        return at.replace(microsecond=0) if at else None
 
 
 class Schedule(ScheduleSpec):
-    """A schedule under the caller's own name for it."""
+    """A schedule, under the name its owner gave it."""
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)] = Field(
         description="1 to 64 letters, digits and . _ -", examples=["monday-greeting"]
@@ -84,34 +87,31 @@ class Schedule(ScheduleSpec):
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A schedule in a list."""
+    """What a list says of a schedule."""
 
     name: str
     paused: bool
 
 
-# ------------------------------------------------------------------------------- the checks
-
-
-def problems(terms: ScheduleSpec, now: datetime) -> Problems:
-    """Return what is wrong with a schedule, field by field, as (where, what to change)."""
+def problems(spec: ScheduleSpec, now: datetime) -> Problems:
+    """Return what is wrong with a schedule as (where, what to change), every field at once."""
     found: Problems = []
-    if (terms.message is None) == (terms.broadcast is None):
-        found.append((("message",), "give either message or broadcast, and not both"))
-    zone = terms.timezone if terms.timezone in zones() else None
+    if (spec.message is None) == (spec.broadcast is None):
+        found.append((("message",), "give either message or broadcast, not both"))
+    zone = spec.timezone if spec.timezone in zones() else None
     if zone is None:
-        found.append((("timezone",), "is no IANA time zone; write it as in Europe/Moscow or UTC"))
-    if problem := expression_problem(terms.expression, ZoneInfo(zone) if zone else None, now):
+        found.append((("timezone",), "must be an IANA time zone, such as Europe/Moscow or UTC"))
+    if problem := expression_problem(spec.expression, ZoneInfo(zone) if zone else None, now):
         found.append((("expression",), problem))
-    if fires_once(terms.expression):
+    if fires_once(spec.expression):
         found += [
-            ((name,), "does not go with at(…); leave it out")
-            for name, value in (("start", terms.start), ("end", terms.end))
+            ((name,), "cannot be combined with at(…); leave it out")
+            for name, value in (("start", spec.start), ("end", spec.end))
             if value is not None
         ]
-    elif terms.end is not None:
-        if terms.end <= now:
-            found.append((("end",), "lies in the past; choose a later time, or leave it out"))
-        elif terms.start is not None and terms.end <= terms.start:
+    elif spec.end is not None:
+        if spec.end <= now:
+            found.append((("end",), "is in the past; choose a later time, or leave it out"))
+        elif spec.start is not None and spec.end <= spec.start:
             found.append((("end",), "must be later than start"))
     return found

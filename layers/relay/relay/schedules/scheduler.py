@@ -1,4 +1,4 @@
-"""EventBridge Scheduler, which keeps the schedules, and the form they have there."""
+"""EventBridge Scheduler: keeps the schedules, in a form of its own, and fires them."""
 
 import json
 import time
@@ -16,34 +16,34 @@ if TYPE_CHECKING:
     from mypy_boto3_scheduler.client import EventBridgeSchedulerClient
 
 
-class Place(Protocol):
-    """Where schedules live, and what they are made of: the group's name, and ARNs."""
+class SchedulerTarget(Protocol):
+    """What the stack's schedules have in common: their group, and what they invoke."""
 
     @property
     def group(self) -> str:
-        """Return the name of the group that they are all in."""
+        """The name of the schedule group."""
         ...
 
     @property
-    def target(self) -> str:
-        """Return whom they invoke."""
+    def function(self) -> str:
+        """The ARN of the function to invoke."""
         ...
 
     @property
     def role(self) -> str:
-        """Return the role in which they do."""
+        """The ARN of the role that may invoke it."""
         ...
 
     @property
     def dead_letter_queue(self) -> str:
-        """Return where that ends which cannot be invoked."""
+        """The ARN of the dead-letter queue."""
         ...
 
 
-def to_scheduler(schedule: Schedule, place: Place) -> dict[str, Any]:
-    """Return what CreateSchedule and UpdateSchedule take."""
+def to_scheduler(schedule: Schedule, target: SchedulerTarget) -> dict[str, Any]:
+    """Return the arguments of CreateSchedule and UpdateSchedule."""
     event: dict[str, Any] = {
-        # The scheduler fills these in: together they name one firing.
+        # EventBridge Scheduler replaces both; together they identify one firing.
         "schedule": "<aws.scheduler.schedule-arn>",
         "time": "<aws.scheduler.scheduled-time>",
     }
@@ -53,11 +53,11 @@ def to_scheduler(schedule: Schedule, place: Place) -> dict[str, Any]:
     content = schedule.model_dump(
         mode="json", include={"message", "broadcast"}, exclude_none=True, exclude_defaults=True
     )
-    # A caller's text must not have anything filled in.
+    # A caller's text must reach the subscriber as it is, even where it looks like a placeholder.
     content_text = json.dumps(content).replace("<aws.", "\\u003caws.")
     return {
         "Name": schedule.name,
-        "GroupName": place.group,
+        "GroupName": target.group,
         "ScheduleExpression": schedule.expression,
         "ScheduleExpressionTimezone": schedule.timezone,
         **({"StartDate": schedule.start} if schedule.start else {}),
@@ -66,19 +66,20 @@ def to_scheduler(schedule: Schedule, place: Place) -> dict[str, Any]:
         "State": "DISABLED" if schedule.paused else "ENABLED",
         "ActionAfterCompletion": "DELETE" if fires_once(schedule.expression) else "NONE",
         "Target": {
-            "Arn": place.target,
-            "RoleArn": place.role,
+            "Arn": target.function,
+            "RoleArn": target.role,
             "Input": f"{event_text[:-1]}, {content_text[1:]}",
+            # For a day: the most that the scheduler allows of both.
             "RetryPolicy": {"MaximumRetryAttempts": 185, "MaximumEventAgeInSeconds": 86400},
-            "DeadLetterConfig": {"Arn": place.dead_letter_queue},
+            "DeadLetterConfig": {"Arn": target.dead_letter_queue},
         },
     }
 
 
 def from_scheduler(answer: Mapping[str, Any]) -> Schedule:
-    """Return the schedule that GetSchedule answers with."""
+    """Return the schedule in GetSchedule's response."""
     event = json.loads(answer["Target"]["Input"])
-    # Version 0.1.0 could give a schedule a window, and added it to what counts as late.
+    # Version 0.1.0 knew flexible windows, and added the window to skipIfLateBy.
     window = 60 * answer["FlexibleTimeWindow"].get("MaximumWindowInMinutes", 0)
     late = event.get("skipIfLateBy")
     fields = {
@@ -95,11 +96,8 @@ def from_scheduler(answer: Mapping[str, Any]) -> Schedule:
     return validate(Schedule, {name: value for name, value in fields.items() if value is not None})
 
 
-# ----------------------------------------------------------------------------------- the doing
-
-
 class SchedulerUnavailableError(Exception):
-    """EventBridge Scheduler does not answer now, or refuses what is not to blame on the caller."""
+    """EventBridge Scheduler is unavailable, or refuses for a reason that is not the caller's."""
 
 
 class Schedules:
@@ -108,37 +106,37 @@ class Schedules:
     def __init__(
         self,
         client: Callable[[], "EventBridgeSchedulerClient"],
-        place: Place,
+        target: SchedulerTarget,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
-        self._place = place
+        self._target = target
         self._clock = clock
 
     def create(self, schedule: Schedule) -> tuple[Schedule, bool]:
-        """Create a schedule; return the one of that name, and whether it is the new one.
+        """Create a schedule; return the one that has the name now, and whether it is new.
 
         Raises InvalidMessageError, or SchedulerUnavailableError.
         """
         if known := self.get(schedule.name):
             return known, False
         schedule = self._checked(schedule)
-        if self._call("create_schedule", **to_scheduler(schedule, self._place)) is None:
+        if self._call("create_schedule", **to_scheduler(schedule, self._target)) is None:
             known = self.get(schedule.name)
             return (known, False) if known else (schedule, True)
         return schedule, True
 
     def get(self, name: str) -> Schedule | None:
-        """Return a schedule, or None if there is none of that name."""
-        answer = self._call("get_schedule", Name=name, GroupName=self._place.group)
+        """Return the schedule with this name, or None."""
+        answer = self._call("get_schedule", Name=name, GroupName=self._target.group)
         return from_scheduler(answer) if answer else None
 
     def list(self, token: str | None) -> tuple[list[Summary], str | None]:
-        """Return a page of schedules, and the token of the next one, if there is one."""
+        """Return a page of schedules, and the next page's token if there is one."""
         answer = self._call(
             "list_schedules",
-            GroupName=self._place.group,
+            GroupName=self._target.group,
             MaxResults=100,
             **({"NextToken": token} if token else {}),
         )
@@ -147,14 +145,14 @@ class Schedules:
         return summaries, answer.get("NextToken") if answer else None
 
     def replace(self, schedule: Schedule) -> Schedule | None:
-        """Put another schedule in place of the one of that name; None if there is none."""
+        """Replace the schedule that has this name; None if there is none."""
         schedule = self._checked(schedule)
-        done = self._call("update_schedule", **to_scheduler(schedule, self._place))
+        done = self._call("update_schedule", **to_scheduler(schedule, self._target))
         return schedule if done is not None else None
 
     def delete(self, name: str) -> bool:
-        """Delete a schedule; tell whether there was one."""
-        done = self._call("delete_schedule", Name=name, GroupName=self._place.group)
+        """Delete a schedule; return whether there was one."""
+        done = self._call("delete_schedule", Name=name, GroupName=self._target.group)
         return done is not None
 
     def _checked(self, schedule: Schedule) -> Schedule:
@@ -163,7 +161,7 @@ class Schedules:
         return schedule
 
     def _call(self, operation: str, **arguments: Any) -> Any:
-        """Make a call; None where the name is not, or already, taken."""
+        """Call the scheduler; None if the name does not exist, or exists already."""
         try:
             return getattr(self._client(), operation)(**arguments)
         except ClientError as error:
@@ -171,9 +169,11 @@ class Schedules:
                 case "ResourceNotFoundException" | "ConflictException":
                     return None
                 case "ValidationException":
-                    # Its rules change without ours; its sentence is for whoever wrote the request.
+                    # AWS may be stricter than these checks; its message says what to change.
                     said = error.response["Error"].get("Message", "")
-                    raise InvalidMessageError([(("expression",), said or "is refused")]) from None
+                    raise InvalidMessageError(
+                        [(("expression",), said or "was refused by EventBridge Scheduler")]
+                    ) from None
                 case code:
                     raise SchedulerUnavailableError(code) from None
         except BotoCoreError as error:
