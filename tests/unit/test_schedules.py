@@ -231,6 +231,7 @@ def test_what_the_scheduler_gets() -> None:
     assert kept["Target"]["RetryPolicy"]["MaximumRetryAttempts"] > 0
     event = json.loads(kept["Target"]["Input"])
     assert event == {
+        "kind": "event",
         "schedule": "<aws.scheduler.schedule-arn>",
         "time": "<aws.scheduler.scheduled-time>",
         "message": MESSAGE,

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "schedules": "broadcasts messages validation",
     "problems": "validation",
     "webhooks": "broadcasts messages problems validation smsgold",
-    "eventbridge": "messages",
+    "eventbridge": "broadcasts messages validation",
     "directory": "smsgold",
     "http": "schedules broadcasts messages directory problems validation smsgold",
     "logs": "smsgold",

@@ -1,13 +1,28 @@
-"""CloudWatch alarms as messages: an EventBridge event in, an envelope out. Pure.
+"""What EventBridge sends, made into messages and broadcasts: schedules' firings, rules' events.
 
-The rule in template.yaml sends the notifier `{"alarm": event, "to": address}`.
+A firing has `schedule` and `time`; the event of a rule has an `id`, or is an `alarm` with whom to
+tell of it. Either has a `message` or a `broadcast`, which a schedule from template.yaml has in
+`content`: CloudFormation can put a parameter's JSON into an object, but not merge the two.
 """
 
-from collections.abc import Mapping
-from typing import Any
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
 from urllib.parse import quote
 
-from relay.messages.envelope import MAX_TEXT
+from pydantic import BaseModel, model_validator
+from pydantic_core import PydanticCustomError
+
+from relay.broadcasts.model import Broadcast, QueuedBroadcast, queued_broadcast
+from relay.broadcasts.service import Broadcasts, Reused, Started
+from relay.messages.envelope import MAX_TEXT, KeyedMessage, QueuedMessage
+from relay.messages.intake import Accepted, Intake, KeyReused, queued, scoped_id
+from relay.validation import model_config, validate
+
+log = logging.getLogger(__name__)
 
 SYMBOLS = {"ALARM": "🔴", "OK": "🟢", "INSUFFICIENT_DATA": "⚪"}
 
@@ -19,8 +34,114 @@ CONSOLES = {
 """The management console's host, by partition."""
 
 
+class NotAcceptedError(Exception):
+    """The table or a queue is unavailable; Lambda retries the event, or SQS redelivers it."""
+
+
+class _Content(BaseModel):
+    model_config = model_config
+
+    message: KeyedMessage | None = None
+    broadcast: Broadcast | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.message is None) == (self.broadcast is None):
+            raise PydanticCustomError("content", "give either message or broadcast, not both")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What to send, under an id that is the same whenever the event comes again."""
+
+    id: str
+    door: str
+    content: QueuedMessage | QueuedBroadcast
+    late: bool
+
+
+def read(event: Mapping[str, Any], *, invocation: str, now: float) -> Event:
+    """Return what an event asks for; raise InvalidMessageError naming each bad field.
+
+    `invocation` identifies an event that does not identify itself.
+    """
+    if "alarm" in event:
+        alarm = event["alarm"]
+        event = {"id": alarm["id"], "message": alarm_message(alarm, event["to"])}
+    planned = _planned_time(event.get("time"))
+    limit = event.get("skipIfLateBy")
+    late = planned is not None and limit is not None and now - planned.timestamp() > limit
+    if "schedule" in event:
+        door = "schedule"
+        # The local AWS leaves the placeholder of the time as it is; the invocation's id at least
+        # stays the same over Lambda's own retries.
+        id_ = scoped_id(door, event["schedule"], planned.isoformat() if planned else invocation)
+    else:
+        door = "event"
+        id_ = scoped_id(door, str(event.get("id", invocation)))
+    given = {name: event[name] for name in _Content.model_fields if name in event}
+    content = validate(_Content, event.get("content", given))
+    if content.broadcast:
+        return Event(id_, door, queued_broadcast(content.broadcast, id_), late)
+    assert content.message
+    return Event(id_, door, queued(content.message, id_), late)
+
+
+def _planned_time(text: object) -> datetime | None:
+    """Return the time a firing was planned for, if the event says it."""
+    try:
+        return datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+
+
+class EventDoor:
+    """Accepts what an event asks for, once however often the event comes."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        broadcasts: Broadcasts,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._intake = intake
+        self._broadcasts = broadcasts
+        self._clock = clock
+
+    def accept(self, event: Mapping[str, Any], invocation: str) -> dict[str, Any]:
+        """Accept an event's message or broadcast; return its id and status.
+
+        Raises InvalidMessageError, NotAcceptedError, StoreUnavailableError, QueueUnavailableError.
+        """
+        found = read(event, invocation=invocation, now=self._clock())
+        if isinstance(found.content, QueuedBroadcast):
+            return self._start(found.content, late=found.late)
+        if found.late:
+            answer = self._intake.skip(found.content, door=found.door, reason="late")
+        else:
+            [answer] = self._intake.accept([found.content], door=found.door)
+        match answer:
+            case Accepted(record) | KeyReused(record):
+                log.info(
+                    "accepted",
+                    extra={"message_id": found.id, "state": record.state, "late": found.late},
+                )
+                return {"id": found.id, "status": record.state}
+            case _:
+                raise NotAcceptedError(str(answer))
+
+    def _start(self, broadcast: QueuedBroadcast, *, late: bool) -> dict[str, Any]:
+        match self._broadcasts.start(broadcast, late=late):
+            case Started(record) | Reused(record):
+                status = record.status(self._clock())
+        log.info("broadcast", extra={"broadcast": broadcast.id, "status": status, "late": late})
+        return {"id": broadcast.id, "status": status}
+
+
 def alarm_message(event: Mapping[str, Any], to: Mapping[str, str]) -> dict[str, Any]:
-    """Return the envelope that tells of an alarm's change of state."""
+    """Return the message that tells of a CloudWatch alarm's change of state."""
     detail = event["detail"]
     name, state = detail["alarmName"], detail["state"]
     before = detail.get("previousState", {}).get("value")

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -35,11 +35,13 @@ class Broadcast(Content):
 class QueuedBroadcast(Broadcast):
     """A broadcast as it lies on the notifier's queue."""
 
+    kind: Literal["broadcast"] = "broadcast"
+    """Tells it from the events moved back to that queue; version 0.1.0 did not write it."""
     id: Annotated[str, Field(min_length=1, max_length=MAX_ID)]
 
     def to_body(self) -> str:
         """Return the broadcast as a queue body."""
-        content = self.model_dump(mode="json", exclude_defaults=True)
+        content = {"kind": self.kind, **self.model_dump(mode="json", exclude_defaults=True)}
         # Escaped, so that the body has no character that SQS does not take.
         return json.dumps(content, separators=(",", ":"))
 

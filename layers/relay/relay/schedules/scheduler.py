@@ -43,6 +43,7 @@ class SchedulerTarget(Protocol):
 def to_scheduler(schedule: Schedule, target: SchedulerTarget) -> dict[str, Any]:
     """Return the arguments of CreateSchedule and UpdateSchedule."""
     event: dict[str, Any] = {
+        "kind": "event",  # what it is if it ever lies on the notifier's queue
         # EventBridge Scheduler replaces both; together they identify one firing.
         "schedule": "<aws.scheduler.schedule-arn>",
         "time": "<aws.scheduler.scheduled-time>",

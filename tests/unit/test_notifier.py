@@ -1,0 +1,215 @@
+"""The notifier's handler: events of EventBridge and bodies of its queue in, each to its own end."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from functions.notifier import app
+from relay.broadcasts.model import BroadcastRecord, QueuedBroadcast, first_record_of
+from relay.broadcasts.service import Started
+from relay.eventbridge import EventDoor, NotAcceptedError
+from relay.messages.states import Rules
+from relay.schedules.model import Schedule
+from relay.schedules.scheduler import to_scheduler
+from relay.validation import InvalidMessageError
+from tests.support.webhooks import payload
+from tests.support.world import RUN_SECONDS, START, Relay
+
+SOURCE = "arn:aws:sqs:us-east-1:1:notifier"
+MESSAGE = {"subscriberId": "s-1", "text": "Good morning"}
+BROADCAST = {"botId": "b-1", "text": "Good morning"}
+FIRING = {"schedule": "arn:aws:scheduler:x", "time": "2027-01-15T08:00:00Z"}
+
+
+@dataclass
+class Context:
+    function_name: str = "notifier"
+    memory_limit_in_mb: int = 512
+    invoked_function_arn: str = "arn:aws:lambda:us-east-1:1:function:notifier"
+    aws_request_id: str = "r-1"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return int(RUN_SECONDS * 1000)
+
+
+@dataclass
+class Broadcasts:
+    """What the notifier needs of broadcasts; `left` is how many seconds a run asks for again."""
+
+    started: list[QueuedBroadcast] = field(default_factory=list)
+    late: list[bool] = field(default_factory=list)
+    worked: list[QueuedBroadcast] = field(default_factory=list)
+    left: float | None = None
+
+    def start(self, broadcast: QueuedBroadcast, *, late: bool) -> Started:
+        self.started.append(broadcast)
+        self.late.append(late)
+        return Started(self.record(broadcast))
+
+    def record(self, broadcast: QueuedBroadcast) -> BroadcastRecord:
+        return first_record_of(broadcast, START)
+
+    def run(self, broadcast: QueuedBroadcast, **options: Any) -> float | None:
+        self.worked.append(broadcast)
+        options["still_here"](20.0)
+        return self.left
+
+
+@dataclass
+class Stack:
+    relay: Relay
+    broadcasts: Broadcasts
+    hidden: list[dict[str, float]] = field(default_factory=list)
+
+    def change_visibility(self, source: str, receipts: dict[str, float]) -> None:
+        assert source == SOURCE
+        self.hidden.append(receipts)
+
+    @property
+    def queued(self) -> list[dict[str, Any]]:
+        return [json.loads(copy.body) for copy in self.relay.queues.messages]
+
+
+@pytest.fixture
+def stack(monkeypatch: pytest.MonkeyPatch) -> Stack:
+    stack = Stack(Relay(Rules()), Broadcasts())
+    monkeypatch.setattr(app, "fan_out", stack.broadcasts)
+    monkeypatch.setattr(app, "queues", stack)
+    door = EventDoor(stack.relay.intake, stack.broadcasts, clock=stack.relay.world.clock)  # type: ignore[arg-type]
+    monkeypatch.setattr(app, "door", door)
+    return stack
+
+
+def invoke(event: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = app.handler(event, Context())  # type: ignore[arg-type]
+    return found
+
+
+def on_queue(body: object) -> dict[str, Any]:
+    record = {
+        "messageId": "sqs-1",
+        "receiptHandle": "receipt-1",
+        "body": json.dumps(body),
+        "attributes": {"ApproximateReceiveCount": "1"},
+        "eventSourceARN": SOURCE,
+    }
+    return {"Records": [record]}
+
+
+def test_a_firing_is_accepted_once_however_often_it_comes(stack: Stack) -> None:
+    event = {**FIRING, "message": MESSAGE}
+    first = invoke(event)
+    assert (invoke(event), first["status"]) == (first, "queued")
+    assert invoke({**event, "time": "2027-01-15T09:00:00Z"})["id"] != first["id"]
+    assert {message["id"] for message in stack.queued} == set(stack.relay.store.records)
+    assert len(stack.relay.store.records) == 2
+
+
+@pytest.mark.parametrize("kind", [{"kind": "event"}, {}], ids=["", "of version 0.1.0"])
+def test_a_firing_moved_back_to_the_queue_is_the_one_that_failed(
+    stack: Stack, kind: dict[str, str]
+) -> None:
+    event = {**kind, **FIRING, "message": MESSAGE}
+    assert invoke(on_queue(event)) == {"batchItemFailures": []}
+    [id_] = stack.relay.store.records
+    assert invoke(event)["id"] == id_
+    assert stack.broadcasts.worked == []
+
+
+@pytest.mark.parametrize("kind", [{"kind": "broadcast"}, {}], ids=["", "of version 0.1.0"])
+@pytest.mark.parametrize(("left", "stays"), [(None, False), (30.0, True)])
+def test_a_queued_broadcast_is_fanned_out_until_it_has_ended(
+    stack: Stack, kind: dict[str, str], left: float | None, stays: bool
+) -> None:
+    stack.broadcasts.left = left
+    answer = invoke(on_queue({**kind, **BROADCAST, "id": "x"}))
+    assert [broadcast.id for broadcast in stack.broadcasts.worked] == ["x"]
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "sqs-1"}] if stays else []}
+    assert stack.hidden == [{"receipt-1": 20.0}, *([{"receipt-1": 30.0}] if stays else [])]
+
+
+def test_what_starts_a_broadcast_and_what_lies_on_the_queue_are_told_apart(stack: Stack) -> None:
+    """The order to start one has a broadcast too: in a field of its own."""
+    invoke(on_queue({"kind": "event", **FIRING, "broadcast": BROADCAST}))
+    [started] = stack.broadcasts.started
+    body = json.loads(started.to_body())
+    assert body == {"kind": "broadcast", **BROADCAST, "id": started.id}
+    invoke(on_queue(body))
+    assert stack.broadcasts.worked == [started]
+    assert len(stack.broadcasts.started) == 1
+
+
+def test_a_body_of_unknown_kind_stays_on_the_queue(stack: Stack) -> None:
+    with pytest.raises(app.UnknownKindError, match="riddle"):
+        invoke(on_queue({"kind": "riddle", **BROADCAST, "id": "x"}))
+    assert stack.broadcasts.worked == []
+
+
+def test_a_firing_that_comes_too_late_is_recorded_only(stack: Stack) -> None:
+    late = {**FIRING, "time": "2020-01-01T00:00:00Z", "skipIfLateBy": 60}
+    assert invoke({**late, "message": MESSAGE})["status"] == "expired"
+    invoke({**late, "broadcast": BROADCAST})
+    assert stack.broadcasts.late == [True]
+    assert stack.queued == []
+
+
+def test_a_schedule_of_the_api_sends_its_message(stack: Stack) -> None:
+    schedule = Schedule.model_validate(
+        {"name": "mine", "expression": "rate(1 day)", "message": MESSAGE}
+    )
+    invoke(json.loads(to_scheduler(schedule, TARGET)["Target"]["Input"]))
+    [message] = stack.queued
+    assert {name: message[name] for name in MESSAGE} == MESSAGE
+
+
+@dataclass(frozen=True)
+class Target:
+    group: str = "group"
+    function: str = "arn:function"
+    role: str = "arn:role"
+    dead_letter_queue: str = "arn:dead"
+
+
+TARGET = Target()
+
+
+@pytest.mark.parametrize("name", ["schedule", "notifier_broadcast", "notifier_alarm"])
+def test_the_example_events_are_accepted(stack: Stack, name: str) -> None:
+    event = json.loads(payload(f"{name}.json"))
+    assert event["kind"] == "event"
+    assert invoke(event)["status"] in {"queued", "preparing"}
+    assert len(stack.queued) + len(stack.broadcasts.started) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ({}, "give either message or broadcast, not both"),
+        ({"message": MESSAGE, "broadcast": BROADCAST}, "give either message or broadcast"),
+        ({"content": {}}, "give either message or broadcast, not both"),
+        ({"content": {"message": MESSAGE, "broadcast": BROADCAST}}, "give either message or"),
+        ({"content": MESSAGE}, "text: is not a known field"),
+        ({"content": [MESSAGE]}, "must be a JSON object"),
+        ({"content": {"message": MESSAGE, "skipIfLateBy": 60}}, "skipIfLateBy: is not a known"),
+        ({"content": {"message": {"subscriberId": "s-1"}}}, "message.text: is required"),
+        ({"content": {"broadcast": {"text": "Hi"}}}, "broadcast.botId: is required"),
+        ({"message": {"text": "Hi"}}, "message.subscriberId: give subscriberId, or botId"),
+    ],
+)
+def test_an_event_that_says_no_clear_thing_fails_and_says_why(
+    stack: Stack, content: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(InvalidMessageError) as failed:
+        invoke({**FIRING, **content})
+    assert why in str(failed.value)
+    assert (stack.queued, stack.broadcasts.started) == ([], [])
+
+
+def test_the_table_out_of_order_fails_the_event_so_that_it_comes_again(stack: Stack) -> None:
+    stack.relay.world.table_down = True
+    with pytest.raises(NotAcceptedError, match="table"):
+        invoke({**FIRING, "message": MESSAGE})
+    stack.relay.world.table_down = False
+    assert invoke({**FIRING, "message": MESSAGE})["status"] == "queued"
