@@ -140,8 +140,7 @@ check: $(INSTALLED) $(SCANNER)/.installed ## check format, style, types and the 
 	$(BIN)/cfn-lint
 	@mkdir -p .local && $(BIN)/python -m tools.translated > .local/translated.json
 	$(BIN)/cfn-lint -t .local/translated.json
-	$(SCANNER)/bin/checkov --framework cloudformation --skip-download --compact --quiet \
-		-f template.yaml .local/translated.json
+	$(SCANNER)/bin/checkov
 	$(BIN)/python -m local.hook
 
 format: $(INSTALLED) ## format the code and mend what can be mended

@@ -1,11 +1,17 @@
 """What the template promises to whoever runs it, read as CloudFormation gets it."""
 
+from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
+
 from relay import metrics
 from tests.support.roles import MANAGED, ROLES
-from tools.translated import template, translated
+from tools.translated import ROOT, template, translated
+
+TEXT = (ROOT / "template.yaml").read_text("utf-8")
 
 
 @cache
@@ -16,6 +22,29 @@ def resources() -> dict[str, dict[str, Any]]:
 
 def of_type(kind: str) -> dict[str, dict[str, Any]]:
     return {name: r["Properties"] for name, r in resources().items() if r["Type"] == kind}
+
+
+def mappings(node: yaml.Node) -> Iterator[yaml.MappingNode]:
+    if isinstance(node, yaml.MappingNode):
+        yield node
+        for _, value in node.value:
+            yield from mappings(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from mappings(value)
+
+
+def test_no_mapping_has_a_key_twice() -> None:
+    """YAML's readers keep the last one and say nothing; of a merge (<<) too."""
+    for mapping in mappings(yaml.compose(TEXT, Loader=yaml.SafeLoader)):
+        counted = Counter(key.value for key, _ in mapping.value)
+        twice = [key for key, count in counted.items() if count > 1]
+        assert twice == [], f"line {mapping.start_mark.line + 1}"
+
+
+def test_no_line_is_too_long_to_read() -> None:
+    long = [n for n, line in enumerate(TEXT.splitlines(), start=1) if len(line) >= 120]
+    assert long == []
 
 
 def test_every_alarm_tells_a_person() -> None:
