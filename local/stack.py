@@ -7,6 +7,7 @@ template for the Python at hand, deploys it with `sam deploy` and writes down wh
 import argparse
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -83,8 +84,13 @@ def parse_parameters(text: str) -> dict[str, str]:
 
 
 def override(name: str, value: str) -> str:
-    """Write a template parameter as `sam deploy` reads it."""
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    """Write a template parameter as `sam deploy` reads it, which unescapes only quotes."""
+    if re.search(r"\\([\"' ]|\Z)", value):
+        raise StackError(
+            f"{name}: the SAM CLI cannot read a backslash before a quote, a space or the end. "
+            "In JSON write a quote as \\u0022."
+        )
+    escaped = value.replace('"', '\\"')
     return f'{name}="{escaped}"'
 
 

@@ -25,14 +25,15 @@ FLAGS = [
     "--no-first-run",
 ]
 ALARM_RECIPIENT = "65f1c0a2b3d4e5f6a7b8d203"
-SCHEDULED_TEXT = "The template's own schedule"
+SCHEDULED_TEXT = "The template's own <aws.scheduler.schedule-arn> of ${AWS::Region}, 🕘"
 PARAMETERS = {
     # Retries that a test can wait for.
     "BackoffMin": "1",
     "BackoffMax": "2",
     "ScheduleExpression": "rate(1 minute)",
-    "ScheduleSubscriberId": "65f1c0a2b3d4e5f6a7b8d101",
-    "ScheduleText": SCHEDULED_TEXT,
+    "ScheduleMessage": json.dumps(
+        {"message": {"subscriberId": "65f1c0a2b3d4e5f6a7b8d101", "text": SCHEDULED_TEXT}}
+    ),
     "AlarmRecipientSubscriberId": ALARM_RECIPIENT,
     # There, but not meddling with the tests: one of them invokes it.
     "CanarySchedule": "cron(0 0 1 1 ? 2099)",

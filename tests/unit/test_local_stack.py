@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from samcli.cli.types import CfnParameterOverridesType
 
@@ -20,7 +20,7 @@ def test_settings_come_from_the_environment() -> None:
             "PORT": "1",
             "SANDBOX_PORT": "2",
             "PROVIDER_BASE_URL": "http://127.0.0.1:9999/v1/telegram/bot",
-            "TEMPLATE_PARAMETERS": "MessagesPerSecond=100 ScheduleText='Good morning'",
+            "TEMPLATE_PARAMETERS": "MessagesPerSecond=100 ScheduleMessage='{\"message\": {}}'",
         }
     )
 
@@ -28,7 +28,7 @@ def test_settings_come_from_the_environment() -> None:
         port=1,
         sandbox_port=2,
         provider_base_url="http://127.0.0.1:9999/v1/telegram/bot",
-        parameters={"MessagesPerSecond": "100", "ScheduleText": "Good morning"},
+        parameters={"MessagesPerSecond": "100", "ScheduleMessage": '{"message": {}}'},
     )
 
 
@@ -47,7 +47,7 @@ def test_empty_settings_are_the_defaults() -> None:
         ("PORT", "-1", "PORT must be a port's number"),
         ("TEMPLATE_PARAMETERS", "RetryWindow", "'RetryWindow' should be Name=value"),
         ("TEMPLATE_PARAMETERS", "=60", "should be Name=value"),
-        ("TEMPLATE_PARAMETERS", "ScheduleText='open", "TEMPLATE_PARAMETERS: No closing quotation"),
+        ("TEMPLATE_PARAMETERS", "ScheduleMessage='{", "TEMPLATE_PARAMETERS: No closing quotation"),
     ],
 )
 def test_a_wrong_setting_names_itself(name: str, value: str, words: str) -> None:
@@ -66,12 +66,25 @@ def test_parameters_may_hold_spaces_and_equals_signs() -> None:
     }
 
 
-# The template refuses backslashes, line breaks and quotes in texts itself.
-@given(st.text(st.characters(exclude_characters="\\\r\n", exclude_categories=["Cs", "Cc"])))
-def test_sam_reads_a_parameter_as_it_was_meant(value: str) -> None:
-    read = CfnParameterOverridesType().convert((override("Name", value),), None, None)
+@given(st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs", "Cc"])))
+@example("it\\'s")
+@example('"\\"')
+@example("\\ ")
+@example("x\\")
+@example('{"message": {"text": "Say \\u0022hi\\u0022\\n\\ud83d\\udc4b"}}')
+def test_sam_reads_a_parameter_as_it_was_meant_or_never_sees_it(value: str) -> None:
+    try:
+        written = override("Name", value)
+    except StackError:
+        assert "\\" in value
+        return
 
-    assert read == {"Name": value}
+    assert CfnParameterOverridesType().convert((written,), None, None) == {"Name": value}
+
+
+def test_a_parameter_that_sam_would_read_otherwise_is_refused_with_a_way_out() -> None:
+    with pytest.raises(StackError, match=r"^ScheduleMessage: .* write a quote as .u0022"):
+        override("ScheduleMessage", r'{"message": {"text": "Say \"hi\""}}')
 
 
 def test_a_taken_port_is_named_with_a_way_out(tmp_path: Path) -> None:

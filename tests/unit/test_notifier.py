@@ -14,6 +14,7 @@ from relay.messages.states import Rules
 from relay.schedules.model import Schedule
 from relay.schedules.scheduler import to_scheduler
 from relay.validation import InvalidMessageError
+from tests.support.firing import fired, scheduled_input
 from tests.support.webhooks import payload
 from tests.support.world import RUN_SECONDS, START, Relay
 
@@ -162,6 +163,20 @@ def test_a_schedule_of_the_api_sends_its_message(stack: Stack) -> None:
     invoke(json.loads(to_scheduler(schedule, TARGET)["Target"]["Input"]))
     [message] = stack.queued
     assert {name: message[name] for name in MESSAGE} == MESSAGE
+
+
+def test_the_templates_schedule_sends_its_message_once_for_each_firing(stack: Stack) -> None:
+    text = "<aws.scheduler.scheduled-time> is none of the scheduler's business"
+    event = json.loads(fired(scheduled_input(json.dumps({"message": {**MESSAGE, "text": text}}))))
+    assert invoke(event) == invoke(event)
+    [id_] = stack.relay.store.records
+    assert {(message["id"], message["text"]) for message in stack.queued} == {(id_, text)}
+
+
+def test_the_templates_schedule_starts_its_broadcast(stack: Stack) -> None:
+    invoke(json.loads(fired(scheduled_input(json.dumps({"broadcast": BROADCAST})))))
+    [started] = stack.broadcasts.started
+    assert (started.bot_id, started.text) == ("b-1", "Good morning")
 
 
 @dataclass(frozen=True)

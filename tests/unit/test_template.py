@@ -1,13 +1,22 @@
 """What the template promises to whoever runs it, read as CloudFormation gets it."""
 
+import json
+import re
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+import pytest
 import yaml  # type: ignore[import-untyped]
+from samcli.cli.types import CfnParameterOverridesType
 
 from relay import metrics
+from relay.eventbridge import read
+from relay.messages.envelope import Message
+from relay.validation import validate
+from tests.support.firing import FILLED_IN, fired, scheduled_input
 from tests.support.roles import MANAGED, ROLES
 from tools.translated import ROOT, template, translated
 
@@ -193,3 +202,76 @@ def test_other_policies_are_for_the_own_key_and_the_local_aws_alone() -> None:
     extra = {n: r["Condition"] for n, r in policies.items() if r["Type"] != "AWS::IAM::Role"}
 
     assert extra == {"KeyPolicy": "HasKey", "LocalCallsPolicy": "IsLocal"}
+
+
+MESSAGE = '{"message": {"subscriberId": "s-1", "text": "Hi"}}'
+
+
+@pytest.mark.parametrize(
+    ("value", "taken"),
+    [
+        ("", True),
+        (MESSAGE, True),
+        ('{"broadcast": {"botId": "b-1", "text": "Hi"}}', True),
+        (' {\n "message" : {\n "subscriberId": "s-1",\n "text": "Hi" }\n}\n', True),
+        ("Hi", False),
+        ('{"subscriberId": "s-1", "text": "Hi"}', False),
+        ("{'message': {'subscriberId': 's-1', 'text': 'Hi'}}", False),
+        ('{"message": "Hi"}', False),
+        ('{"message": {}}', False),
+        ('"message": {"subscriberId": "s-1", "text": "Hi"}', False),
+        (MESSAGE.removesuffix("}"), False),
+    ],
+)
+def test_a_schedule_message_is_refused_where_cloudformation_can_see_that_it_is_none(
+    value: str, taken: bool
+) -> None:
+    parameter = template()["Parameters"]["ScheduleMessage"]
+    # CloudFormation's patterns are Java's and match the whole value; these mean the same in Python.
+    assert bool(re.fullmatch(parameter["AllowedPattern"], value)) is taken
+    assert parameter["ConstraintDescription"]
+
+
+def test_an_expression_without_a_message_is_refused() -> None:
+    [rule] = template()["Rules"].values()
+    given = {"Fn::Not": [{"Fn::Equals": [{"Ref": "ScheduleExpression"}, ""]}]}
+    assert rule["RuleCondition"] == given == template()["Conditions"]["HasSchedule"]
+    [assertion] = rule["Assertions"]
+    assert assertion["Assert"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "ScheduleMessage"}, ""]}]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Good morning",
+        *FILLED_IN,
+        "<aws.scheduler.execution-id> <<aws.aws.",
+        "${AWS::Region} ${Content} ${ScheduleMessage}",
+        'Say "hi"\\ \n Ваш заказ 👋',
+    ],
+)
+@pytest.mark.parametrize("ascii_", [True, False])
+def test_the_templates_schedule_says_what_was_written(text: str, ascii_: bool) -> None:
+    message = {"subscriberId": "s-1", "text": text}
+    input_ = scheduled_input(json.dumps({"message": message}, ensure_ascii=ascii_))
+    assert [input_.count(keyword) for keyword in FILLED_IN] == [1, 1]
+
+    event = json.loads(fired(input_))
+
+    assert (event["schedule"], event["time"]) == tuple(FILLED_IN.values())
+    found = read(event, invocation="r-1", now=0.0)
+    assert (found.door, found.late) == ("schedule", False)
+    assert found.content.fingerprint == validate(Message, message).fingerprint
+
+
+def test_the_example_of_a_schedule_message_is_taken_as_it_stands() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    [example] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    overrides = tomllib.loads(example)["prod"]["deploy"]["parameters"]["parameter_overrides"]
+    given = CfnParameterOverridesType().convert(tuple(overrides), None, None)
+    known = template()["Parameters"]
+    assert {"ScheduleExpression", "ScheduleMessage"} < set(given) <= set(known)
+    assert re.fullmatch(known["ScheduleMessage"]["AllowedPattern"], given["ScheduleMessage"])
+    event = json.loads(fired(scheduled_input(given["ScheduleMessage"])))
+    found = read(event, invocation="r-1", now=0.0)
+    assert '"' in found.content.text
