@@ -140,7 +140,8 @@ check: $(INSTALLED) $(SCANNER)/.installed ## check format, style, types and the 
 	$(BIN)/cfn-lint
 	@mkdir -p .local && $(BIN)/python -m tools.translated > .local/translated.json
 	$(BIN)/cfn-lint -t .local/translated.json
-	$(SCANNER)/bin/checkov
+	$(SCANNER)/bin/checkov > .local/checkov.log || { cat .local/checkov.log; exit 1; }
+	@! grep 'Parsing errors' .local/checkov.log # it passes over a file that it cannot read
 	$(BIN)/python -m local.hook
 
 format: $(INSTALLED) ## format the code and mend what can be mended

@@ -62,6 +62,16 @@ def test_every_alarm_tells_a_person() -> None:
         assert alarm["AlarmDescription"], name
 
 
+def test_the_canary_runs_by_default_and_its_alarm_lasts_until_a_run_succeeds() -> None:
+    """It is the only early warning of a password that no longer works."""
+    assert template()["Parameters"]["CanarySchedule"]["Default"] == "rate(15 minutes)"
+    alarms = of_type("AWS::CloudWatch::Alarm")
+    # Runs are further apart than the alarm's period, so most periods have no data.
+    assert alarms["CanaryAlarm"]["Period"] < 15 * 60
+    lasting = [name for name, alarm in alarms.items() if alarm["TreatMissingData"] == "ignore"]
+    assert lasting == ["CanaryAlarm"]
+
+
 def test_the_alarm_on_dead_letters_sees_those_that_a_redrive_left_behind() -> None:
     alarm = of_type("AWS::CloudWatch::Alarm")["DeadLettersAlarm"]
 
