@@ -37,8 +37,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 def done(record: dict[str, Any], ends_at: float) -> bool:
     """Work on what a queue record holds; return whether it may leave the queue."""
     body = json.loads(record["body"])
-    # Version 0.1.0 wrote no kind: then a bot of its own tells a broadcast from an event, which an
-    # operator moved back from the dead-letter queue.
+    # Version 0.1.0 wrote no kind. Of its bodies only a queued broadcast has a botId of its own; the
+    # others are events that an operator moved back from the dead-letter queue.
     match body.get("kind", "broadcast" if "botId" in body else "event"):
         case "broadcast":
             return has_ended(validate(QueuedBroadcast, body), record, ends_at)

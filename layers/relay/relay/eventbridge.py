@@ -1,8 +1,9 @@
-"""What EventBridge sends, made into messages and broadcasts: schedules' firings, rules' events.
+"""Events of EventBridge as messages and broadcasts: firings of schedules, events of rules.
 
-A firing has `schedule` and `time`; the event of a rule has an `id`, or is an `alarm` with whom to
-tell of it. Either has a `message` or a `broadcast`, which a schedule from template.yaml has in
-`content`: CloudFormation can put a parameter's JSON into an object, but not merge the two.
+A firing names its `schedule` and its planned `time`, a rule's event its `id`; both carry a
+`message` or a `broadcast`. The schedule in template.yaml nests it in `content`, because
+CloudFormation cannot merge JSON objects. A CloudWatch alarm comes as `alarm`, with its recipient
+in `to`.
 """
 
 import logging
@@ -74,8 +75,8 @@ def read(event: Mapping[str, Any], *, invocation: str, now: float) -> Event:
     late = planned is not None and limit is not None and now - planned.timestamp() > limit
     if "schedule" in event:
         door = "schedule"
-        # The local AWS leaves the placeholder of the time as it is; the invocation's id at least
-        # stays the same over Lambda's own retries.
+        # The local AWS does not fill the time in; the invocation's id at least stays the same when
+        # Lambda retries.
         id_ = scoped_id(door, event["schedule"], planned.isoformat() if planned else invocation)
     else:
         door = "event"
