@@ -7,6 +7,7 @@ from typing import Any
 import boto3
 import requests
 
+from ops.stack import find
 from tests.e2e.conftest import SCHEDULED_TEXT, Deployment
 from tests.support.poll import until
 from tests.support.sandbox import Sandbox
@@ -72,18 +73,21 @@ def test_a_rate_fires_again_and_again(deployment: Deployment) -> None:
     until(lambda: len(sandbox.ledger(text=SCHEDULED_TEXT)) >= 2, "second firing", seconds=180)
 
 
-def fire(deployment: Deployment, event: dict[str, Any]) -> dict[str, Any]:
-    """Invoke the notifier as EventBridge Scheduler on AWS does, with the placeholders filled in."""
+def aws(deployment: Deployment, service: str) -> Any:
     facts = deployment.facts
-    client = boto3.client(
-        "lambda",
+    return boto3.client(  # type: ignore[call-overload]
+        service,
         endpoint_url=facts["awsEndpoint"],
         region_name=facts["region"],
         aws_access_key_id=facts["accessKeyId"],
         aws_secret_access_key=facts["secretAccessKey"],
     )
-    answer = client.invoke(
-        FunctionName=facts["notifierFunction"], Payload=json.dumps(event).encode()
+
+
+def fire(deployment: Deployment, event: dict[str, Any]) -> dict[str, Any]:
+    """Invoke the notifier as EventBridge Scheduler on AWS does, with the placeholders filled in."""
+    answer = aws(deployment, "lambda").invoke(
+        FunctionName=deployment.facts["notifierFunction"], Payload=json.dumps(event).encode()
     )
     result: dict[str, Any] = json.loads(answer["Payload"].read())
     assert "errorType" not in result, result
@@ -102,6 +106,31 @@ def test_a_firing_that_comes_twice_sends_once(deployment: Deployment) -> None:
     assert fire(deployment, event)["id"] == first["id"]
     assert fire(deployment, {**event, "time": "2026-03-08T09:00:00Z"})["id"] != first["id"]
     until(lambda: len(sandbox.ledger(text="Fired twice")) == 2, "message of the next firing")
+
+
+def test_a_firing_that_cannot_be_sent_says_why_and_sends_when_it_is_moved_back_mended(
+    deployment: Deployment,
+) -> None:
+    # In between it lies on the notifier's dead-letter queue; on AWS only, the local one drops it.
+    message = {"subscriberId": SUBSCRIBER}
+    event = {
+        "kind": "event",
+        "schedule": "arn:aws:scheduler:us-east-1:000000000000:schedule/ours/without-a-text",
+        "time": "2026-03-01T09:00:00Z",
+        "content": {"message": message},
+    }
+    aws(deployment, "lambda").invoke(
+        FunctionName=deployment.facts["notifierFunction"],
+        InvocationType="Event",
+        Payload=json.dumps(event).encode(),
+    )
+    until(lambda: "InvalidMessageError: message.text: is required" in deployment.logs(), "error")
+
+    mended = {**event, "content": {"message": {**message, "text": "Mended"}}}
+    queue = find(None, deployment.home / "stack.json").outputs["NotifierQueueUrl"]
+    aws(deployment, "sqs").send_message(QueueUrl=queue, MessageBody=json.dumps(mended))
+    sandbox = Sandbox.at(deployment.facts["sandboxUrl"])
+    until(lambda: sandbox.ledger(text="Mended"), "message of the mended firing")
 
 
 def test_a_firing_that_comes_too_late_is_recorded_and_not_sent(deployment: Deployment) -> None:

@@ -274,6 +274,15 @@ def test_the_templates_schedule_says_what_was_written(text: str, ascii_: bool) -
     assert found.content.fingerprint == validate(Message, message).fingerprint
 
 
+def test_a_firing_that_fails_is_kept_whoever_gives_it_up() -> None:
+    """EventBridge Scheduler if it cannot invoke the notifier, Lambda if the notifier fails."""
+    queue = {"Fn::GetAtt": ["NotifierDeadLetterQueue", "Arn"]}
+    [schedule] = of_type("AWS::Scheduler::Schedule").values()
+    notifier = of_type("AWS::Lambda::Function")["NotifierFunction"]
+    assert schedule["Target"]["DeadLetterConfig"] == {"Arn": queue}
+    assert notifier["DeadLetterConfig"] == {"TargetArn": queue}
+
+
 def test_the_example_of_a_schedule_message_is_taken_as_it_stands() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text("utf-8")
     [example] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
