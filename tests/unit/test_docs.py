@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from relay import problems
 from smsgold import __version__
+from tools.translated import template
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob(".github/**/*.md")})
@@ -17,6 +19,9 @@ LINK = re.compile(r"\[[^\]]*\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
 # A path in backticks that starts with one of the project's own folders.
 FOLDERS = "benchmarks|docs|events|functions|layers|local|ops|requirements|tests|\\.github"
 FILE = re.compile(rf"`((?:{FOLDERS})/[\w./-]+)`")
+PROBLEM = re.compile(r"urn:smsgold-relay:problem:([a-z-]+)")
+# A row of docs/api.md's table of errors: status and type.
+PROBLEM_ROW = re.compile(r"^\| (\d{3}|any other 4xx) \| `([a-z-]+)` \|", re.MULTILINE)
 MERMAID = re.compile(r"(?:flowchart (?:LR|TD|TB)|sequenceDiagram|stateDiagram-v2)\n")
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -124,6 +129,25 @@ def test_readme_says_the_same_in_both_languages() -> None:
         )
         one, other = (sorted(found.findall(text)) for text in texts)
         assert one == other
+
+
+def test_the_api_page_lists_every_problem_with_its_status() -> None:
+    by_code = {
+        (str(int(kind.status)), kind.name)
+        for kind in vars(problems).values()
+        if isinstance(kind, problems.Kind)
+    }
+    definition = template()["Resources"]["RelayApi"]["Properties"]["DefinitionBody"]
+    # API Gateway gives the rest of its refusals and failures their own status.
+    rest = {"DEFAULT_4XX": "any other 4xx", "DEFAULT_5XX": "500"}
+    by_gateway = set()
+    for name, answer in definition["x-amazon-apigateway-gateway-responses"].items():
+        [kind] = PROBLEM.findall(json.dumps(answer))
+        by_gateway.add((str(answer.get("statusCode") or rest[name]), kind))
+
+    rows = PROBLEM_ROW.findall(read("docs/api.md"))
+    assert set(rows) == by_code | by_gateway
+    assert len(rows) == len(set(rows))
 
 
 def test_there_is_one_version_number() -> None:
