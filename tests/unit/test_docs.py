@@ -17,7 +17,9 @@ PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob(".git
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
 # A path in backticks that starts with one of the project's own folders.
-FOLDERS = "benchmarks|docs|events|functions|layers|local|ops|requirements|tests|\\.github"
+FOLDERS = (
+    "benchmarks|docs|events|functions|layers|local|ops|requirements|scenarios|tests|tools|\\.github"
+)
 FILE = re.compile(rf"`((?:{FOLDERS})/[\w./-]+)`")
 PROBLEM = re.compile(r"urn:smsgold-relay:problem:([a-z-]+)")
 # A row of docs/api.md's table of errors: status and type.
@@ -104,16 +106,23 @@ def test_every_page_of_docs_is_in_their_index() -> None:
     assert there - linked == {"README.md"}
 
 
-def test_the_tree_in_contributing_names_what_is_there() -> None:
+def test_the_tree_in_contributing_names_what_is_there_and_every_module_of_the_layer() -> None:
     """Paths are put together from the tree's indentation, two spaces a level."""
     [tree] = [b for _, b in FENCE.findall(read("CONTRIBUTING.md")) if "template.yaml" in b]
     parents: dict[int, Path] = {0: ROOT}
+    named: set[Path] = set()
     for line in tree.splitlines():
         level = (len(line) - len(line.lstrip())) // 2
         for name in re.findall(r"(?:[\w./<>-]+(?:/|\.\w+)(?= |$))", line.strip().split("   ")[0]):
             path = parents[level] / name
             assert list(path.parent.parent.glob("*/app.py")) if "<" in name else path.exists(), path
             parents[level + 1] = path
+            named.add(path)
+    layer = ROOT / "layers" / "relay"
+    modules = {
+        path for package in ("relay", "smsgold") for path in layer.glob(f"{package}/**/*.py")
+    }
+    assert [m for m in sorted(modules - named) if m.name != "__init__.py"] == []
 
 
 def test_readme_says_the_same_in_both_languages() -> None:

@@ -1,12 +1,21 @@
-"""Which package may import which: arrows run one way, and each wall stands for a reason."""
+"""Which package may import which: arrows run one way, and each wall stands for a reason.
+
+CONTRIBUTING.md draws the walls, and walks from each door to the provider; both match the imports.
+"""
 
 import ast
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-LAYER = Path(__file__).parents[2] / "layers" / "relay"
+from tools.translated import template
+
+ROOT = Path(__file__).resolve().parents[2]
+LAYER = ROOT / "layers" / "relay"
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 
 MAY_IMPORT = {
     "smsgold": "",  # the provider's client: it knows nothing of AWS or of the relay
@@ -51,7 +60,7 @@ def imported(path: Path) -> set[str]:
                 found |= {alias.name for alias in names}
             case ast.ImportFrom(module, names, 0) if module:
                 # `from relay import wiring` names a module, not something in one.
-                found |= {f"{module}.{a.name}" if module == "relay" else module for a in names}
+                found |= {module, *(f"{module}.{alias.name}" for alias in names)}
     return found
 
 
@@ -92,3 +101,99 @@ def test_imports_form_no_circle(package: str) -> None:
 
     for module in graph:
         follow(module, ())
+
+
+# ------------------------------------------------------------------------------- the picture
+
+
+def arrows() -> set[tuple[str, str]]:
+    """Return the arrows of CONTRIBUTING.md's picture, from the importing part to the other."""
+    [picture] = re.findall(r"^```mermaid\n.*?\n(.*?)^```$", CONTRIBUTING, re.DOTALL | re.MULTILINE)
+    lines = [line.split(" --> ") for line in picture.strip().splitlines()]
+    return {(source.strip(), target) for source, ends in lines for target in ends.split(" & ")}
+
+
+def beneath(part: str, graph: set[tuple[str, str]]) -> set[str]:
+    """Return the parts that arrows lead to, directly or through others."""
+    direct = {target for source, target in graph if source == part}
+    return direct.union(*(beneath(target, graph) for target in direct))
+
+
+def test_the_picture_shows_the_walls() -> None:
+    functions = {part(name) for app in ROOT.glob("functions/*/app.py") for name in imported(app)}
+    may_import = {name: set(others.split()) for name, others in MAY_IMPORT.items()}
+    may_import["functions"] = {name for name in functions if name}
+    drawn = arrows()
+
+    assert {end for arrow in drawn for end in arrow} == may_import.keys()
+    assert not [(a, b) for a, b in drawn if b not in may_import[a]], "drawn, but not allowed"
+    for name, others in may_import.items():
+        assert others <= beneath(name, drawn), f"{name}: allowed, but not drawn"
+
+
+# --------------------------------------------------------------------------------- the walks
+
+
+def walks() -> Mapping[str, list[str]]:
+    """Return the steps of each of CONTRIBUTING.md's walks from a door to the provider."""
+    _, _, section = CONTRIBUTING.partition("\n## From each door to the provider\n")
+    section = section.partition("\n## ")[0]
+    found = re.findall(r"^\*\*(\w+)\*\*\n\n((?:\d\. .*\n(?:   .*\n)*)+)", section, re.MULTILINE)
+    return {door: re.split(r"^\d\. ", steps, flags=re.MULTILINE)[1:] for door, steps in found}
+
+
+def invoked_by(resource: Mapping[str, object]) -> set[Path]:
+    """Return the handlers of the functions that a resource of the template names."""
+    text = json.dumps(resource)
+    return {
+        ROOT / function["Properties"]["CodeUri"] / "app.py"
+        for name, function in template()["Resources"].items()
+        if function["Type"] == "AWS::Serverless::Function" and re.search(rf'"{name}["\.]', text)
+    }
+
+
+def wired(app: Path) -> set[str]:
+    """Return the modules of what a function gets from wiring: `wiring.sender()` is a Sender."""
+    wiring = ast.parse((LAYER / "relay" / "wiring.py").read_text("utf-8"))
+    homes: dict[str, str] = {}
+    returned: dict[str, str] = {}
+    for node in wiring.body:
+        match node:
+            case ast.ImportFrom(str(module), names):
+                homes |= {alias.name: module for alias in names}
+            case ast.FunctionDef(name, returns=ast.Name(kind)):
+                returned[name] = kind
+    calls = re.findall(r"\bwiring\.(\w+)\(\)", app.read_text("utf-8"))
+    return {homes[returned[call]] for call in calls if returned.get(call) in homes}
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(LAYER).with_suffix("").parts)
+
+
+def test_there_is_a_walk_from_each_door() -> None:
+    assert walks().keys() == {"HTTP", "SQS", "Schedule", "Webhook", "Broadcast"}
+
+
+@pytest.mark.parametrize("door", ["HTTP", "SQS", "Schedule", "Webhook", "Broadcast"])
+def test_a_walk_leads_from_its_door_to_the_provider(door: str) -> None:
+    """A function's files are each imported by an earlier one, or wired; a resource invokes it."""
+    resources = template()["Resources"]
+    names = re.findall(r"`([\w/]+(?:\.py)?)`", "".join(walks()[door]))
+    reached: set[str] = set()
+    # An event comes first: any function may be its door.
+    invocable = set(ROOT.glob("functions/*/app.py"))
+    assert len(walks()[door]) == 5
+    assert "smsgold/client.py" in names
+    for name in names:
+        if name in resources:
+            invocable = invoked_by(resources[name])
+        elif name.startswith("functions/"):
+            path = ROOT / name
+            assert path in invocable, f"nothing named before {name} invokes it"
+            reached, invocable = imported(path) | wired(path), set()
+        elif name.endswith(".py"):
+            path = LAYER / name if name.startswith("smsgold/") else LAYER / "relay" / name
+            assert path.is_file(), name
+            assert module_of(path) in reached, f"nothing named before {name} imports it"
+            reached |= imported(path)
