@@ -152,7 +152,7 @@ fuzz: $(INSTALLED) ## test the deployed API against its contract, by key and by 
 	@FUZZ_EXAMPLES=20 $(BIN)/pytest tests/e2e/test_api.py $(ARGS)
 
 openapi: $(INSTALLED) ## write docs/openapi.json anew from the code
-	@PYTHONPATH=layers/relay $(BIN)/python -m tools.contract
+	@PYTHONPATH=layers/relay $(BIN)/python -m tools.openapi
 
 # -- AWS ----------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ import sys
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops import dead_letters, doctor, environment, remove, secret
+from ops import dead_letters, doctor, remove, secret, shell_variables
 from ops.stack import OperatorError, find
 
 
@@ -40,7 +40,7 @@ def main() -> int:
             case "doctor":
                 return 0 if doctor.run(stack) else 1
             case "env":
-                print(environment.script(stack))
+                print(shell_variables.script(stack))
             case "secret":
                 secret.put(stack)
             case "remove":

@@ -7,8 +7,8 @@ import os
 import socket
 import sys
 
-from local.sandbox.directory import Credentials
 from local.sandbox.faults import KINDS, REDIRECT, STATUS
+from local.sandbox.roster import Credentials
 from local.sandbox.server import SafeFormatter, bound, serve
 from local.sandbox.state import State
 

@@ -9,9 +9,9 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from local.sandbox import contract, faults
-from local.sandbox.directory import Bot
+from local.sandbox import api_docs, faults
 from local.sandbox.ledger import FIELDS, shown
+from local.sandbox.roster import Bot
 from local.sandbox.state import STATE
 
 INBOX = Path(__file__).with_name("inbox.html")
@@ -27,7 +27,7 @@ def routes() -> list[web.RouteDef]:
     """List the routes, for both ports."""
     return [
         web.get("/", _inbox, allow_head=False),
-        web.get("/docs", contract.page, allow_head=False),
+        web.get("/docs", api_docs.page, allow_head=False),
         web.get("/events", _events, allow_head=False),
         web.get("/health", _health, allow_head=False),
         web.get("/ledger", _ledger, allow_head=False),

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from local.sandbox.directory import Bot, Credentials, Directory, Entry
+from local.sandbox.roster import Bot, Credentials, Directory, Entry
 
 Json = Any  # whatever JSON can hold
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from aiohttp import web
 
-from local.sandbox.directory import Credentials, Directory, furnished
 from local.sandbox.faults import Board
 from local.sandbox.ledger import Ledger, RequestLog
+from local.sandbox.roster import Credentials, Directory, furnished
 
 
 async def _nothing() -> None:

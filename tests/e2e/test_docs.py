@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.environment import script
+from ops.shell_variables import script
 from ops.stack import find
 from tests.e2e.conftest import Deployment
 from tests.support import docs

@@ -2,7 +2,7 @@
 
 import os
 
-from tests.support.environment import ENVIRONMENT
+from tests.support.function_variables import ENVIRONMENT
 
 # Over whatever the caller has: make exports its own PROVIDER_BASE_URL.
 os.environ |= {

@@ -11,7 +11,7 @@ from relay.http import requests
 from relay.http.messages import MAX_BATCH
 from relay.messages.envelope import MAX_BUTTONS, MAX_ID, MAX_TEXT, Message
 from relay.validation import validate
-from tools.contract import PATH, made
+from tools.openapi import PATH, made
 
 METHODS = {"get", "put", "post", "delete", "patch"}
 

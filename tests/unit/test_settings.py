@@ -4,7 +4,7 @@ import pytest
 
 from relay.messages.envelope import OnUnknown
 from relay.settings import SettingMissingError, Settings
-from tests.support.environment import ENVIRONMENT
+from tests.support.function_variables import ENVIRONMENT
 
 
 def test_the_environment_becomes_settings() -> None:

@@ -1,4 +1,4 @@
-"""Write docs/openapi.json, the HTTP contract, from the code: `python -m tools.contract`."""
+"""Write docs/openapi.json, the HTTP contract, from the code: `python -m tools.openapi`."""
 
 import json
 from pathlib import Path

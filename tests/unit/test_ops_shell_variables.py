@@ -7,7 +7,7 @@ from typing import Any
 import boto3
 import pytest
 
-from ops.environment import script
+from ops.shell_variables import script
 from ops.stack import Stack
 
 KEY = "it's $(not) run"
