@@ -39,7 +39,7 @@ def provider_app(state: State) -> web.Application:
     return app
 
 
-def second_app(state: State) -> web.Application:
+def control_app(state: State) -> web.Application:
     """Make the origin that redirects lead to: it records requests, but for the control API's."""
     app = web.Application(
         middlewares=[_logged, control.json_errors], client_max_size=16 * BODY_LIMIT
@@ -57,7 +57,7 @@ def _endpoint(operation: str, answer: Answer) -> Handler:
         raw = await request.read()
         fault, delay, reply, refused = None, 0.0, None, None
         try:
-            strike = state.board.strike(operation, faults.marked(raw))
+            strike = state.armed.strike(operation, faults.marked(raw))
             fault, delay = strike.fault, strike.delay
             if fault is None or fault.accepted:
                 reply = answer(state, request, raw, fault)
@@ -77,7 +77,7 @@ def _endpoint(operation: str, answer: Answer) -> Handler:
             return web.json_response({"error": refused.reason}, status=refused.status)
         if fault:
             request["fault"] = fault.spec
-            return await effects.act(fault, request, reply, state.second_origin)
+            return await effects.act(fault, request, reply, state.control_origin)
         return web.json_response(reply)
 
     return handle
@@ -86,7 +86,7 @@ def _endpoint(operation: str, answer: Answer) -> Handler:
 def _bots(state: State, request: web.Request, _raw: bytes, _fault: faults.Fault | None) -> Json:
     query = provider.read_query(list(request.query.items()), {"user", "pass"})
     provider.check_credentials(state.credentials, query["user"], query["pass"])
-    return [bot.entry() for bot in state.directory.bots.values()]
+    return [bot.entry() for bot in state.roster.bots.values()]
 
 
 def _subscribers(
@@ -94,7 +94,7 @@ def _subscribers(
 ) -> Json:
     query = provider.read_query(list(request.query.items()), {"user", "pass", "botId"})
     provider.check_credentials(state.credentials, query["user"], query["pass"])
-    return provider.find_bot(state.directory, query["botId"]).subscribers
+    return provider.find_bot(state.roster, query["botId"]).subscribers
 
 
 def _send_message(
@@ -102,7 +102,7 @@ def _send_message(
 ) -> Json:
     body = provider.read_body(request.content_type, raw)
     provider.check_auth(state.credentials, body)
-    message = provider.read_message(state.directory, body)
+    message = provider.read_message(state.roster, body)
     entry = state.ledger.accept(
         message,
         time=time.time(),

@@ -132,7 +132,7 @@ async def _health(request: web.Request) -> web.StreamResponse:
             "status": "ok",
             "inbox": f"{state.origin}/",
             "baseUrl": f"{state.origin}/v1/telegram/bot",
-            "controlUrl": state.second_origin,
+            "controlUrl": state.control_origin,
             "messages": len(state.ledger),
         }
     )
@@ -180,7 +180,7 @@ async def _clear_elsewhere(request: web.Request) -> web.StreamResponse:
 
 
 async def _faults(request: web.Request) -> web.StreamResponse:
-    return web.json_response(request.app[STATE].board.shown())
+    return web.json_response(request.app[STATE].armed.shown())
 
 
 async def _arm(request: web.Request) -> web.StreamResponse:
@@ -191,7 +191,7 @@ async def _arm(request: web.Request) -> web.StreamResponse:
     )
     try:
         fault = faults.parse(body.pop("fault", ""))
-        switch = state.board.arm(fault, **({"on": "all"} if fault.listener else {}) | body)
+        switch = state.armed.arm(fault, **({"on": "all"} if fault.hits_connections else {}) | body)
     except faults.FaultError as error:
         raise _wrong(str(error)) from None
     await state.faults_changed()
@@ -202,11 +202,11 @@ async def _disarm(request: web.Request) -> web.StreamResponse:
     state = request.app[STATE]
     switch_id = request.match_info.get("id")
     if switch_id is None:
-        state.board.clear()
-    elif not (switch_id.isdecimal() and state.board.clear(int(switch_id))):
+        state.armed.clear()
+    elif not (switch_id.isdecimal() and state.armed.clear(int(switch_id))):
         raise _wrong("no such fault is armed", 404)
     await state.faults_changed()
-    return web.json_response(state.board.shown())
+    return web.json_response(state.armed.shown())
 
 
 # -- the account --------------------------------------------------------------------------------
@@ -228,20 +228,20 @@ async def _set_credentials(request: web.Request) -> web.StreamResponse:
 
 
 def _bot(request: web.Request) -> Bot:
-    bot = request.app[STATE].directory.bots.get(request.match_info["bot"])
+    bot = request.app[STATE].roster.bots.get(request.match_info["bot"])
     if bot is None:
         raise _wrong("no such bot", 404)
     return bot
 
 
 async def _bots(request: web.Request) -> web.StreamResponse:
-    bots = request.app[STATE].directory.bots.values()
+    bots = request.app[STATE].roster.bots.values()
     return web.json_response([bot.entry() | {"subscribers": len(bot.subscribers)} for bot in bots])
 
 
 async def _add_bot(request: web.Request) -> web.StreamResponse:
     body = await _read(request, {"id": str, "name": str, "username": str})
-    bot = request.app[STATE].directory.add_bot(
+    bot = request.app[STATE].roster.add_bot(
         body.get("name", "Another bot"), body.get("username", "another_bot"), body.get("id")
     )
     return web.json_response(bot.entry(), status=201)
@@ -252,7 +252,7 @@ async def _subscribers(request: web.Request) -> web.StreamResponse:
 
 
 async def _add_subscribers(request: web.Request) -> web.StreamResponse:
-    directory, bot = request.app[STATE].directory, _bot(request)
+    roster, bot = request.app[STATE].roster, _bot(request)
     body = await _read(request, {"count": int, "blocked": bool, "subscribers": list})
     count = body.get("count", 0)
     if not 0 <= count <= SUBSCRIBERS_AT_ONCE:
@@ -260,11 +260,11 @@ async def _add_subscribers(request: web.Request) -> web.StreamResponse:
     entries = body.get("subscribers", [])
     if not all(isinstance(entry, dict) for entry in entries):
         raise _wrong("subscribers: an array of objects")
-    added = [*entries, *directory.made_up(count, blocked=body.get("blocked", False))]
-    directory.add_subscribers(bot, added)
+    added = [*entries, *roster.made_up(count, blocked=body.get("blocked", False))]
+    roster.add_subscribers(bot, added)
     return web.json_response(added, status=201)
 
 
 async def _empty(request: web.Request) -> web.StreamResponse:
-    request.app[STATE].directory.empty(_bot(request))
+    request.app[STATE].roster.empty(_bot(request))
     return web.json_response([])

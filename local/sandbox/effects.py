@@ -29,11 +29,11 @@ def reset(transport: asyncio.BaseTransport) -> None:
 
 
 async def act(
-    fault: Fault, request: web.Request, reply: Json, second_port: str
+    fault: Fault, request: web.Request, reply: Json, control_origin: str
 ) -> web.StreamResponse:
-    """Answer a request as the fault has it; `second_port` is the origin redirects lead to."""
+    """Answer a request as the fault has it; `control_origin` is the origin redirects lead to."""
     if fault.status in REDIRECTS:
-        location = second_port + str(request.rel_url)
+        location = control_origin + str(request.rel_url)
         return web.Response(status=fault.status, headers={"Location": location})
     if fault.status is not None:
         return _status(fault.status, fault)

@@ -42,13 +42,13 @@ MARKER = re.compile(r"\[\[fault:([^\]]*)\]\]")
 class Kind:
     """A fault's meaning: whether the message was accepted, and which options it takes.
 
-    One that is the `listener` hits the connections, not single requests: only a switch can be it.
+    One that `hits_connections` strikes whole connections, not requests: only a switch can be it.
     """
 
     does: str
     accepted: bool = False
     options: tuple[str, ...] = ()
-    listener: bool = False
+    hits_connections: bool = False
 
 
 STATUS = Kind("this status and a JSON reason", options=("accepted", "retry-after"))
@@ -68,8 +68,8 @@ KINDS = {
     "large": Kind("accepted, a body of 5 MB", accepted=True, options=("megabytes",)),
     "gzip-bomb": Kind("accepted, 64 MB packed by gzip, asked for or not", accepted=True),
     "latency": Kind("a delayed answer, and nothing else", options=("ms", "jitter")),
-    "outage": Kind("every connection is reset at its first byte", listener=True),
-    "closed": Kind("the port is closed: connections are refused", listener=True),
+    "outage": Kind("every connection is reset at its first byte", hits_connections=True),
+    "closed": Kind("the port is closed: connections are refused", hits_connections=True),
 }
 
 
@@ -98,9 +98,9 @@ class Fault:
         return int(self.name) if self.name.isdigit() else None
 
     @property
-    def listener(self) -> bool:
+    def hits_connections(self) -> bool:
         """Whether it hits the connections, not single requests."""
-        return self.name in KINDS and KINDS[self.name].listener
+        return self.name in KINDS and KINDS[self.name].hits_connections
 
 
 def parse(spec: str) -> Fault:
@@ -173,7 +173,7 @@ def marked(raw: bytes) -> Marked | None:
     if found is None:
         return None
     fault = parse(found[1])
-    if fault.listener:
+    if fault.hits_connections:
         raise FaultError(f"{fault.name} hits every connection: order it by POST /faults")
     recipient = [body.get(name) for name in ("subscriberId", "botId", "number")]
     return Marked(fault, json.dumps([recipient, text]))
@@ -206,7 +206,7 @@ class Strike:
     delay: float
 
 
-class Board:
+class ArmedFaults:
     """The armed faults; a message's own marker goes before the switches, the oldest switch next."""
 
     def __init__(
@@ -236,7 +236,7 @@ class Board:
             0 < share <= 1 and (times is None or times > 0) and (seconds is None or seconds > 0)
         ):
             raise FaultError("share: above 0, up to 1; times and seconds: above 0")
-        if fault.listener and (on, share, times or fault.times) != ("all", 1.0, None):
+        if fault.hits_connections and (on, share, times or fault.times) != ("all", 1.0, None):
             raise FaultError(f"{fault.name} hits every connection: it takes only seconds")
         self._ids += 1
         until = None if seconds is None else self._clock() + seconds
@@ -252,7 +252,7 @@ class Board:
         self._switches = [s for s in self._switches if switch_id not in (None, s.id)]
         return len(self._switches) < before
 
-    def armed(self) -> list[Switch]:
+    def switches(self) -> list[Switch]:
         """List the switches that can still strike."""
         now = self._clock()
         self._switches = [
@@ -262,11 +262,11 @@ class Board:
 
     def shown(self) -> list[dict[str, Any]]:
         """Show the switches that can still strike."""
-        return [switch.shown(self._clock()) for switch in self.armed()]
+        return [switch.shown(self._clock()) for switch in self.switches()]
 
-    def listener(self, name: str) -> Switch | None:
+    def longest(self, name: str) -> Switch | None:
         """Find the armed listener fault of this name that lasts longest."""
-        found = [switch for switch in self.armed() if switch.fault.name == name]
+        found = [switch for switch in self.switches() if switch.fault.name == name]
         return max(found, key=lambda s: float("inf") if s.until is None else s.until, default=None)
 
     def strike(self, operation: str, message: Marked | None = None) -> Strike:
@@ -274,7 +274,7 @@ class Board:
         struck, delay = None, 0.0
         if message and self._strikes_again(message):
             struck, delay = self._add(message.fault, struck, delay)
-        for switch in self.armed():
+        for switch in self.switches():
             if switch.on not in (operation, "all"):
                 continue
             if struck and switch.fault.name != "latency":

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from local.sandbox.roster import Bot, Credentials, Directory, Entry
+from local.sandbox.roster import Bot, Credentials, Listed, Roster
 
 Json = Any  # whatever JSON can hold
 
@@ -27,7 +27,7 @@ class Message:
     """A message the provider takes: whom it goes to and what it says."""
 
     bot: Bot
-    subscriber: Entry
+    subscriber: Listed
     number: str | None
     text: str
     buttons: list[dict[str, str]]
@@ -51,9 +51,9 @@ def check_credentials(credentials: Credentials, user: str, password: str) -> Non
         raise RefusedError(401, "wrong user or pass")
 
 
-def find_bot(directory: Directory, bot_id: str) -> Bot:
+def find_bot(roster: Roster, bot_id: str) -> Bot:
     """Find a connected bot, or refuse."""
-    bot = directory.bots.get(bot_id)
+    bot = roster.bots.get(bot_id)
     if bot is None:
         raise RefusedError(404, "botId: no such bot")
     return bot
@@ -85,10 +85,10 @@ def check_auth(credentials: Credentials, body: Mapping[str, Json]) -> None:
     )
 
 
-def read_message(directory: Directory, body: Mapping[str, Json]) -> Message:
+def read_message(roster: Roster, body: Mapping[str, Json]) -> Message:
     """Read a message whose credentials were checked."""
     _no_others("the body", body, FIELDS)
-    bot, subscriber = _recipient(directory, body)
+    bot, subscriber = _recipient(roster, body)
     if subscriber.get("blocked"):
         raise RefusedError(400, "the subscriber has blocked the bot")
     text = _text("text", body.get("text"))
@@ -100,7 +100,7 @@ def read_message(directory: Directory, body: Mapping[str, Json]) -> Message:
     return Message(bot, subscriber, number, text, _buttons(body.get("buttons", [])))
 
 
-def _recipient(directory: Directory, body: Mapping[str, Json]) -> tuple[Bot, Entry]:
+def _recipient(roster: Roster, body: Mapping[str, Json]) -> tuple[Bot, Listed]:
     given = {
         name: _text(name, body[name])
         for name in ("subscriberId", "botId", "number")
@@ -108,14 +108,14 @@ def _recipient(directory: Directory, body: Mapping[str, Json]) -> tuple[Bot, Ent
     }
     match sorted(given):
         case ["subscriberId"] | ["botId", "number", "subscriberId"]:  # all three: this one wins
-            found = directory.by_id(given["subscriberId"])
+            found = roster.by_id(given["subscriberId"])
             if found is None:
                 raise RefusedError(404, "subscriberId: no such subscriber")
         case ["botId", "number"]:
             if not (given["number"].isascii() and given["number"].isdigit()):
                 raise RefusedError(400, "number: digits only, in international format without +")
-            find_bot(directory, given["botId"])
-            found = directory.by_number(given["botId"], given["number"])
+            find_bot(roster, given["botId"])
+            found = roster.by_number(given["botId"], given["number"])
             if found is None:
                 raise RefusedError(404, "number: no such subscriber of this bot")
         case []:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import cycle, islice
 from typing import Any
 
-Entry = dict[str, Any]
+Listed = dict[str, Any]
 
 FIRST_NAMES = ("Анна", "Olivia", "Дмитрий", "James", "Екатерина", "Emma", "Михаил", "Noah")
 LAST_NAMES = ("Белова", "Smith", "Орлов", "Taylor", "Ким", "Walker", "Лебедев")
@@ -34,20 +34,20 @@ class Bot:
     id: str
     name: str
     username: str
-    subscribers: list[Entry] = field(default_factory=list)
+    subscribers: list[Listed] = field(default_factory=list)
 
-    def entry(self) -> Entry:
+    def entry(self) -> Listed:
         """Show the bot as the provider lists it."""
         return {"id": self.id, "name": self.name, "username": self.username}
 
 
-class Directory:
+class Roster:
     """The bots by id, and their subscribers by id and by number."""
 
     def __init__(self) -> None:
         self.bots: dict[str, Bot] = {}
-        self._by_id: dict[str, tuple[Bot, Entry]] = {}
-        self._by_number: dict[tuple[str, str], tuple[Bot, Entry]] = {}
+        self._by_id: dict[str, tuple[Bot, Listed]] = {}
+        self._by_number: dict[tuple[str, str], tuple[Bot, Listed]] = {}
         self._numbers = (str(number) for number in range(79990000000, 80000000000))
 
     def add_bot(self, name: str, username: str, bot_id: str | None = None) -> Bot:
@@ -59,7 +59,7 @@ class Directory:
         self.bots[bot.id] = bot
         return bot
 
-    def add_subscribers(self, bot: Bot, entries: Iterable[Entry]) -> int:
+    def add_subscribers(self, bot: Bot, entries: Iterable[Listed]) -> int:
         """Append entries as they are, whether or not they repeat one or lack an id."""
         added = list(entries)
         bot.subscribers += added
@@ -76,35 +76,33 @@ class Directory:
         self._by_id = {key: found for key, found in self._by_id.items() if found[0] is not bot}
         self._by_number = {k: found for k, found in self._by_number.items() if found[0] is not bot}
 
-    def made_up(self, count: int, *, blocked: bool = False) -> Iterator[Entry]:
+    def made_up(self, count: int, *, blocked: bool = False) -> Iterator[Listed]:
         """Make up subscribers with fresh ids and numbers."""
         names = zip(cycle(FIRST_NAMES), cycle(LAST_NAMES), self._numbers, strict=False)
         for first, last, number in islice(names, count):
-            entry: Entry = {"id": secrets.token_hex(12), "name": f"{first} {last}"}
+            entry: Listed = {"id": secrets.token_hex(12), "name": f"{first} {last}"}
             yield entry | {"number": number} | ({"blocked": True} if blocked else {})
 
-    def by_id(self, subscriber_id: str) -> tuple[Bot, Entry] | None:
+    def by_id(self, subscriber_id: str) -> tuple[Bot, Listed] | None:
         """Find a subscriber of any bot."""
         return self._by_id.get(subscriber_id)
 
-    def by_number(self, bot_id: str, number: str) -> tuple[Bot, Entry] | None:
+    def by_number(self, bot_id: str, number: str) -> tuple[Bot, Listed] | None:
         """Find a bot's subscriber by phone number."""
         return self._by_number.get((bot_id, number))
 
 
-def furnished() -> Directory:
-    """Make the directory that the sandbox starts with: always the same ids and numbers."""
-    directory = Directory()
-    shop = directory.add_bot("Магазин «Ромашка»", "romashka_shop_bot", "65f1c0a2b3d4e5f6a7b8c901")
-    clinic = directory.add_bot(
-        "Northside Clinic", "northside_clinic_bot", "65f1c0a2b3d4e5f6a7b8c902"
-    )
+def furnished() -> Roster:
+    """Make the roster that the sandbox starts with: always the same ids and numbers."""
+    roster = Roster()
+    shop = roster.add_bot("Магазин «Ромашка»", "romashka_shop_bot", "65f1c0a2b3d4e5f6a7b8c901")
+    clinic = roster.add_bot("Northside Clinic", "northside_clinic_bot", "65f1c0a2b3d4e5f6a7b8c902")
     for bot, people in (
         (shop, ("Анна Белова", "Дмитрий Орлов", "Olivia Smith", "Тимур Ким")),
         (clinic, ("James Taylor", "Екатерина Лебедева", "Emma Walker")),
     ):
         last = bot.id[-1]
-        directory.add_subscribers(
+        roster.add_subscribers(
             bot,
             (
                 {
@@ -115,4 +113,4 @@ def furnished() -> Directory:
                 for n, name in enumerate(people, start=1)
             ),
         )
-    return directory
+    return roster

@@ -12,7 +12,7 @@ from types import TracebackType
 
 from aiohttp import web
 
-from local.sandbox.app import BASE_PATH, provider_app, second_app
+from local.sandbox.app import BASE_PATH, control_app, provider_app
 from local.sandbox.effects import reset
 from local.sandbox.faults import Switch
 from local.sandbox.state import State
@@ -40,11 +40,11 @@ class _Reset(asyncio.Protocol):
             self._transport = None
 
 
-class Door:
+class Listener:
     """The provider's port, as the faults `outage` and `closed` have it."""
 
     def __init__(self, state: State, server: web.Server, sock: socket.socket) -> None:
-        self._board = state.board
+        self._armed = state.armed
         self._requests = state.requests
         self._server = server
         self._sock = sock
@@ -59,7 +59,7 @@ class Door:
         async with self._moved:
             if self._again:
                 self._again.cancel()
-            closed = self._board.listener("closed")
+            closed = self._armed.longest("closed")
             if closed and closed.until is not None:
                 # A little late rather than early: by then the switch must be found ended.
                 later = closed.until - time.monotonic() + 0.01
@@ -76,7 +76,7 @@ class Door:
         self._task = self._loop.create_task(self.follow())
 
     def _protocol(self) -> asyncio.BaseProtocol:
-        outage = self._board.listener("outage")
+        outage = self._armed.longest("outage")
         return _Reset(partial(self._count, outage)) if outage else self._server()
 
     def _count(self, outage: Switch) -> None:
@@ -119,30 +119,30 @@ def origin(sock: socket.socket) -> str:
 
 async def serve(state: State, first: socket.socket, second: socket.socket) -> None:
     """Run the sandbox on two bound sockets until SIGTERM or SIGINT."""
-    state.origin, state.second_origin = origin(first), origin(second)
+    state.origin, state.control_origin = origin(first), origin(second)
     # handler_cancellation: a hanging answer ends when its client goes.
-    runner, second_runner = (
+    runner, control_runner = (
         web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
-        for app in (provider_app(state), second_app(state))
+        for app in (provider_app(state), control_app(state))
     )
     await runner.setup()
-    await second_runner.setup()
+    await control_runner.setup()
     assert runner.server is not None
-    door = Door(state, runner.server, first)
-    state.faults_changed = door.follow
+    listener = Listener(state, runner.server, first)
+    state.faults_changed = listener.follow
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     try:
-        await door.follow()
-        await web.SockSite(second_runner, second).start()
+        await listener.follow()
+        await web.SockSite(control_runner, second).start()
         log.info("provider: %s%s", state.origin, BASE_PATH)
         log.info("inbox: %s/", state.origin)
-        log.info("control: %s (as the inbox's port, and through outages)", state.second_origin)
+        log.info("control: %s (as the inbox's port, and through outages)", state.control_origin)
         await stopped.wait()
     finally:
-        door.close()
-        await asyncio.gather(runner.cleanup(), second_runner.cleanup())
+        listener.close()
+        await asyncio.gather(runner.cleanup(), control_runner.cleanup())
 
 
 class SafeFormatter(logging.Formatter):

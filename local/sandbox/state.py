@@ -6,9 +6,9 @@ from typing import Any
 
 from aiohttp import web
 
-from local.sandbox.faults import Board
+from local.sandbox.faults import ArmedFaults
 from local.sandbox.ledger import Ledger, RequestLog
-from local.sandbox.roster import Credentials, Directory, furnished
+from local.sandbox.roster import Credentials, Roster, furnished
 
 
 async def _nothing() -> None:
@@ -20,13 +20,13 @@ class State:
     """Everything the sandbox knows; `elsewhere` holds what reached the second port unasked."""
 
     credentials: Credentials
-    directory: Directory = field(default_factory=furnished)
+    roster: Roster = field(default_factory=furnished)
     ledger: Ledger = field(default_factory=Ledger)
     requests: RequestLog = field(default_factory=RequestLog)
-    board: Board = field(default_factory=Board)
+    armed: ArmedFaults = field(default_factory=ArmedFaults)
     elsewhere: list[dict[str, Any]] = field(default_factory=list)
     origin: str = ""
-    second_origin: str = ""
+    control_origin: str = ""
     faults_changed: Callable[[], Awaitable[None]] = _nothing
 
 

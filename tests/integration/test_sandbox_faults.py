@@ -13,7 +13,7 @@ from urllib3.exceptions import (
     ReadTimeoutError,
 )
 
-from local.sandbox.faults import SHAPES, Board, FaultError, marked, parse
+from local.sandbox.faults import SHAPES, ArmedFaults, FaultError, marked, parse
 from tests.support.provider_calls import BOT, Caller, Json
 from tests.support.sandbox import Sandbox
 
@@ -60,55 +60,55 @@ class Clock:
 
 def test_switches_end_by_count_by_time_and_by_hand() -> None:
     clock = Clock()
-    board = Board(clock)
+    armed = ArmedFaults(clock)
 
     def struck(operation: str = "sendMessage") -> str | None:
-        fault = board.strike(operation).fault
+        fault = armed.strike(operation).fault
         return fault.spec if fault else None
 
-    board.arm(parse("500"), times=2)
-    board.arm(parse("503"), seconds=10)
-    board.arm(parse("404"), on="bots")
-    board.arm(parse("504"), on="all")
+    armed.arm(parse("500"), times=2)
+    armed.arm(parse("503"), seconds=10)
+    armed.arm(parse("404"), on="bots")
+    armed.arm(parse("504"), on="all")
     assert [struck() for _ in range(4)] == ["500", "500", "503", "503"]
     assert [struck("bots"), struck("subscribers")] == ["404", "504"]
     clock.now += 10
     assert struck() == "504"
-    last = board.shown()[-1]
+    last = armed.shown()[-1]
     assert (last["fault"], last["struck"], last["left"], last["seconds"]) == ("504", 2, None, None)
-    assert [board.clear(last["id"]), board.clear(last["id"])] == [True, False]
+    assert [armed.clear(last["id"]), armed.clear(last["id"])] == [True, False]
     assert struck() is None
-    board.clear()
+    armed.clear()
     assert struck("bots") is None
 
 
 def test_a_share_of_the_requests_is_struck() -> None:
-    board = Board(rng=random.Random(7))
-    board.arm(parse("500"), share=0.2)
-    struck = sum(board.strike("sendMessage").fault is not None for _ in range(5000))
+    armed = ArmedFaults(rng=random.Random(7))
+    armed.arm(parse("500"), share=0.2)
+    struck = sum(armed.strike("sendMessage").fault is not None for _ in range(5000))
     assert 900 < struck < 1100
 
 
 def test_latency_adds_to_what_else_strikes() -> None:
-    board = Board(rng=random.Random(7))
-    board.arm(parse("latency ms=200 jitter=100"), on="all")
-    board.arm(parse("latency ms=1000"))
-    board.arm(parse("503"))
-    strike = board.strike("sendMessage")
+    armed = ArmedFaults(rng=random.Random(7))
+    armed.arm(parse("latency ms=200 jitter=100"), on="all")
+    armed.arm(parse("latency ms=1000"))
+    armed.arm(parse("503"))
+    strike = armed.strike("sendMessage")
     assert strike.fault == parse("503")
     assert 1.2 <= strike.delay <= 1.3
-    strike = board.strike("bots")
+    strike = armed.strike("bots")
     assert strike.fault is None
     assert 0.2 <= strike.delay <= 0.3
 
 
 def test_a_marker_goes_first_and_counts_by_recipient_and_text() -> None:
-    board = Board()
-    board.arm(parse("503"))
+    armed = ArmedFaults()
+    armed.arm(parse("503"))
 
     def struck(subscriber: str, text: str) -> str:
         raw = f'{{"subscriberId": "{subscriber}", "text": "{text}"}}'.encode()
-        fault = board.strike("sendMessage", marked(raw)).fault
+        fault = armed.strike("sendMessage", marked(raw)).fault
         assert fault
         return fault.name
 
@@ -116,8 +116,8 @@ def test_a_marker_goes_first_and_counts_by_recipient_and_text() -> None:
     assert [struck("a", twice) for _ in range(3)] == ["500", "500", "503"]
     assert struck("b", twice) == struck("a", twice + "!") == "500"
     assert [struck("a", "[[fault:reset]]") for _ in range(3)] == ["reset"] * 3
-    board.clear()
-    board.arm(parse("503"))
+    armed.clear()
+    armed.arm(parse("503"))
     assert struck("a", twice) == "500"
 
 
