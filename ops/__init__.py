@@ -1,1 +1,1 @@
-"""What an operator does with a stack, on AWS or on this machine: `python -m ops --help`."""
+"""The operator's commands for a stack, on AWS or on this machine: `python -m ops --help`."""

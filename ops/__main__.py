@@ -10,29 +10,35 @@ from ops.stack import OperatorError, find
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the commands and their options."""
+    """Describe the commands and their options."""
     every = argparse.ArgumentParser(add_help=False)
     every.add_argument(
-        "--stack", help="a stack on AWS; without it the one that `make up` started here"
+        "--stack", help="a stack on AWS; without it, the one that `make up` started here"
     )
     top = argparse.ArgumentParser(prog="python -m ops", description="Look after a deployed stack.")
     commands = top.add_subparsers(dest="command", required=True)
-    commands.add_parser("doctor", parents=[every], help="examine it, and say what to do")
-    commands.add_parser("env", parents=[every], help="its addresses and keys, for a shell")
-    commands.add_parser("secret", parents=[every], help="set SMS Gold's user and password")
-    commands.add_parser("remove", parents=[every], help="delete it; its data stays")
-    look = commands.add_parser("dead-letters", parents=[every], help="what lies there, and why")
-    look.add_argument("--max", type=int, default=1000, help="look at so many (default: 1000)")
-    move = commands.add_parser("redrive", parents=[every], help="try dead letters once more")
+    commands.add_parser("doctor", parents=[every], help="examine it and say what to do")
+    commands.add_parser("env", parents=[every], help="print its addresses and keys for a shell")
+    commands.add_parser("secret", parents=[every], help="store SMS Gold's user and password")
+    commands.add_parser("remove", parents=[every], help="delete it, but not its table and queues")
+    show = commands.add_parser(
+        "dead-letters", parents=[every], help="show what could not be delivered, by reason"
+    )
+    show.add_argument(
+        "--max", type=int, default=1000, help="read at most this many (default: 1000)"
+    )
+    move = commands.add_parser("redrive", parents=[every], help="send dead letters again")
     move.add_argument("--queue", choices=dead_letters.ROUTES, default="messages")
-    move.add_argument("--reason", help="only those with this reason, as dead-letters shows it")
-    move.add_argument("--max", type=int, help="so many at the most")
-    move.add_argument("--apply", action="store_true", help="do it; without, say what would be done")
+    move.add_argument("--reason", help="only those with this reason, as `dead-letters` shows it")
+    move.add_argument("--max", type=int, help="at most this many")
+    move.add_argument(
+        "--apply", action="store_true", help="do it; without it, only say what would be done"
+    )
     return top
 
 
 def main() -> int:
-    """Carry out the command; 1 if something is not as it should be."""
+    """Run the command; return 1 if it fails or finds something wrong."""
     options = parser().parse_args()
     try:
         stack = find(options.stack)
@@ -59,7 +65,9 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     except EOFError:
-        print("\nNothing was done: there is nobody to answer.", file=sys.stderr)
+        print(
+            "\nNothing was done: the command asks a question and needs a terminal.", file=sys.stderr
+        )
         return 1
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The dead letters: what lies there and why, and moving it back to be tried again."""
+"""Show the dead letters by reason, and move them back to be sent again."""
 
 import json
 import time
@@ -14,18 +14,18 @@ from botocore.exceptions import ClientError
 from ops.stack import OperatorError, Stack
 
 NO_REASON = "(no reason)"
-"""Put there by SQS after too many receives, or by hand: nobody wrote down why."""
+"""Stands for the reason of what SQS moved after too many receives, or somebody put there."""
 
-LOOK_SECONDS = 600
-"""Letters looked at stay hidden for so long at the most, should this program be killed."""
+HIDDEN_SECONDS = 600
+"""How long received dead letters stay hidden if this program is killed."""
 
 SHOWN = ("id", "subscriberId", "botId", "onUnknown", "expiresAt", "reference", "generation")
-"""The fields of an envelope that are no content: ids, times and settings."""
+"""An envelope's fields without content: ids, times and settings."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """A dead-letter queue, and the queue its letters go back to; by the stack's outputs."""
+    """A dead-letter queue and the queue its messages go back to, by the stack's outputs."""
 
     dead: str
     back: str
@@ -38,8 +38,8 @@ ROUTES: Mapping[str, Route] = {
 
 
 @dataclass(frozen=True)
-class Letter:
-    """A dead letter as received."""
+class ReceivedDeadLetter:
+    """A dead letter as SQS hands it out."""
 
     body: str
     reason: str
@@ -50,7 +50,7 @@ class Letter:
 
 @dataclass(frozen=True)
 class Group:
-    """The letters of one reason; `example` is an envelope with its content masked."""
+    """The dead letters with one reason; `example` is one of them, its content masked."""
 
     reason: str
     count: int
@@ -58,14 +58,14 @@ class Group:
     example: str
 
 
-# ------------------------------------------------------------------------------------- looking
+# ------------------------------------------------------------------------------------- showing
 
 
-def group(letters: Iterable[Letter]) -> list[Group]:
-    """Return the letters by reason, the most frequent first."""
-    by_reason: defaultdict[str, list[Letter]] = defaultdict(list)
-    for letter in letters:
-        by_reason[letter.reason].append(letter)
+def group(received: Iterable[ReceivedDeadLetter]) -> list[Group]:
+    """Group dead letters by reason, the most frequent first."""
+    by_reason: defaultdict[str, list[ReceivedDeadLetter]] = defaultdict(list)
+    for dead_letter in received:
+        by_reason[dead_letter.reason].append(dead_letter)
     groups = [
         Group(reason, len(found), min(x.sent_at for x in found), masked(found[0]))
         for reason, found in by_reason.items()
@@ -73,14 +73,14 @@ def group(letters: Iterable[Letter]) -> list[Group]:
     return sorted(groups, key=lambda g: (-g.count, g.reason))
 
 
-def masked(letter: Letter) -> str:
-    """Return a letter without texts, numbers or addresses: ids alone, and how long the rest is."""
+def masked(dead_letter: ReceivedDeadLetter) -> str:
+    """Return a dead letter's ids and settings, and the size of every other field."""
     try:
-        envelope = json.loads(letter.body)
+        envelope = json.loads(dead_letter.body)
     except (ValueError, RecursionError):
         envelope = None
     if not isinstance(envelope, dict):
-        return f"no envelope, {len(letter.body)} characters"
+        return f"not an envelope: {len(dead_letter.body)} characters"
     shown = {key: value if key in SHOWN else _size(value) for key, value in envelope.items()}
     return json.dumps(shown, ensure_ascii=False)
 
@@ -91,11 +91,15 @@ def _size(value: object) -> str:
 
 
 def report(groups: Sequence[Group], now: float) -> str:
-    """Say what lies there, a paragraph for each reason."""
+    """Describe the groups, two lines each."""
     return "\n".join(
         f"{g.count:6}  {g.reason}, the oldest {_age(now - g.oldest)} old\n        {g.example}"
         for g in groups
     )
+
+
+def _count(dead_letters: int) -> str:
+    return "1 dead letter" if dead_letters == 1 else f"{dead_letters} dead letters"
 
 
 def _age(seconds: float) -> str:
@@ -106,17 +110,17 @@ def _age(seconds: float) -> str:
 
 
 @contextmanager
-def looking(sqs: Any, url: str, most: int) -> Iterator[Iterator[Letter]]:
-    """Look at up to `most` letters, one at a time; those that stay can be seen again at once."""
+def receiving(sqs: Any, url: str, most: int) -> Iterator[Iterator[ReceivedDeadLetter]]:
+    """Receive up to `most` dead letters; on leaving, make those still there visible again."""
     hidden: dict[str, str] = {}
 
-    def letters() -> Iterator[Letter]:
+    def receive() -> Iterator[ReceivedDeadLetter]:
         seen = 0
         while seen < most:
             answer = sqs.receive_message(
                 QueueUrl=url,
                 MaxNumberOfMessages=min(10, most - seen),
-                VisibilityTimeout=LOOK_SECONDS,
+                VisibilityTimeout=HIDDEN_SECONDS,
                 WaitTimeSeconds=1,
                 MessageAttributeNames=["All"],
                 MessageSystemAttributeNames=["SentTimestamp"],
@@ -126,14 +130,14 @@ def looking(sqs: Any, url: str, most: int) -> Iterator[Iterator[Letter]]:
             hidden.update({m["MessageId"]: m["ReceiptHandle"] for m in messages})
             for message in messages:
                 seen += 1
-                yield _letter(message)
+                yield _read(message)
 
     try:
-        yield letters()
+        yield receive()
     finally:
         receipts = list(hidden.values())
         for start in range(0, len(receipts), 10):
-            # For those that were moved away meanwhile this does nothing.
+            # SQS ignores this for messages that have been deleted.
             sqs.change_message_visibility_batch(
                 QueueUrl=url,
                 Entries=[
@@ -143,17 +147,17 @@ def looking(sqs: Any, url: str, most: int) -> Iterator[Iterator[Letter]]:
             )
 
 
-def _letter(message: Mapping[str, Any]) -> Letter:
+def _read(message: Mapping[str, Any]) -> ReceivedDeadLetter:
     attributes = {
         name: value.get("StringValue", "")
         for name, value in message.get("MessageAttributes", {}).items()
     }
-    # The scheduler and Lambda say why in attributes of their own.
+    # EventBridge Scheduler and Lambda name their reason in attributes of their own.
     reason = next(
         (attributes[n] for n in ("reason", "ERROR_CODE", "ErrorCode") if attributes.get(n)),
         NO_REASON,
     )
-    return Letter(
+    return ReceivedDeadLetter(
         message["Body"],
         reason,
         attributes.get("detail", ""),
@@ -163,18 +167,20 @@ def _letter(message: Mapping[str, Any]) -> Letter:
 
 
 def show(stack: Stack, most: int, say: Callable[[str], None] = print) -> None:
-    """Say what lies on each dead-letter queue."""
+    """Show what is on each dead-letter queue."""
     sqs = stack.client("sqs")
     for name, route in ROUTES.items():
         url = stack.outputs[route.dead]
-        with looking(sqs, url, most) as letters:
-            groups = group(letters)
+        with receiving(sqs, url, most) as received:
+            groups = group(received)
         total = sum(g.count for g in groups)
         if not total:
             say(f"{name}: no dead letters.")
             continue
-        limit = f" The first {most}; more with MAX=…" if total >= most else ""
-        say(f"{name}: {total} dead letters.{limit}\n{report(groups, time.time())}")
+        limit = (
+            f" Only the first {most} were read; raise MAX to read more." if total >= most else ""
+        )
+        say(f"{name}: {_count(total)}.{limit}\n{report(groups, time.time())}")
 
 
 # -------------------------------------------------------------------------------------- moving
@@ -190,45 +196,45 @@ def redrive(
     say: Callable[[str], None] = print,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Move dead letters back to be tried once more; without `apply` only say what would move.
+    """Move dead letters back to be sent again, no faster than the account's rate.
 
-    All of them by SQS itself, those of one reason or a number of them one by one; in both cases no
-    faster than the account's rate.
+    SQS moves all of them itself; a reason or a number limits it to some, which are moved one by
+    one. Without `apply`, only say what would be moved.
     """
     route = ROUTES[queue]
     dead, back = stack.outputs[route.dead], stack.outputs[route.back]
     sqs = stack.client("sqs")
     if not apply:
-        with looking(sqs, dead, 10_000) as letters:
-            matching = [x for x in letters if reason in (None, x.reason)]
+        with receiving(sqs, dead, 10_000) as received:
+            matching = [x for x in received if reason in (None, x.reason)]
         if not matching:
             say(f"There are no dead letters{f' with the reason {reason}' if reason else ''}.")
             return
         count = min(len(matching), most or len(matching))
-        say(f"{count} dead letters would be tried again.\n{report(group(matching), time.time())}")
-        say("\nNothing was moved. To do it: the same command with APPLY=1")
-    # MiniStack has no move tasks; and a task's rate is a whole number.
+        say(f"{_count(count)} would be sent again.\n{report(group(matching), time.time())}")
+        say("\nNothing was moved. To move them, repeat the command with APPLY=1.")
+    # MiniStack has no move tasks, and a task's rate is a whole number.
     elif reason is None and most is None and not stack.is_local and not 0 < stack.rate < 1:
         task = start_move(sqs, dead, back, stack.rate)
         say(
-            f"SQS is moving all of them. To stop it: aws sqs cancel-message-move-task "
+            f"SQS is moving all dead letters. To stop it: aws sqs cancel-message-move-task "
             f"--task-handle {task}"
         )
     else:
         moved = move(sqs, dead, back, reason=reason, most=most, rate=stack.rate, sleep=sleep)
-        say(f"{moved} dead letters were moved back.")
+        say(f"{_count(moved)} moved back.")
 
 
 def start_move(sqs: Any, dead: str, back: str, rate: float) -> str:
-    """Let SQS move all letters; return the task's handle."""
+    """Start a task in SQS that moves all dead letters; return its handle."""
     pace = {"MaxNumberOfMessagesPerSecond": min(int(rate), 500)} if rate else {}
     try:
-        # The sender puts letters there itself: there is no source for them to go back to.
+        # SQS knows no source queue for them: the sender puts them there itself.
         answer = sqs.start_message_move_task(
             SourceArn=_arn(sqs, dead), DestinationArn=_arn(sqs, back), **pace
         )
     except ClientError as error:
-        raise OperatorError(f"SQS does not move them: {error}") from None
+        raise OperatorError(f"SQS refused to move the dead letters: {error}") from None
     return str(answer["TaskHandle"])
 
 
@@ -242,17 +248,17 @@ def move(
     rate: float,
     sleep: Callable[[float], None],
 ) -> int:
-    """Move letters one by one; return how many.
+    """Move dead letters one by one; return how many.
 
-    Only those that lie there at the start: a message that fails again comes back at once, and would
-    go round and round. Stopped between its two calls it leaves a letter in both queues. Both copies
-    are of the same generation, so that the message is tried again once.
+    Only those there at the start are moved: one that fails again comes back at once and would be
+    moved forever. Interrupted between its two calls, this leaves a dead letter on both queues.
+    The copies have the same generation, so the message is still sent again only once.
     """
-    with looking(sqs, dead, 100_000) as letters:  # SQS hides no more at a time
-        chosen = list(islice((x for x in letters if reason in (None, x.reason)), most))
-        for letter in chosen:
-            sqs.send_message(QueueUrl=back, MessageBody=letter.body)
-            sqs.delete_message(QueueUrl=dead, ReceiptHandle=letter.receipt)
+    with receiving(sqs, dead, 100_000) as received:  # SQS hides no more at a time
+        chosen = list(islice((x for x in received if reason in (None, x.reason)), most))
+        for dead_letter in chosen:
+            sqs.send_message(QueueUrl=back, MessageBody=dead_letter.body)
+            sqs.delete_message(QueueUrl=dead, ReceiptHandle=dead_letter.receipt)
             if rate:
                 sleep(1 / rate)
     return len(chosen)

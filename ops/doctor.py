@@ -1,4 +1,4 @@
-"""Examine a deployed stack: each finding with what to do about it."""
+"""Examine a deployed stack; every finding says what to do about it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,15 +8,13 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.stack import Stack
+from relay.messages.dispatch import SETTLE_SECONDS
 from smsgold.client import Client
 from smsgold.credentials import Credentials
 from smsgold.errors import BaseUrlError, CredentialsError, ProviderError
 
-PROVIDER_TIMEOUT_SPARE = 3.0
-"""Seconds a run keeps for recording an answer; relay.messages.sender has the same."""
-
-FASTEST = 30.0
-"""Messages a second that Telegram takes from a bot, about."""
+TELEGRAM_RATE = 30.0
+"""Roughly how many messages a second Telegram takes from one bot."""
 
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "RelayTable": ("dynamodb:PartiQLInsert", "dynamodb:PartiQLUpdate", "dynamodb:BatchGetItem"),
@@ -24,23 +22,23 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "DeadLetterQueue": ("sqs:SendMessage",),
     "ProviderCredentials": ("secretsmanager:GetSecretValue",),
 }
-"""What the sender cannot do without, by the resource's logical id."""
+"""What the sender must be allowed to do, by the resource's logical id."""
 
 RUNNING = ("Enabled", "Enabling", "Creating", "Updating")
-"""The states of an event source that is on."""
+"""The states of an event source mapping that is on."""
 
 
 class Level(StrEnum):
     """How bad a finding is."""
 
     GOOD = "ok"
-    WARN = "look"
+    WARN = "warn"
     BAD = "BAD"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found, and what to do if it is not good."""
+    """One thing found, and what to do about it unless it is good."""
 
     level: Level
     what: str
@@ -53,13 +51,13 @@ class Queue:
 
     visibility: int
     retention: int
-    has_net: bool
+    has_dead_letter_queue: bool
     waiting: int
 
 
 @dataclass(frozen=True)
 class Source:
-    """What brings a queue's messages to a function."""
+    """An event source mapping: it hands a queue's messages to a function."""
 
     queue: str
     enabled: bool
@@ -69,7 +67,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Facts:
-    """What was read of a stack; queues by logical id."""
+    """What was read from a stack; queues by logical id."""
 
     status: str
     parameters: Mapping[str, str]
@@ -81,14 +79,14 @@ class Facts:
     bots: int | None = None
     provider_problem: str = ""
     unread: tuple[str, ...] = ()
-    """What could not be read, and why: the operator's own permissions, mostly."""
+    """What could not be read, and why: mostly the operator's own permissions."""
 
 
 # ------------------------------------------------------------------------------------ deciding
 
 
 def findings(facts: Facts) -> list[Finding]:
-    """Judge what was read of a stack."""
+    """Judge what was read from a stack."""
     return [
         *_deployment(facts),
         *_provider(facts),
@@ -96,7 +94,9 @@ def findings(facts: Facts) -> list[Finding]:
         *_parameters(facts),
         *_alarms(facts),
         *(
-            Finding(Level.WARN, f"not examined: {what}", "Run it with a role that may read this.")
+            Finding(
+                Level.WARN, f"not examined: {what}", "Repeat it with a role that may read this."
+            )
             for what in facts.unread
         ),
     ]
@@ -109,14 +109,14 @@ def _deployment(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             Level.BAD,
             f"the stack is {facts.status}",
-            "Look at its events in CloudFormation; deploy again.",
+            "Find the reason in its CloudFormation events, then deploy again.",
         )
     for denied in facts.denied:
         yield Finding(
             Level.BAD,
             f"the sender may not {denied}",
-            "Somebody changed its role, or a boundary or organisation policy forbids it: deploy "
-            "again, then ask whoever looks after the account's policies.",
+            "Its role was changed, or a permissions boundary or organization policy forbids it: "
+            "deploy again; if that does not help, ask whoever manages the account's policies.",
         )
     if not facts.denied:
         yield Finding(Level.GOOD, "the sender has the permissions it needs")
@@ -127,12 +127,17 @@ def _provider(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             Level.BAD,
             f"SMS Gold: {facts.provider_problem}",
-            "Set user and password with `make secret`; check ProviderBaseUrl and the network.",
+            "Set the user and password with `make secret`; check ProviderBaseUrl and the network.",
         )
     elif facts.bots == 0:
-        yield Finding(Level.BAD, "the account has no bot", "Connect one in SMS Gold's cabinet.")
+        yield Finding(
+            Level.BAD, "the account has no bot", "Connect one in your account on SMS Gold's site."
+        )
     elif facts.bots:
-        yield Finding(Level.GOOD, f"SMS Gold answers: credentials valid, {facts.bots} bots")
+        yield Finding(
+            Level.GOOD,
+            f"SMS Gold accepts the credentials; the account has {_counted(facts.bots, 'bot')}",
+        )
 
 
 def _queues(facts: Facts) -> Iterator[Finding]:
@@ -141,41 +146,45 @@ def _queues(facts: Facts) -> Iterator[Finding]:
         if not source.enabled:
             yield Finding(
                 Level.BAD,
-                f"{name}: nothing is taken from it",
+                f"{name}: no function receives its messages",
                 "Enable the function's event source mapping (docs/operations.md, Pause).",
             )
         if not source.partial_failures:
             yield Finding(
                 Level.BAD,
-                f"{name}: one failure brings back the whole batch",
-                "Deploy again: the event source has lost ReportBatchItemFailures.",
+                f"{name}: one failed message returns the whole batch to the queue",
+                "Deploy again: the event source mapping has lost ReportBatchItemFailures.",
             )
         if not (queue := facts.queues.get(name)):
-            continue  # not readable, which is told once for all of them
+            continue  # `unread` has a finding of its own
         if queue.visibility < source.timeout:
             yield Finding(
                 Level.BAD,
-                f"{name}: hidden for {queue.visibility} s, but a run may take {source.timeout} s",
-                "Raise VisibilityTimeout; six times SenderTimeout is what AWS recommends.",
+                f"{name}: messages are hidden for {queue.visibility} s, "
+                f"but a run may take {source.timeout} s",
+                "Raise VisibilityTimeout; AWS recommends six times SenderTimeout.",
             )
         elif name == "MessagesQueue" and queue.visibility < 6 * source.timeout:
             yield Finding(
                 Level.WARN,
-                f"{name}: hidden for {queue.visibility} s, less than 6 runs of {source.timeout} s",
-                "Raise VisibilityTimeout, or lower SenderTimeout.",
+                f"{name}: messages are hidden for {queue.visibility} s, "
+                f"less than six runs of {source.timeout} s",
+                "Raise VisibilityTimeout or lower SenderTimeout.",
             )
-        if not queue.has_net:
-            yield Finding(Level.BAD, f"{name}: no dead-letter queue under it", "Deploy again.")
+        if not queue.has_dead_letter_queue:
+            yield Finding(Level.BAD, f"{name}: has no dead-letter queue", "Deploy again.")
     for name, queue in facts.queues.items():
         if queue.retention < 14 * 86400:
             yield Finding(
                 Level.BAD,
-                f"{name}: forgets messages after {queue.retention} s",
-                "Deploy again: deadlines rely on 14 days.",
+                f"{name}: deletes messages after {queue.retention} s",
+                "Deploy again: messages' deadlines rely on the 14 days of the template.",
             )
         if "DeadLetter" in name and queue.waiting:
             yield Finding(
-                Level.WARN, f"{name}: {queue.waiting} dead letters", "See `make dead-letters`."
+                Level.WARN,
+                f"{name}: {_counted(queue.waiting, 'dead letter')}",
+                "`make dead-letters` shows them.",
             )
     if facts.queues:
         yield Finding(Level.GOOD, f"{len(facts.queues)} queues examined")
@@ -184,39 +193,43 @@ def _queues(facts: Facts) -> Iterator[Finding]:
 def _parameters(facts: Facts) -> Iterator[Finding]:
     number = {name: float(value) for name, value in facts.parameters.items() if _is_number(value)}
     rate = number["MessagesPerSecond"]
-    if rate == 0 or rate > FASTEST:
+    if rate == 0 or rate > TELEGRAM_RATE:
         yield Finding(
             Level.WARN,
             f"MessagesPerSecond is {rate:g}",
-            f"Telegram takes about {FASTEST:g} a second from a bot; 0 means no pace at all.",
+            f"Telegram takes about {TELEGRAM_RATE:g} a second from a bot; 0 means no limit at all.",
         )
-    if number["ProviderTimeout"] + PROVIDER_TIMEOUT_SPARE >= number["SenderTimeout"]:
+    if number["ProviderTimeout"] + SETTLE_SECONDS >= number["SenderTimeout"]:
         yield Finding(
             Level.BAD,
-            "a run of the sender is too short for one exchange",
-            "Make SenderTimeout well larger than ProviderTimeout.",
+            "SenderTimeout is too short for one request to SMS Gold",
+            f"Make SenderTimeout more than {SETTLE_SECONDS:g} s longer than ProviderTimeout.",
         )
     if number["BackoffMin"] > number["BackoffMax"]:
-        yield Finding(Level.BAD, "BackoffMin is above BackoffMax", "Exchange them.")
+        yield Finding(Level.BAD, "BackoffMin is above BackoffMax", "Swap them.")
     if facts.parameters.get("OnUnknown") == "resend":
         yield Finding(
             Level.WARN,
             "OnUnknown is resend",
-            "Messages of unknown outcome are sent again: recipients may get them twice.",
+            "Messages with an unknown outcome may arrive twice; set it to `hold` to avoid that.",
         )
 
 
 def _alarms(facts: Facts) -> Iterator[Finding]:
     for name in facts.in_alarm:
-        yield Finding(Level.BAD, f"{name} is on", "Its section in docs/operations.md.")
+        yield Finding(Level.BAD, f"{name} is on", "Do what its section in docs/operations.md says.")
     if not facts.in_alarm:
         yield Finding(Level.GOOD, "no alarm is on")
     if facts.parameters.get("Stage") == "prod" and not facts.confirmed_mails:
         yield Finding(
             Level.WARN,
-            "nobody is told of alarms",
-            "Set AlarmEmail and confirm the mail that AWS sends, or subscribe to the AlarmTopic.",
+            "nobody is notified of alarms",
+            "Set AlarmEmail and confirm AWS's mail, or subscribe to AlarmTopic.",
         )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _is_number(value: str) -> bool:
@@ -276,7 +289,7 @@ def _read_queues(stack: Stack) -> dict[str, Queue]:
             found[name] = Queue(
                 visibility=int(got["VisibilityTimeout"]),
                 retention=int(got["MessageRetentionPeriod"]),
-                has_net="RedrivePolicy" in got,
+                has_dead_letter_queue="RedrivePolicy" in got,
                 waiting=int(got["ApproximateNumberOfMessages"]),
             )
     return found
@@ -346,12 +359,12 @@ def _confirmed(stack: Stack) -> int:
 
 
 def run(stack: Stack, say: Callable[[str], None] = print) -> bool:
-    """Say what was found; tell whether nothing is bad."""
+    """Print the findings; return whether none of them is bad."""
     found = findings(examine(stack))
     for finding in found:
         say(f"{finding.level:>4}  {finding.what}")
         if finding.todo:
             say(f"        → {finding.todo}")
     bad = sum(finding.level is Level.BAD for finding in found)
-    say(f"\n{stack.name}: {bad or 'nothing'} to put right.")
+    say(f"\n{stack.name}: {_counted(bad, 'problem') if bad else 'no problems'} to fix.")
     return not bad

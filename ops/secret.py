@@ -1,4 +1,4 @@
-"""The account's user and password, put into the stack's secret without being shown or kept."""
+"""Store the account's user and password in the stack's secret, without showing the password."""
 
 import getpass
 import json
@@ -15,7 +15,7 @@ def put(
     ask_hidden: Callable[[str], str] = getpass.getpass,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Ask for user and password, and store them as the secret's new value."""
+    """Ask for the user and password, and store them as the secret's new value."""
     user = ask("SMS Gold user (XXXXX or XXXXX.X): ").strip()
     password = ask_hidden("Password (not shown): ")
     try:
@@ -26,4 +26,4 @@ def put(
         SecretId=stack.outputs["ProviderCredentialsArn"],
         SecretString=json.dumps({"user": user, "pass": password}),
     )
-    say("Stored. Running functions take it up within five minutes, or when the old one is refused.")
+    say("Stored. Running functions use it within five minutes, or once the old one is refused.")

@@ -1,4 +1,4 @@
-"""A stack's addresses and keys as shell variables: eval "$(make -s env)"."""
+"""Print a stack's addresses and keys as shell variables: eval "$(make -s env)"."""
 
 import shlex
 import sys
@@ -10,7 +10,7 @@ AWS = Path(sys.executable).with_name("aws")
 
 
 def script(stack: Stack) -> str:
-    """Return the lines that a shell evaluates; they hold keys."""
+    """Return the lines for a shell to evaluate; they contain keys."""
     key = stack.client("apigateway").get_api_key(
         apiKey=stack.outputs["ApiKeyId"], includeValue=True
     )
@@ -33,7 +33,7 @@ def script(stack: Stack) -> str:
         "AWS_SECRET_ACCESS_KEY": credentials.secret_key,
         "AWS_DEFAULT_REGION": stack.session.region_name,
     }
-    # Version 1 of the AWS CLI goes to Amazon's SQS whatever AWS_ENDPOINT_URL says.
+    # Version 1 of the AWS CLI ignores AWS_ENDPOINT_URL for SQS.
     aws = f'aws() {{ {shlex.quote(str(AWS))} --endpoint-url "$AWS_ENDPOINT_URL" "$@"; }}'
     return _exports(variables) + f"\n{aws}"
 

@@ -14,12 +14,12 @@ LOCAL_NAME = "smsgold-relay-local"
 
 
 class OperatorError(Exception):
-    """The command cannot go on; the text says why and what to do."""
+    """The command cannot continue; the text says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A stack's outputs and parameters by name, its physical ids by logical id."""
+    """A stack's outputs and parameters by name, and its physical ids by logical id."""
 
     name: str
     session: boto3.Session
@@ -31,29 +31,29 @@ class Stack:
 
     @property
     def is_local(self) -> bool:
-        """Tell whether it runs on this machine."""
+        """Return whether it runs on this machine."""
         return self.endpoint is not None
 
     @property
     def rate(self) -> float:
-        """Return the account's messages per second; 0 for any number."""
+        """Return the account's messages per second; 0 means unlimited."""
         return float(self.parameters["MessagesPerSecond"])
 
     def client(self, service: str) -> Any:
-        """Return a client of one AWS service, where the stack is."""
+        """Return a client for one AWS service where the stack runs."""
         return self.session.client(service, endpoint_url=self.endpoint)  # type: ignore[call-overload]
 
 
 def find(name: str | None, local: Path = LOCAL) -> Stack:
-    """Return the stack of this name in your AWS account, or without one that of `make up`."""
+    """Return the stack with this name on AWS, or without a name the one that `make up` started."""
     if name:
         return describe(name, boto3.Session(), None)
     try:
         facts = json.loads(local.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise OperatorError(
-            "No stack runs on this machine. Name one on AWS, as in STACK=smsgold-relay-prod "
-            "or STAGE=prod, or start one with `make up`."
+            "No stack runs on this machine. Start one with `make up`, or name one on AWS with "
+            "STAGE=prod or STACK=its-name."
         ) from None
     session = boto3.Session(
         facts["accessKeyId"], facts["secretAccessKey"], region_name=facts["region"]
@@ -62,7 +62,7 @@ def find(name: str | None, local: Path = LOCAL) -> Stack:
 
 
 def describe(name: str, session: boto3.Session, endpoint: str | None) -> Stack:
-    """Return the stack of this name as it is deployed."""
+    """Read the stack with this name."""
     try:
         formation = session.client("cloudformation", endpoint_url=endpoint)
         [stack] = formation.describe_stacks(StackName=name)["Stacks"]
@@ -74,8 +74,8 @@ def describe(name: str, session: boto3.Session, endpoint: str | None) -> Stack:
         }
     except (ClientError, BotoCoreError) as error:
         raise OperatorError(
-            f"The stack {name} cannot be read: {error}. Is it deployed, and do your AWS profile "
-            "and region (AWS_PROFILE, AWS_REGION) belong to it?"
+            f"Cannot read the stack {name}: {error}. Check that it is deployed, and that your AWS "
+            "profile and region (AWS_PROFILE, AWS_REGION) are the ones it is deployed to."
         ) from None
     return Stack(
         name,

@@ -1,1 +1,1 @@
-"""What writes and checks the documents that code decides."""
+"""Write and check the documents that follow from the code."""

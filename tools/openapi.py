@@ -1,4 +1,4 @@
-"""Write docs/openapi.json, the HTTP contract, from the code: `python -m tools.openapi`."""
+"""Write docs/openapi.json, the API's contract, from the code: `python -m tools.openapi`."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ PATH = Path(__file__).resolve().parent.parent / "docs" / "openapi.json"
 
 
 def made() -> dict[str, Any]:
-    """Return the contract; nothing that does the work is needed for it."""
+    """Return the contract; the routes alone make it, so their services are mocks."""
     return document(api(Mock(), Mock(), Mock(), Mock()))
 
 

@@ -1,4 +1,4 @@
-"""The parts of docs/ that other files decide: `python -m tools.reference` writes them anew."""
+"""Rewrite the parts of docs/ that follow from other files: `python -m tools.reference`."""
 
 import re
 from importlib import metadata
@@ -25,17 +25,17 @@ def parameters() -> str:
 
 
 def configuration(page: str) -> str:
-    """Return the page with its table as the template has it."""
+    """Return docs/configuration.md with the table of parameters rewritten."""
     return TABLE.sub(lambda _: parameters(), page)
 
 
 def licences() -> str:
-    """Return the page of what the Lambda layer ships, and under which licences."""
+    """Return docs/licences.md: what the Lambda layer ships, and under which licences."""
     locked = (ROOT / "layers" / "relay" / "requirements.txt").read_text("utf-8")
     lines = [
         "# Licences of what the layer ships",
         "",
-        "Written by `make reference` from the packages' own metadata.",
+        "`make reference` writes this page from the packages' own metadata.",
         "",
         "| package | version | licence |",
         "|---|---|---|",

@@ -1,6 +1,6 @@
-"""The template as CloudFormation sees it: `python -m tools.translated` prints it, as JSON.
+"""Print template.yaml as SAM hands it to CloudFormation, in JSON: `python -m tools.translated`.
 
-SAM's transform, run here, for the scanners and for the tests of roles and alarms.
+The scanners read it, and so do the tests of roles and alarms.
 """
 
 import json
@@ -16,24 +16,24 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class _NoPolicies:
-    """AWS's managed policies by name: the template names none."""
+    """Stands in for SAM's list of AWS's managed policies: the template uses none."""
 
     def load(self) -> dict[str, str]:
         return {}
 
 
 def template() -> dict[str, Any]:
-    """Return template.yaml, its YAML anchors written out."""
+    """Return template.yaml with its YAML anchors resolved."""
     return dict(yaml_parse((ROOT / "template.yaml").read_text("utf-8")))
 
 
 def translated(**parameters: str) -> dict[str, Any]:
-    """Return what SAM makes of the template with these parameters."""
+    """Return the template as SAM's transform leaves it, with these parameters."""
     validator = SamTemplateValidator(
         template(), _NoPolicies(), region="us-east-1", parameter_overrides=parameters
     )
     found = dict(yaml_parse(validator.get_translated_template_if_valid()))
-    # SAM hands a function's metadata on to what it makes of it, but not an API's to its stage.
+    # SAM copies a function's metadata to the resources it generates, but not an API's to its stage.
     stage, api = found["Resources"]["RelayApiv1Stage"], found["Resources"]["RelayApi"]
     stage["Metadata"] = api["Metadata"]
     return found

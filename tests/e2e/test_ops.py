@@ -57,7 +57,7 @@ def test_the_doctor_notices_a_wrong_password_and_a_stopped_queue(stack: Stack) -
         functions.update_event_source_mapping(UUID=source, Enabled=True)
 
     assert any("http_401" in what for what in found), found
-    assert any(what == "NotifierQueue: nothing is taken from it" for what in found), found
+    assert any(what == "NotifierQueue: no function receives its messages" for what in found), found
 
 
 def test_dead_letters_are_shown_and_one_reason_is_tried_again(
@@ -83,7 +83,7 @@ def test_dead_letters_are_shown_and_one_reason_is_tried_again(
     )
 
     assert "moved back" in said[-1]
-    until(lambda: '"generation": 2' in shown(), "letter of the second generation")
+    until(lambda: '"generation": 2' in shown(), "dead letter of the second generation")
 
 
 def test_the_commands_say_what_they_need(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_dead_letters_are_grouped_and_masked(stack: Stack, sqs: Any) -> None:
     assert TEXT not in report
     assert NUMBER not in report
     assert '"id": "m' in report
-    assert len(bodies(sqs, stack.outputs["DeadLetterQueueUrl"])) == 13, "looking takes nothing"
+    assert len(bodies(sqs, stack.outputs["DeadLetterQueueUrl"])) == 13, "showing them removes none"
 
 
 @pytest.mark.parametrize("body", ["no JSON", "[]", "[" * 100_000], ids=["text", "list", "deep"])
@@ -102,13 +102,13 @@ def test_a_dead_letter_of_any_form_is_shown(stack: Stack, sqs: Any, body: str) -
     )
     said: list[str] = []
     dead_letters.show(stack, 100, said.append)
-    assert f"no envelope, {len(body)} characters" in "\n".join(said)
+    assert f"not an envelope: {len(body)} characters" in "\n".join(said)
 
 
 def test_a_redrive_is_a_dry_run_first(stack: Stack, sqs: Any) -> None:
     said, _ = redrive(stack, apply=False, reason="http_404")
 
-    assert "8 dead letters would be tried again" in said
+    assert "8 dead letters would be sent again" in said
     assert "APPLY=1" in said
     assert len(bodies(sqs, stack.outputs["DeadLetterQueueUrl"])) == 13
 
@@ -116,7 +116,7 @@ def test_a_redrive_is_a_dry_run_first(stack: Stack, sqs: Any) -> None:
 def test_a_chosen_reason_moves_one_by_one_at_the_accounts_rate(stack: Stack, sqs: Any) -> None:
     said, slept = redrive(stack, reason="read_timeout")
 
-    assert "4 dead letters were moved" in said
+    assert "4 dead letters moved" in said
     assert bodies(sqs, stack.outputs["MessagesQueueUrl"]) == ["m00", "m03", "m06", "m09"]
     assert len(bodies(sqs, stack.outputs["DeadLetterQueueUrl"])) == 9
     assert slept == [0.25] * 4
@@ -129,7 +129,7 @@ def test_what_fails_again_meanwhile_is_not_moved_again(stack: Stack, sqs: Any) -
     def fails_again(_seconds: float) -> None:
         nonlocal slept
         slept += 1
-        assert slept < 50, "it goes round and round"
+        assert slept < 50, "it moves them forever"
         put(sqs, dead, f"again-{slept}", "read_timeout")
 
     moved = dead_letters.move(
@@ -154,14 +154,14 @@ def test_a_redrive_of_nothing_says_so(stack: Stack) -> None:
     assert said == ["There are no dead letters."]
 
 
-def test_a_number_of_letters_moves_no_more(stack: Stack, sqs: Any) -> None:
+def test_a_limited_redrive_moves_no_more(stack: Stack, sqs: Any) -> None:
     redrive(stack, most=5)
 
     assert len(bodies(sqs, stack.outputs["MessagesQueueUrl"])) == 5
     assert len(bodies(sqs, stack.outputs["DeadLetterQueueUrl"])) == 8
 
 
-def test_the_notifiers_letters_go_back_to_the_notifier(stack: Stack, sqs: Any) -> None:
+def test_the_notifiers_dead_letters_go_back_to_the_notifier(stack: Stack, sqs: Any) -> None:
     put(sqs, stack.outputs["NotifierDeadLetterQueueUrl"], "n1", None)
 
     redrive(stack, queue="notifier", most=10)
@@ -178,7 +178,7 @@ def test_the_notifiers_letters_go_back_to_the_notifier(stack: Stack, sqs: Any) -
         (0.0, {}),
     ],
 )
-def test_all_letters_are_moved_by_sqs_itself(
+def test_sqs_itself_moves_all_dead_letters(
     rate: float, pace: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
@@ -227,7 +227,7 @@ def test_which_redrive_is_sqss_own(
     assert len(moved) == (0 if task else 13)
 
 
-def test_nothing_is_removed_unless_its_name_is_typed(
+def test_a_stack_is_removed_only_after_its_name_was_typed(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     formation = boto3.client("cloudformation", region_name=REGION)
@@ -262,7 +262,7 @@ def test_the_secret_is_stored_and_not_shown(stack: Stack) -> None:
     assert password not in "".join(said)
 
 
-def test_a_question_that_nobody_answers_changes_nothing(
+def test_without_a_terminal_nothing_changes(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["ops", "secret"])

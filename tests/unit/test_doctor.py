@@ -1,4 +1,4 @@
-"""What the doctor says of a stack."""
+"""What the doctor says about a stack."""
 
 from dataclasses import replace
 
@@ -49,12 +49,12 @@ def test_the_templates_defaults_are_healthy() -> None:
         (replace(HEALTHY, denied=("sqs:SendMessage on DeadLetterQueue",)), "sqs:SendMessage"),
         (replace(HEALTHY, bots=None, provider_problem="http_401"), "http_401"),
         (replace(HEALTHY, bots=0), "no bot"),
-        (source(Source("MessagesQueue", False, True, 60)), "nothing is taken"),
-        (source(Source("MessagesQueue", True, False, 60)), "whole batch"),
+        (source(Source("MessagesQueue", False, True, 60)), "no function receives"),
+        (source(Source("MessagesQueue", True, False, 60)), "returns the whole batch"),
         (source(Source("MessagesQueue", True, True, 400)), "a run may take 400"),
-        (source(Source("MessagesQueue", True, True, 61)), "less than 6 runs"),
-        (queue("MessagesQueue", Queue(360, FORTNIGHT, False, 0)), "no dead-letter queue"),
-        (queue("MessagesQueue", Queue(360, 345600, True, 0)), "forgets messages"),
+        (source(Source("MessagesQueue", True, True, 61)), "less than six runs"),
+        (queue("MessagesQueue", Queue(360, FORTNIGHT, False, 0)), "has no dead-letter queue"),
+        (queue("MessagesQueue", Queue(360, 345600, True, 0)), "deletes messages"),
         (queue("DeadLetterQueue", Queue(30, FORTNIGHT, False, 3)), "3 dead letters"),
         (parameter(MessagesPerSecond="0"), "MessagesPerSecond is 0"),
         (parameter(MessagesPerSecond="100"), "MessagesPerSecond is 100"),
@@ -62,7 +62,7 @@ def test_the_templates_defaults_are_healthy() -> None:
         (parameter(BackoffMin="700"), "BackoffMin"),
         (parameter(OnUnknown="resend"), "resend"),
         (replace(HEALTHY, in_alarm=("RedirectsAlarm",)), "RedirectsAlarm is on"),
-        (replace(parameter(Stage="prod"), confirmed_mails=0), "nobody is told"),
+        (replace(parameter(Stage="prod"), confirmed_mails=0), "nobody is notified"),
         (replace(HEALTHY, queues={}, unread=("the queues (AccessDenied)",)), "not examined: the q"),
         (replace(HEALTHY, unread=("the alarms (AccessDenied)",)), "not examined: the alarms"),
     ],
