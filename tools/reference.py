@@ -4,12 +4,13 @@ import re
 from importlib import metadata
 from pathlib import Path
 
+from local.sandbox.faults import CATALOGUE, OPTIONS
 from tools.translated import template
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGURATION = ROOT / "docs" / "configuration.md"
+SANDBOX = ROOT / "docs" / "sandbox.md"
 LICENCES = ROOT / "docs" / "licences.md"
-TABLE = re.compile(r"(?<=<!-- parameters -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
 def parameters() -> str:
@@ -25,8 +26,31 @@ def parameters() -> str:
 
 
 def configuration(page: str) -> str:
-    """Return docs/configuration.md with the table of parameters rewritten."""
-    return TABLE.sub(lambda _: parameters(), page)
+    """Return docs/configuration.md with its table rewritten."""
+    return _replaced(page, "parameters", parameters())
+
+
+def faults() -> str:
+    """Return the sandbox's faults and their options as two tables."""
+    lines = ["| fault | the client sees | accepted | options |", "|---|---|---|---|"]
+    for names, kind in CATALOGUE.items():
+        fault = " ".join(word if word == "…" else f"`{word}`" for word in names.split())
+        options = ", ".join(f"`{option}`" for option in kind.options)
+        accepted = "yes" if kind.accepted else "no"
+        lines.append(f"| {fault} | {kind.client_sees} | {accepted} | {options} |")
+    lines += ["", "| option | what it does |", "|---|---|"]
+    lines += [f"| `{name}` | {option.does} |" for name, option in OPTIONS.items()]
+    return "\n".join(lines) + "\n"
+
+
+def sandbox(page: str) -> str:
+    """Return docs/sandbox.md with its tables of faults rewritten."""
+    return _replaced(page, "faults", faults())
+
+
+def _replaced(page: str, name: str, text: str) -> str:
+    marks = rf"(?<=<!-- {name} -->\n).*?(?=<!-- end -->)"
+    return re.sub(marks, lambda _: text, page, count=1, flags=re.DOTALL)
 
 
 def licences() -> str:
@@ -55,5 +79,6 @@ def _licence(name: str) -> str:
 
 
 if __name__ == "__main__":
-    CONFIGURATION.write_text(configuration(CONFIGURATION.read_text("utf-8")), encoding="utf-8")
+    for path, rewritten in ((CONFIGURATION, configuration), (SANDBOX, sandbox)):
+        path.write_text(rewritten(path.read_text("utf-8")), encoding="utf-8")
     LICENCES.write_text(licences(), encoding="utf-8")

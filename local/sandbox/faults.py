@@ -1,4 +1,4 @@
-"""The fault lab, deciding: what a fault is called, and which one strikes a request."""
+"""Which faults there are, and which of them strikes a request."""
 
 import json
 import random
@@ -25,61 +25,80 @@ SHAPES: dict[str, dict[str, Any]] = {
     "status-failed": {"status": "failed"},
 }
 NUMBER = r"[0-9]{1,6}(\.[0-9]{1,6})?"
-OPTIONS = {
-    "accepted": "",
-    "every": NUMBER,
-    "jitter": NUMBER,
-    "megabytes": NUMBER,
-    "ms": NUMBER,
-    "retry-after": ".+",
-    "shape": "|".join(SHAPES),
-    "times": "[1-9][0-9]{0,5}",
-}
 MARKER = re.compile(r"\[\[fault:([^\]]*)\]\]")
 
 
 @dataclass(frozen=True)
+class Option:
+    """An option of a fault: the values it takes, as a regular expression, and what it does."""
+
+    values: str
+    does: str
+
+
+OPTIONS = {
+    "accepted": Option("", "the message is accepted all the same; only the response fails"),
+    "every": Option(NUMBER, "seconds between two bytes; 1 by default"),
+    "jitter": Option(NUMBER, "up to this many more milliseconds of delay, at random"),
+    "megabytes": Option(NUMBER, "the size of the body; 5 by default"),
+    "ms": Option(NUMBER, "milliseconds of delay"),
+    "retry-after": Option(
+        ".+",
+        "the `Retry-After` header: `day` is 86400, `date` and `date+30` are HTTP dates 5 and 30 "
+        "seconds ahead, `garbage` is words; any other value is sent as it is",
+    ),
+    "shape": Option(
+        "|".join(SHAPES), f"how the body says no: `{'`, `'.join(SHAPES)}`; `error` by default"
+    ),
+    "times": Option("[1-9][0-9]{0,5}", "with any fault: it strikes only this many times"),
+}
+"""Every fault takes `times`; a Kind names the others that it takes."""
+
+
+@dataclass(frozen=True)
 class Kind:
-    """A fault's meaning: whether the message was accepted, and which options it takes.
+    """What a fault does: what the client sees and whether the message is accepted.
 
     One that `hits_connections` strikes whole connections, not requests: only a switch can be it.
     """
 
-    does: str
+    client_sees: str
     accepted: bool = False
     options: tuple[str, ...] = ()
     hits_connections: bool = False
 
 
 STATUS = Kind("this status and a JSON reason", options=("accepted", "retry-after"))
-REDIRECT = Kind("this redirect, to the second port", options=("accepted",))
+REDIRECT = Kind("a redirect to the control port", options=("accepted",))
 KINDS = {
     "says-no": Kind("200 with a body that says no", options=("shape",)),
-    "hang": Kind("no answer, ever"),
-    "hang-after": Kind("accepted, then no answer, ever", accepted=True),
-    "reset": Kind("the connection is reset"),
-    "reset-after": Kind("accepted, then the connection is reset", accepted=True),
-    "cut-headers": Kind("accepted, the answer ends amid its headers", accepted=True),
-    "cut-body": Kind("accepted, the answer ends amid its body", accepted=True),
-    "drip": Kind("accepted, the body comes a byte a second", accepted=True, options=("every",)),
-    "endless": Kind("accepted, the body never ends", accepted=True),
-    "empty": Kind("accepted, 200 without a body", accepted=True),
-    "html": Kind("accepted, 200 with an HTML page", accepted=True),
-    "large": Kind("accepted, a body of 5 MB", accepted=True, options=("megabytes",)),
-    "gzip-bomb": Kind("accepted, 64 MB packed by gzip, asked for or not", accepted=True),
-    "latency": Kind("a delayed answer, and nothing else", options=("ms", "jitter")),
-    "outage": Kind("every connection is reset at its first byte", hits_connections=True),
-    "closed": Kind("the port is closed: connections are refused", hits_connections=True),
+    "hang": Kind("no response, ever"),
+    "hang-after": Kind("no response, ever", accepted=True),
+    "reset": Kind("a connection reset"),
+    "reset-after": Kind("a connection reset", accepted=True),
+    "cut-headers": Kind("a response that breaks off in its headers", accepted=True),
+    "cut-body": Kind("a response that breaks off in its body", accepted=True),
+    "drip": Kind("a body that comes byte by byte", accepted=True, options=("every",)),
+    "endless": Kind("a body that never ends", accepted=True),
+    "empty": Kind("200 without a body", accepted=True),
+    "html": Kind("200 with an HTML page", accepted=True),
+    "large": Kind("200 with a large JSON body", accepted=True, options=("megabytes",)),
+    "gzip-bomb": Kind("64 MB packed with gzip, asked for or not", accepted=True),
+    "latency": Kind("the usual response, but late", accepted=True, options=("ms", "jitter")),
+    "outage": Kind("every connection reset at its first byte", hits_connections=True),
+    "closed": Kind("every connection refused", hits_connections=True),
 }
+CATALOGUE = {"400 … 599": STATUS, " ".join(map(str, REDIRECTS)): REDIRECT, **KINDS}
+"""Every fault there is, by its name or names."""
 
 
 class FaultError(ValueError):
-    """A fault that the lab does not know, or one with wrong options."""
+    """There is no such fault, or it does not take these options."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault as it was ordered; `ms` and `jitter` are milliseconds, `every` seconds."""
+    """A fault and its options; `ms` and `jitter` are in milliseconds, `every` in seconds."""
 
     spec: str
     name: str
@@ -94,12 +113,12 @@ class Fault:
 
     @property
     def status(self) -> int | None:
-        """The status this fault answers with, where a status is all there is to it."""
+        """The status it answers with, if it is named after one."""
         return int(self.name) if self.name.isdigit() else None
 
     @property
     def hits_connections(self) -> bool:
-        """Whether it hits the connections, not single requests."""
+        """Whether it strikes whole connections, not requests."""
         return self.name in KINDS and KINDS[self.name].hits_connections
 
 
@@ -112,9 +131,9 @@ def parse(spec: str) -> Fault:
         option, _, value = word.partition("=")
         if option not in (*kind.options, "times"):
             takes = ", ".join((*kind.options, "times"))
-            raise FaultError(f"{name} takes no {option!r}; it takes: {takes}")
-        if not re.fullmatch(OPTIONS[option], value):
-            raise FaultError(f"{name}: {word!r} is not how {option} is given")
+            raise FaultError(f"{name} has no option {option!r}; it takes: {takes}")
+        if not re.fullmatch(OPTIONS[option].values, value):
+            raise FaultError(f"{name}: {word!r} is not a valid value of {option}")
         given[option] = value
     return Fault(
         " ".join([name, *words]),
@@ -137,15 +156,12 @@ def _kind(name: str) -> Kind:
         if 400 <= int(name) <= 599:
             return STATUS
     if name not in KINDS:
-        redirects = ", ".join(map(str, REDIRECTS))
-        raise FaultError(
-            f"no fault {name!r}; there are: 400 … 599, {redirects}, {', '.join(KINDS)}"
-        )
+        raise FaultError(f"there is no fault {name!r}; there are: {', '.join(CATALOGUE)}")
     return KINDS[name]
 
 
 def retry_after(value: str, now: float) -> str:
-    """Spell a Retry-After: `date` (5 s ahead), `date+N`, `day`, `garbage`, or the value itself."""
+    """Return the Retry-After header for the option's value."""
     ahead = re.fullmatch(r"date(?:\+(\d{1,9}))?", value)
     if ahead:
         return formatdate(now + int(ahead[1] or 5), usegmt=True)
@@ -154,14 +170,14 @@ def retry_after(value: str, now: float) -> str:
 
 @dataclass(frozen=True)
 class Marked:
-    """A fault ordered by a marker in a message's text, and what tells the message from others."""
+    """A fault named by a marker in a message's text; the key identifies the message."""
 
     fault: Fault
     key: str
 
 
 def marked(raw: bytes) -> Marked | None:
-    """Find the marker in the text of a request's body."""
+    """Return the fault that a marker in the message's text names, if there is one."""
     if b"[[fault:" not in raw:
         return None
     try:
@@ -169,19 +185,22 @@ def marked(raw: bytes) -> Marked | None:
         text = body["text"]
         found = MARKER.search(text)
     except (ValueError, TypeError, KeyError, RecursionError):
-        return None  # no message: the endpoint will say so
+        return None  # not a message: the endpoint will refuse it
     if found is None:
         return None
     fault = parse(found[1])
     if fault.hits_connections:
-        raise FaultError(f"{fault.name} hits every connection: order it by POST /faults")
+        raise FaultError(f"{fault.name} strikes every connection: arm it with POST /faults")
     recipient = [body.get(name) for name in ("subscriberId", "botId", "number")]
     return Marked(fault, json.dumps([recipient, text]))
 
 
 @dataclass
 class Switch:
-    """A fault armed for all requests to an operation, as far as `share`, `left`, `until` go."""
+    """A fault armed for all requests to an operation.
+
+    It strikes a `share` of them, until nothing is `left` of its number or its time is over.
+    """
 
     id: int
     fault: Fault
@@ -192,7 +211,7 @@ class Switch:
     struck: int = 0
 
     def shown(self, now: float) -> dict[str, Any]:
-        """Show the switch as the control API does, with the seconds that remain."""
+        """Return the switch as the control API shows it, with the seconds that remain."""
         shown = asdict(self) | {"fault": self.fault.spec}
         until = shown.pop("until")
         return shown | {"seconds": None if until is None else round(until - now, 3)}
@@ -200,14 +219,14 @@ class Switch:
 
 @dataclass(frozen=True)
 class Strike:
-    """What becomes of one request: a fault or none, and a delay in seconds before its answer."""
+    """What strikes one request: a fault, if any, and seconds of delay before the response."""
 
     fault: Fault | None
     delay: float
 
 
 class ArmedFaults:
-    """The armed faults; a message's own marker goes before the switches, the oldest switch next."""
+    """The switches, oldest first; a marker in a message's text goes before all of them."""
 
     def __init__(
         self,
@@ -229,15 +248,15 @@ class ArmedFaults:
         times: int | None = None,
         seconds: float | None = None,
     ) -> Switch:
-        """Arm a fault until it is cleared, has struck so many times, or the seconds are over."""
+        """Arm a fault until it is cleared, has struck this many times or the time is over."""
         if on not in (*OPERATIONS, "all"):
-            raise FaultError(f"on: one of {', '.join(OPERATIONS)}, all")
+            raise FaultError(f"on must be one of {', '.join(OPERATIONS)} or all")
         if not (
             0 < share <= 1 and (times is None or times > 0) and (seconds is None or seconds > 0)
         ):
-            raise FaultError("share: above 0, up to 1; times and seconds: above 0")
+            raise FaultError("share must be above 0 and at most 1, times and seconds above 0")
         if fault.hits_connections and (on, share, times or fault.times) != ("all", 1.0, None):
-            raise FaultError(f"{fault.name} hits every connection: it takes only seconds")
+            raise FaultError(f"{fault.name} strikes every connection, so it takes only seconds")
         self._ids += 1
         until = None if seconds is None else self._clock() + seconds
         switch = Switch(self._ids, fault, on, share, times or fault.times, until)
@@ -245,7 +264,7 @@ class ArmedFaults:
         return switch
 
     def clear(self, switch_id: int | None = None) -> bool:
-        """Disarm one switch; or all, and forget which marked messages were struck how often."""
+        """Disarm one switch; without an id, all of them, and count markers from the start."""
         before = len(self._switches)
         if switch_id is None:
             self._attempts.clear()
@@ -253,7 +272,7 @@ class ArmedFaults:
         return len(self._switches) < before
 
     def switches(self) -> list[Switch]:
-        """List the switches that can still strike."""
+        """Return the switches that can still strike."""
         now = self._clock()
         self._switches = [
             s for s in self._switches if s.left != 0 and (s.until is None or now < s.until)
@@ -261,16 +280,16 @@ class ArmedFaults:
         return self._switches
 
     def shown(self) -> list[dict[str, Any]]:
-        """Show the switches that can still strike."""
+        """Return them as the control API shows them."""
         return [switch.shown(self._clock()) for switch in self.switches()]
 
     def longest(self, name: str) -> Switch | None:
-        """Find the armed listener fault of this name that lasts longest."""
+        """Return the switch with the fault of this name that lasts longest."""
         found = [switch for switch in self.switches() if switch.fault.name == name]
         return max(found, key=lambda s: float("inf") if s.until is None else s.until, default=None)
 
     def strike(self, operation: str, message: Marked | None = None) -> Strike:
-        """Decide what strikes this request, and count it."""
+        """Decide what strikes a request, and count it."""
         struck, delay = None, 0.0
         if message and self._strikes_again(message):
             struck, delay = self._add(message.fault, struck, delay)

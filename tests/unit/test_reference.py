@@ -1,7 +1,8 @@
-"""docs/ says what the template and the lock say."""
+"""The pages of docs/ say what the template, the lock and the code say."""
 
 import re
 
+from local.sandbox.faults import KINDS, OPTIONS
 from tools import reference
 from tools.translated import template
 
@@ -11,6 +12,13 @@ def test_the_configuration_page_has_the_templates_parameters() -> None:
 
     assert reference.configuration(page) == page, "run `make reference`"
     assert all(f"| `{name}` |" in page for name in template()["Parameters"])
+
+
+def test_the_sandbox_page_has_the_codes_faults_and_options() -> None:
+    page = reference.SANDBOX.read_text("utf-8")
+
+    assert reference.sandbox(page) == page, "run `make reference`"
+    assert all(f"| `{name}` |" in page for name in (*KINDS, *OPTIONS))
 
 
 def test_every_shipped_package_has_a_licence_on_the_list() -> None:
