@@ -1,1 +1,1 @@
-"""The stack on your own machine."""
+"""The whole stack on your own machine."""

@@ -1,1 +1,1 @@
-"""The provider on your own machine: its three endpoints, an inbox, a ledger, scripted faults."""
+"""SMS Gold's Telegram endpoints on your own machine, with an inbox, a ledger and faults."""

@@ -1,4 +1,4 @@
-"""The relay's HTTP contract as a page: Swagger UI, whole in itself, from Powertools' own copy."""
+"""Serve the API's contract as a Swagger UI page, from the copy that Powertools brings along."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ CONTRACT = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
 
 
 async def page(_: web.Request) -> web.Response:
-    """Answer with the page."""
+    """Return the page; it loads nothing from elsewhere."""
     contract = CONTRACT.read_text(encoding="utf-8")
     bundle = Path(swagger_ui.__file__).parent
     html = swagger_ui.generate_swagger_html(
@@ -19,7 +19,7 @@ async def page(_: web.Request) -> web.Response:
         "",
         None,
     )
-    # To read, not to try: no API of the relay takes requests from another origin's pages.
+    # Without "Try it out": the API refuses requests from pages of another origin.
     html = html.replace("withCredentials: true", "supportedSubmitMethods: []")
     html = html.replace("<head>", '<head><link rel="icon" href="data:,">', 1)
     return web.Response(text=html, content_type="text/html")

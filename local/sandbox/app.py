@@ -1,4 +1,4 @@
-"""The sandbox's two web applications: the provider with its inbox, and the second origin."""
+"""The sandbox's two web applications, one for each port."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ Answer = Callable[[State, web.Request, bytes, faults.Fault | None], Json]
 
 
 def provider_app(state: State) -> web.Application:
-    """Make the provider's three endpoints, with the inbox and the control API beside them."""
+    """Return the application with the provider's endpoints, the inbox and the control API."""
     app = web.Application(middlewares=[_logged, control.json_errors], client_max_size=BODY_LIMIT)
     app[STATE] = state
     app.add_routes(
@@ -40,7 +40,7 @@ def provider_app(state: State) -> web.Application:
 
 
 def control_app(state: State) -> web.Application:
-    """Make the origin that redirects lead to: it records requests, but for the control API's."""
+    """Return the application with the control API; it records every other request."""
     app = web.Application(
         middlewares=[_logged, control.json_errors], client_max_size=16 * BODY_LIMIT
     )
@@ -130,8 +130,8 @@ async def _record_elsewhere(request: web.Request) -> web.StreamResponse:
 
 @web.middleware
 async def _logged(request: web.Request, handler: Handler) -> web.StreamResponse:
-    # The query carries the password and the body more than that: neither is logged.
-    started, status = time.monotonic(), "gone"  # the client went before it had an answer
+    # Query and body are not logged: they contain the password.
+    started, status = time.monotonic(), "gone"  # the client left before the response
     try:
         response = await handler(request)
         status = str(response.status)

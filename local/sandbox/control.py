@@ -1,4 +1,4 @@
-"""The control API and the inbox: what a person or a test asks of the sandbox itself."""
+"""The control API and the inbox: how people and tests use the sandbox itself."""
 
 import asyncio
 import json
@@ -19,12 +19,12 @@ PAGE_FIELDS = (
     *("seq", "time", "botId", "bot", "subscriberId", "subscriber"),
     *("number", "text", "buttons", "fault"),
 )
-PAGE_BACKLOG = 2000  # messages; a page that opens late is not sent more than it can show
+PAGE_BACKLOG = 2000  # messages at most for a page that has just opened
 SUBSCRIBERS_AT_ONCE = 100_000
 
 
 def routes() -> list[web.RouteDef]:
-    """List the routes, for both ports."""
+    """Return the routes of both ports."""
     return [
         web.get("/", _inbox, allow_head=False),
         web.get("/docs", api_docs.page, allow_head=False),
@@ -52,7 +52,7 @@ def routes() -> list[web.RouteDef]:
 
 @web.middleware
 async def json_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer every error of routing and reading as the provider does: with a JSON reason."""
+    """Turn the framework's errors into JSON, as the provider answers them."""
     try:
         return await handler(request)
     except web.HTTPException as error:
@@ -71,11 +71,11 @@ async def _read(request: web.Request, types: Mapping[str, Any]) -> dict[str, Any
     except ValueError:
         raise _wrong("the body is not JSON") from None
     if not isinstance(body, dict) or body.keys() - types:
-        raise _wrong(f"the body is a JSON object of {', '.join(types)}")
+        raise _wrong(f"the body must be a JSON object with no fields but {', '.join(types)}")
     for name, value in body.items():
-        # JSON's true is no number, though Python's is
+        # In Python, unlike JSON, true is a number
         if not isinstance(value, types[name]) or isinstance(value, bool) > (types[name] is bool):
-            raise _wrong(f"{name}: wrong type")
+            raise _wrong(f"{name} has the wrong type")
     return body
 
 
@@ -95,7 +95,7 @@ async def _inbox(_request: web.Request) -> web.StreamResponse:
 
 
 async def _events(request: web.Request) -> web.StreamResponse:
-    """Stream accepted messages to the page, from where it left off if it was here before."""
+    """Stream accepted messages to the page; one that reconnects goes on from where it was."""
     ledger = request.app[STATE].ledger
     response = web.StreamResponse(
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
@@ -104,7 +104,7 @@ async def _events(request: web.Request) -> web.StreamResponse:
     era, _, last = request.headers.get("Last-Event-ID", "").partition(":")
     seq = int(last) if last.isdecimal() else 0
     while True:
-        changed = ledger.changed  # taken first, so that nothing slips in between
+        changed = ledger.changed  # read first, so that no message is missed
         if anew := era != ledger.era:
             era, seq = ledger.era, 0
             await response.write(b"event: reset\ndata: {}\n\n")
@@ -112,14 +112,14 @@ async def _events(request: web.Request) -> web.StreamResponse:
             seq = fresh[-1].seq
             data = json.dumps(shown(fresh, PAGE_FIELDS))
             await response.write(f"id: {era}:{seq}\ndata: {data}\n\n".encode())
-        if anew:  # what follows is news
+        if anew:  # messages after this are new
             await response.write(b"event: caught-up\ndata: {}\n\n")
         try:
             async with asyncio.timeout(15):
                 await changed.wait()
         except TimeoutError:
-            await response.write(b": still here\n\n")
-        await asyncio.sleep(0.05)  # a burst travels together
+            await response.write(b": keep-alive\n\n")
+        await asyncio.sleep(0.05)  # send a burst together
 
 
 # -- what the sandbox saw -----------------------------------------------------------------------
@@ -143,11 +143,11 @@ async def _ledger(request: web.Request) -> web.StreamResponse:
     wanted = [name for name in query.get("fields", "").split(",") if name]
     if unknown := set(wanted) - FIELDS:
         raise _wrong(
-            f"no field {', '.join(sorted(unknown))}; there are: {', '.join(sorted(FIELDS))}"
+            f"no field {', '.join(sorted(unknown))}; the fields are {', '.join(sorted(FIELDS))}"
         )
     since = query.get("since", "0")
     if not since.isdecimal():
-        raise _wrong("since: a sequence number")
+        raise _wrong("since must be a sequence number")
     text = query.get("text", "")
     entries = request.app[STATE].ledger.since(int(since))
     return web.json_response(shown([entry for entry in entries if text in entry.text], wanted))
@@ -204,7 +204,7 @@ async def _disarm(request: web.Request) -> web.StreamResponse:
     if switch_id is None:
         state.armed.clear()
     elif not (switch_id.isdecimal() and state.armed.clear(int(switch_id))):
-        raise _wrong("no such fault is armed", 404)
+        raise _wrong("no fault with this id is armed", 404)
     await state.faults_changed()
     return web.json_response(state.armed.shown())
 
@@ -222,7 +222,7 @@ async def _set_credentials(request: web.Request) -> web.StreamResponse:
     body = await _read(request, {"user": str, "passwords": list})
     passwords = body.get("passwords", credentials.passwords)
     if not all(isinstance(password, str) and password for password in passwords):
-        raise _wrong("passwords: an array of strings")
+        raise _wrong("passwords must be an array of non-empty strings")
     credentials.user, credentials.passwords = body.get("user", credentials.user), passwords
     return await _credentials(request)
 
@@ -256,10 +256,10 @@ async def _add_subscribers(request: web.Request) -> web.StreamResponse:
     body = await _read(request, {"count": int, "blocked": bool, "subscribers": list})
     count = body.get("count", 0)
     if not 0 <= count <= SUBSCRIBERS_AT_ONCE:
-        raise _wrong(f"count: 0 to {SUBSCRIBERS_AT_ONCE}")
+        raise _wrong(f"count must be from 0 to {SUBSCRIBERS_AT_ONCE}")
     entries = body.get("subscribers", [])
     if not all(isinstance(entry, dict) for entry in entries):
-        raise _wrong("subscribers: an array of objects")
+        raise _wrong("subscribers must be an array of objects")
     added = [*entries, *roster.made_up(count, blocked=body.get("blocked", False))]
     roster.add_subscribers(bot, added)
     return web.json_response(added, status=201)

@@ -1,4 +1,4 @@
-"""The fault lab, acting: what a fault does to the answer of a request."""
+"""What each fault does to the response."""
 
 import asyncio
 import gzip
@@ -20,7 +20,7 @@ PIECE = b"x" * 65536
 
 
 def reset(transport: asyncio.BaseTransport) -> None:
-    """Close a connection by RST, as a crashed peer or a firewall does."""
+    """Close a connection with a RST, as a crashed peer or a firewall does."""
     sock = transport.get_extra_info("socket")
     if sock is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -31,7 +31,7 @@ def reset(transport: asyncio.BaseTransport) -> None:
 async def act(
     fault: Fault, request: web.Request, reply: Json, control_origin: str
 ) -> web.StreamResponse:
-    """Answer a request as the fault has it; `control_origin` is the origin redirects lead to."""
+    """Answer a request as the fault does; redirects lead to the control port's origin."""
     if fault.status in REDIRECTS:
         location = control_origin + str(request.rel_url)
         return web.Response(status=fault.status, headers={"Location": location})
@@ -42,9 +42,7 @@ async def act(
 
 def _status(status: int, fault: Fault) -> web.Response:
     reason = {401: "wrong user or pass", 403: "the account is locked", 429: "too many requests"}
-    response = web.json_response(
-        {"error": reason.get(status, "a fault was ordered")}, status=status
-    )
+    response = web.json_response({"error": reason.get(status, "an armed fault")}, status=status)
     if fault.retry_after is not None:
         response.headers["Retry-After"] = retry_after(fault.retry_after, time.time())
     return response
@@ -55,14 +53,14 @@ async def _says_no(fault: Fault, _request: web.Request, _reply: Json) -> web.Str
 
 
 async def _hang(_fault: Fault, _request: web.Request, _reply: Json) -> web.StreamResponse:
-    await asyncio.Event().wait()  # until the client goes or the sandbox stops
+    await asyncio.Event().wait()  # until the client leaves or the sandbox stops
     raise AssertionError("never set")
 
 
 async def _reset(_fault: Fault, request: web.Request, _reply: Json) -> web.StreamResponse:
     if request.transport is not None:
         reset(request.transport)
-    return web.Response()  # goes nowhere: the connection is gone
+    return web.Response()  # goes nowhere: the connection was reset
 
 
 async def _cut(request: web.Request, start: bytes) -> web.StreamResponse:
@@ -101,7 +99,7 @@ async def _endless(_fault: Fault, request: web.Request, _reply: Json) -> web.Str
     await response.write(b'{"id":"')
     while True:
         await response.write(PIECE)
-        await asyncio.sleep(0.01)  # some MB a second are enough for any cap
+        await asyncio.sleep(0.01)  # a few MB a second exceed any limit soon enough
 
 
 async def _empty(_fault: Fault, _request: web.Request, _reply: Json) -> web.StreamResponse:
@@ -135,8 +133,8 @@ _EFFECTS: dict[str, Callable[[Fault, web.Request, Json], Awaitable[web.StreamRes
     "hang-after": _hang,
     "reset": _reset,
     "reset-after": _reset,
-    "outage": _reset,  # over a connection from before it
-    "closed": _reset,  # the same
+    "outage": _reset,  # on a connection older than the outage
+    "closed": _reset,  # likewise
     "cut-headers": _cut_headers,
     "cut-body": _cut_body,
     "drip": _drip,

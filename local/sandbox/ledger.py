@@ -1,4 +1,4 @@
-"""What the sandbox remembers: the messages it accepted and the requests it saw."""
+"""The messages the sandbox accepted and the requests it saw."""
 
 import asyncio
 import secrets
@@ -14,16 +14,16 @@ from local.sandbox.provider import Message
 class Entry:
     """An accepted message.
 
-    `time` is epoch seconds, taken as the message was accepted; `raw` is the request's body to the
-    letter, credentials included; `fault` is what then became of the answer, if anything did.
+    `time` is when, in epoch seconds; `raw` is the request's body as it came, credentials included;
+    `fault` is the fault that spoiled the response, if any.
     """
 
     seq: int
     time: float
     id: str
-    botId: str  # noqa: N815 - the ledger speaks the provider's names
+    botId: str  # noqa: N815 - the provider's name
     bot: str
-    subscriberId: str | None  # noqa: N815 - the same
+    subscriberId: str | None  # noqa: N815 - likewise
     subscriber: str
     number: str | None
     text: str
@@ -37,10 +37,10 @@ FIELDS = frozenset(spec.name for spec in fields(Entry))
 
 
 class Ledger:
-    """Every accepted message in order; sequence numbers go on after it was emptied."""
+    """The accepted messages in order; clearing it does not restart their numbers."""
 
     def __init__(self) -> None:
-        self.era = secrets.token_hex(4)  # tells a page that came back that this is another ledger
+        self.era = secrets.token_hex(4)  # changes when cleared, so that an open page starts over
         self.changed = asyncio.Event()
         self._entries: list[Entry] = []
         self._next = 1
@@ -50,13 +50,13 @@ class Ledger:
 
     @property
     def last(self) -> int:
-        """The newest sequence number given away so far, 0 at first."""
+        """The newest sequence number, 0 if there is none yet."""
         return self._next - 1
 
     def accept(
         self, message: Message, *, time: float, raw: str, headers: dict[str, str], fault: str | None
     ) -> Entry:
-        """Write a message down and give it the provider's id."""
+        """Record a message and give it an id of the provider's."""
         entry = Entry(
             seq=self._next,
             time=time,
@@ -78,7 +78,7 @@ class Ledger:
         return entry
 
     def since(self, seq: int) -> Sequence[Entry]:
-        """List what was accepted after this sequence number."""
+        """Return the messages after this sequence number."""
         first = self._next - len(self._entries)
         return self._entries[max(0, seq + 1 - first) :]
 
@@ -94,18 +94,17 @@ class Ledger:
 
 
 def shown(entries: Sequence[Entry], wanted: Sequence[str]) -> list[dict[str, Any]]:
-    """Show entries as JSON objects with the wanted fields, or with all of them."""
+    """Return entries as JSON objects with the wanted fields, all of them if none is named."""
     names = wanted or [spec.name for spec in fields(Entry)]
     return [{name: getattr(entry, name) for name in names} for entry in entries]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request to one of the provider's endpoints and what became of it.
+    """A request to one of the provider's endpoints, and its outcome.
 
-    `operation` is bots, subscribers or sendMessage; connection, where an outage left no more to
-    see. `outcome` is accepted, listed, refused or fault; `status` is None where a fault left the
-    request without one.
+    `operation` is bots, subscribers or sendMessage, or connection if an outage reset it unread.
+    `outcome` is accepted, listed, refused or fault. `status` is None if a fault sent none.
     """
 
     seq: int
@@ -117,7 +116,7 @@ class Request:
 
 
 class RequestLog:
-    """Every request the provider's endpoints saw, the faulted ones included."""
+    """Every request to the provider's endpoints, those struck by a fault included."""
 
     def __init__(self) -> None:
         self._seen: list[Request] = []
@@ -125,7 +124,7 @@ class RequestLog:
     def add(
         self, *, time: float, operation: str, outcome: str, status: int | None, fault: str | None
     ) -> None:
-        """Write a request down."""
+        """Record a request."""
         self._seen.append(Request(len(self._seen) + 1, time, operation, outcome, status, fault))
 
     def clear(self) -> None:
@@ -133,7 +132,7 @@ class RequestLog:
         self._seen = []
 
     def summary(self) -> dict[str, Any]:
-        """Count the requests by operation and outcome, and list them."""
+        """Return the requests, counted by operation and by outcome."""
         return {
             "total": len(self._seen),
             "operations": Counter(request.operation for request in self._seen),

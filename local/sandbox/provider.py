@@ -1,4 +1,4 @@
-"""What the provider's documentation asks of a request, as pure functions."""
+"""What the provider's documentation demands of a request, as pure functions."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,12 @@ from local.sandbox.roster import Bot, Credentials, Listed, Roster
 
 Json = Any  # whatever JSON can hold
 
-TEXT_LIMIT = 4096  # Telegram's own limit of a message
+TEXT_LIMIT = 4096  # characters; Telegram's limit
 FIELDS = {"subscriberId", "botId", "number", "text", "buttons", "auth"}
 
 
 class RefusedError(Exception):
-    """A request that the provider refuses: an HTTP status and a reason in words."""
+    """The provider refuses the request, with an HTTP status and a reason in words."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -24,7 +24,7 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Message:
-    """A message the provider takes: whom it goes to and what it says."""
+    """A message that the provider accepts: its recipient and its content."""
 
     bot: Bot
     subscriber: Listed
@@ -34,7 +34,7 @@ class Message:
 
 
 def read_query(query: Sequence[tuple[str, str]], names: set[str]) -> dict[str, str]:
-    """Read a GET's parameters: each named one once, not empty, and no other."""
+    """Read a GET's parameters: these, each once and not empty, and no others."""
     values = dict(query)
     if len(values) < len(query):
         raise RefusedError(400, "a parameter is given twice")
@@ -46,13 +46,13 @@ def read_query(query: Sequence[tuple[str, str]], names: set[str]) -> dict[str, s
 
 
 def check_credentials(credentials: Credentials, user: str, password: str) -> None:
-    """Refuse anyone but the account."""
+    """Refuse credentials that are not the account's."""
     if not credentials.admit(user, password):
         raise RefusedError(401, "wrong user or pass")
 
 
 def find_bot(roster: Roster, bot_id: str) -> Bot:
-    """Find a connected bot, or refuse."""
+    """Return the bot with this id, or refuse."""
     bot = roster.bots.get(bot_id)
     if bot is None:
         raise RefusedError(404, "botId: no such bot")
@@ -60,7 +60,7 @@ def find_bot(roster: Roster, bot_id: str) -> Bot:
 
 
 def read_body(content_type: str, raw: bytes) -> dict[str, Json]:
-    """Read a POST's body: one JSON object in UTF-8, without NaN and duplicate keys."""
+    """Read a POST's body: a JSON object in UTF-8 without NaN or duplicate keys."""
     if content_type != "application/json":
         raise RefusedError(415, "Content-Type must be application/json")
     try:
@@ -75,7 +75,7 @@ def read_body(content_type: str, raw: bytes) -> dict[str, Json]:
 
 
 def check_auth(credentials: Credentials, body: Mapping[str, Json]) -> None:
-    """Check the body's `auth` block."""
+    """Refuse a body whose `auth` is malformed or not the account's."""
     auth = body.get("auth")
     if not isinstance(auth, dict):
         raise RefusedError(400, "auth: missing, or not an object")
@@ -86,7 +86,7 @@ def check_auth(credentials: Credentials, body: Mapping[str, Json]) -> None:
 
 
 def read_message(roster: Roster, body: Mapping[str, Json]) -> Message:
-    """Read a message whose credentials were checked."""
+    """Read the message from a body whose `auth` was checked."""
     _no_others("the body", body, FIELDS)
     bot, subscriber = _recipient(roster, body)
     if subscriber.get("blocked"):
@@ -107,7 +107,7 @@ def _recipient(roster: Roster, body: Mapping[str, Json]) -> tuple[Bot, Listed]:
         if name in body
     }
     match sorted(given):
-        case ["subscriberId"] | ["botId", "number", "subscriberId"]:  # all three: this one wins
+        case ["subscriberId"] | ["botId", "number", "subscriberId"]:  # of all three, it wins
             found = roster.by_id(given["subscriberId"])
             if found is None:
                 raise RefusedError(404, "subscriberId: no such subscriber")
@@ -119,13 +119,13 @@ def _recipient(roster: Roster, body: Mapping[str, Json]) -> tuple[Bot, Listed]:
             if found is None:
                 raise RefusedError(404, "number: no such subscriber of this bot")
         case []:
-            raise RefusedError(400, "subscriberId, or botId with number, is missing")
+            raise RefusedError(400, "give subscriberId, or botId with number")
         case ["botId"]:
             raise RefusedError(400, "botId without number")
         case ["number"]:
             raise RefusedError(400, "number without botId")
         case _:
-            raise RefusedError(400, "subscriberId and botId with number exclude each other")
+            raise RefusedError(400, "give either subscriberId, or botId with number")
     return found
 
 
@@ -149,13 +149,13 @@ def _text(name: str, value: Json) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise RefusedError(400, f"{name}: half of a surrogate pair") from None
+        raise RefusedError(400, f"{name}: contains half of a surrogate pair") from None
     return value
 
 
 def _no_others(where: str, value: Mapping[str, Json], known: set[str]) -> None:
     if value.keys() - known:
-        raise RefusedError(400, f"{where}: a field beside {', '.join(sorted(known))}")
+        raise RefusedError(400, f"{where}: only {', '.join(sorted(known))} are allowed")
 
 
 def _no_constant(name: str) -> NoReturn:

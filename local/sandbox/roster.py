@@ -1,4 +1,4 @@
-"""Who can be written to: the bots, their subscribers, the account's credentials."""
+"""The account: its credentials, its bots and their subscribers."""
 
 import hmac
 import secrets
@@ -8,6 +8,7 @@ from itertools import cycle, islice
 from typing import Any
 
 Listed = dict[str, Any]
+"""A bot or a subscriber as the provider lists it."""
 
 FIRST_NAMES = ("Анна", "Olivia", "Дмитрий", "James", "Екатерина", "Emma", "Михаил", "Noah")
 LAST_NAMES = ("Белова", "Smith", "Орлов", "Taylor", "Ким", "Walker", "Лебедев")
@@ -15,13 +16,13 @@ LAST_NAMES = ("Белова", "Smith", "Орлов", "Taylor", "Ким", "Walker
 
 @dataclass
 class Credentials:
-    """The account's user and every password that is valid at the moment."""
+    """The account's user and its valid passwords."""
 
     user: str
     passwords: list[str] = field(repr=False)
 
     def admit(self, user: str, password: str) -> bool:
-        """Tell whether this pair is the account's."""
+        """Return whether they are the account's."""
         return user == self.user and any(
             hmac.compare_digest(password.encode(), valid.encode()) for valid in self.passwords
         )
@@ -29,7 +30,7 @@ class Credentials:
 
 @dataclass
 class Bot:
-    """A connected bot and the list of subscribers it shows, odd entries included."""
+    """A connected bot and its list of subscribers, which may hold odd entries."""
 
     id: str
     name: str
@@ -37,12 +38,12 @@ class Bot:
     subscribers: list[Listed] = field(default_factory=list)
 
     def entry(self) -> Listed:
-        """Show the bot as the provider lists it."""
+        """Return the bot as the provider lists it."""
         return {"id": self.id, "name": self.name, "username": self.username}
 
 
 class Roster:
-    """The bots by id, and their subscribers by id and by number."""
+    """The bots by id, and their subscribers by id and by phone number."""
 
     def __init__(self) -> None:
         self.bots: dict[str, Bot] = {}
@@ -51,7 +52,7 @@ class Roster:
         self._numbers = (str(number) for number in range(79990000000, 80000000000))
 
     def add_bot(self, name: str, username: str, bot_id: str | None = None) -> Bot:
-        """Add a bot, or rename the one with this id."""
+        """Add a bot, or rename the one that has this id."""
         bot = Bot(bot_id or secrets.token_hex(12), name, username)
         if known := self.bots.get(bot.id):
             known.name, known.username = name, username
@@ -60,7 +61,7 @@ class Roster:
         return bot
 
     def add_subscribers(self, bot: Bot, entries: Iterable[Listed]) -> int:
-        """Append entries as they are, whether or not they repeat one or lack an id."""
+        """Append entries unchanged, even if they repeat one or have no id."""
         added = list(entries)
         bot.subscribers += added
         for entry in added:
@@ -71,29 +72,29 @@ class Roster:
         return len(added)
 
     def empty(self, bot: Bot) -> None:
-        """Take all of a bot's subscribers away."""
+        """Remove all of a bot's subscribers."""
         bot.subscribers.clear()
         self._by_id = {key: found for key, found in self._by_id.items() if found[0] is not bot}
         self._by_number = {k: found for k, found in self._by_number.items() if found[0] is not bot}
 
     def made_up(self, count: int, *, blocked: bool = False) -> Iterator[Listed]:
-        """Make up subscribers with fresh ids and numbers."""
+        """Yield made-up subscribers with new ids and phone numbers."""
         names = zip(cycle(FIRST_NAMES), cycle(LAST_NAMES), self._numbers, strict=False)
         for first, last, number in islice(names, count):
             entry: Listed = {"id": secrets.token_hex(12), "name": f"{first} {last}"}
             yield entry | {"number": number} | ({"blocked": True} if blocked else {})
 
     def by_id(self, subscriber_id: str) -> tuple[Bot, Listed] | None:
-        """Find a subscriber of any bot."""
+        """Return the subscriber with this id, of whichever bot."""
         return self._by_id.get(subscriber_id)
 
     def by_number(self, bot_id: str, number: str) -> tuple[Bot, Listed] | None:
-        """Find a bot's subscriber by phone number."""
+        """Return the bot's subscriber with this phone number."""
         return self._by_number.get((bot_id, number))
 
 
 def furnished() -> Roster:
-    """Make the roster that the sandbox starts with: always the same ids and numbers."""
+    """Return the roster that every sandbox starts with."""
     roster = Roster()
     shop = roster.add_bot("Магазин «Ромашка»", "romashka_shop_bot", "65f1c0a2b3d4e5f6a7b8c901")
     clinic = roster.add_bot("Northside Clinic", "northside_clinic_bot", "65f1c0a2b3d4e5f6a7b8c902")

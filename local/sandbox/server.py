@@ -1,4 +1,4 @@
-"""The two listening sockets: open, shut, or resetting whoever comes."""
+"""The sandbox's two ports: the provider's, which faults can close, and the control port."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ log = logging.getLogger("sandbox")
 class _Reset(asyncio.Protocol):
     """A connection that is reset at its first byte.
 
-    Reset as soon as it is made, it would look refused to one client and reset to another.
+    Reset any earlier, it would look refused to some clients.
     """
 
     def __init__(self, struck: Callable[[], None]) -> None:
@@ -41,7 +41,7 @@ class _Reset(asyncio.Protocol):
 
 
 class Listener:
-    """The provider's port, as the faults `outage` and `closed` have it."""
+    """The provider's port: open, or closed or resetting connections by a fault."""
 
     def __init__(self, state: State, server: web.Server, sock: socket.socket) -> None:
         self._armed = state.armed
@@ -55,20 +55,20 @@ class Listener:
         self._task: asyncio.Task[None] | None = None
 
     async def follow(self) -> None:
-        """Open or shut the port as the armed faults say, now and when they end."""
+        """Open or close the port as the armed faults demand, now and when they end."""
         async with self._moved:
             if self._again:
                 self._again.cancel()
             closed = self._armed.longest("closed")
             if closed and closed.until is not None:
-                # A little late rather than early: by then the switch must be found ended.
+                # Slightly late, so that the switch has ended by then.
                 later = closed.until - time.monotonic() + 0.01
                 self._again = self._loop.call_later(later, self._follow_soon)
             if closed and self._listening:
                 host, port = self._sock.getsockname()[:2]
                 self._listening.close()
                 self._listening = None
-                self._sock = bound(host, port)  # keeps the number; connections are refused
+                self._sock = bound(host, port)  # keeps the port while connections are refused
             elif not closed and not self._listening:
                 self._listening = await self._loop.create_server(self._protocol, sock=self._sock)
 
@@ -99,7 +99,7 @@ class Listener:
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """Bind a port without listening yet."""
+    """Return a socket bound to the port, not listening yet."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -112,15 +112,15 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 def origin(sock: socket.socket) -> str:
-    """Spell the http origin of a bound socket."""
+    """Return the HTTP origin of a bound socket."""
     host, port = sock.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-async def serve(state: State, first: socket.socket, second: socket.socket) -> None:
+async def serve(state: State, provider: socket.socket, control: socket.socket) -> None:
     """Run the sandbox on two bound sockets until SIGTERM or SIGINT."""
-    state.origin, state.control_origin = origin(first), origin(second)
-    # handler_cancellation: a hanging answer ends when its client goes.
+    state.origin, state.control_origin = origin(provider), origin(control)
+    # handler_cancellation: a hanging response ends when its client leaves.
     runner, control_runner = (
         web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         for app in (provider_app(state), control_app(state))
@@ -128,17 +128,17 @@ async def serve(state: State, first: socket.socket, second: socket.socket) -> No
     await runner.setup()
     await control_runner.setup()
     assert runner.server is not None
-    listener = Listener(state, runner.server, first)
+    listener = Listener(state, runner.server, provider)
     state.faults_changed = listener.follow
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     try:
         await listener.follow()
-        await web.SockSite(control_runner, second).start()
+        await web.SockSite(control_runner, control).start()
         log.info("provider: %s%s", state.origin, BASE_PATH)
         log.info("inbox: %s/", state.origin)
-        log.info("control: %s (as the inbox's port, and through outages)", state.control_origin)
+        log.info("control: %s (the control API, even during an outage)", state.control_origin)
         await stopped.wait()
     finally:
         listener.close()
@@ -146,12 +146,12 @@ async def serve(state: State, first: socket.socket, second: socket.socket) -> No
 
 
 class SafeFormatter(logging.Formatter):
-    """Show where an error came from, not its text: that can hold a URL with its password."""
+    """Show where an error came from, but not its text: it may quote a URL with the password."""
 
     def formatException(  # noqa: N802 - logging's name
         self,
         ei: tuple[type[BaseException], BaseException, TracebackType | None]
         | tuple[None, None, None],
     ) -> str:
-        """Show the stack and the error's kind."""
+        """Return the stack and the error's class."""
         return "".join(traceback.format_tb(ei[2])) + (ei[0].__name__ if ei[0] else "")

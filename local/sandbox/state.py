@@ -1,4 +1,4 @@
-"""What the sandbox's two ports share."""
+"""The sandbox's state, which its two ports share."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ from local.sandbox.roster import Credentials, Roster, furnished
 
 
 async def _nothing() -> None:
-    """Follow no fault: nothing listens yet."""
+    """Stand in until the provider's port listens."""
 
 
 @dataclass
 class State:
-    """Everything the sandbox knows; `elsewhere` holds what reached the second port unasked."""
+    """Everything the sandbox knows; `elsewhere` holds the requests that followed a redirect."""
 
     credentials: Credentials
     roster: Roster = field(default_factory=furnished)

@@ -161,7 +161,7 @@ def test_on_a_phone_a_chat_opens_and_closes(browser: Browser, sandbox: Sandbox) 
     expect(page.get_by_role("link", name="Кнопка")).to_be_visible()
     expect(chat).to_be_hidden()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    page.get_by_role("button", name="Back to the chats").click()
+    page.get_by_role("button", name="Back to chats").click()
     expect(chat).to_be_visible()
     page.close()
 
