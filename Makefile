@@ -77,8 +77,8 @@ lock: $(INSTALLED) ## choose the newest versions that pyproject.toml allows
 
 # -- the stack on this machine ------------------------------------------------------------------
 
-run: $(INSTALLED) ## start the stack, send a message, follow the logs until Ctrl-C, clean up
-	@$(BIN)/python -m local.stack run
+run: $(INSTALLED) ## start the stack, send a message, show the logs (RAW=1: as JSON) until Ctrl-C, clean up
+	@$(BIN)/python -m local.stack run $(if $(RAW),--raw)
 
 up: $(INSTALLED) ## start the stack in the background; .local/stack.json says where it is
 	@$(BIN)/python -m local.stack up

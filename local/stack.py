@@ -1,7 +1,8 @@
-"""The whole stack on this machine: `python -m local.stack up`, `down` or `run`.
+"""Run the whole stack on this machine: `python -m local.stack up`, `down` or `run`.
 
-`up` starts MiniStack (an AWS of one's own) and the sandbox provider on loopback, builds the
-template for the Python at hand, deploys it with `sam deploy` and writes down where everything is.
+`up` starts MiniStack (a local AWS) and the sandbox on 127.0.0.1, builds the template for this
+Python, deploys it with `sam deploy` and writes all addresses to stack.json. `run` does the same,
+sends a message, shows the logs until Ctrl-C, and then stops everything as `down` does.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from typing import NoReturn
 import boto3
 import requests
 
-from local import processes, trial
+from local import live_logs, processes, trial
 from local.gateway import put_gateway_responses
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,7 +36,7 @@ REGION = "us-east-1"
 ACCESS_KEY_ID = "local"
 PROVIDER_PATH = "/v1/telegram/bot"
 SANDBOX_USER = "10001"
-SANDBOX_PASSWORD = 'p@ss w&rd"é+%/'  # noqa: S105 - made up, and awkward in every encoding
+SANDBOX_PASSWORD = 'p@ss w&rd"é+%/'  # noqa: S105 - made up; awkward in every encoding
 START_TIMEOUT = 60.0  # seconds
 
 
@@ -45,7 +46,7 @@ class StackError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a stack is made with: where it keeps its files, its ports, its provider."""
+    """A stack's settings: the folder for its files, its ports, its provider."""
 
     home: Path = ROOT / ".local"
     port: int = 4566
@@ -67,24 +68,24 @@ class Settings:
 def _port(environment: Mapping[str, str], name: str, default: int) -> int:
     value = environment.get(name) or str(default)
     if not (value.isdecimal() and 0 < int(value) < 65536):
-        raise StackError(f"{name} must be a port's number, not {value!r}.")
+        raise StackError(f"{name} must be a port number from 1 to 65535, not {value!r}.")
     return int(value)
 
 
 def parse_parameters(text: str) -> dict[str, str]:
-    """Take `Name=value Name="a value"` apart."""
+    """Parse `Name=value Name="a value"`."""
     try:
         pairs = [item.partition("=") for item in shlex.split(text)]
     except ValueError as error:
         raise StackError(f"TEMPLATE_PARAMETERS: {error}.") from None
     for name, equals, _ in pairs:
         if not (name.isalnum() and equals):
-            raise StackError(f"TEMPLATE_PARAMETERS: {name!r} should be Name=value.")
+            raise StackError(f"TEMPLATE_PARAMETERS: {name!r} is not of the form Name=value.")
     return {name: value for name, _, value in pairs}
 
 
 def override(name: str, value: str) -> str:
-    """Write a template parameter as `sam deploy` reads it, which unescapes only quotes."""
+    """Quote a template parameter for `sam deploy`, which unescapes only quotes."""
     if re.search(r"\\([\"' ]|\Z)", value):
         raise StackError(
             f"{name}: the SAM CLI cannot read a backslash before a quote, a space or the end. "
@@ -95,7 +96,7 @@ def override(name: str, value: str) -> str:
 
 
 def forget_accounts() -> None:
-    """Drop the developer's AWS set-up from this process: the stack needs none and must use none."""
+    """Remove the developer's AWS configuration from this process: the stack must not use it."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
@@ -103,7 +104,7 @@ def forget_accounts() -> None:
 
 
 class Stack:
-    """One stack, from its start to its stop."""
+    """One stack, from start to stop."""
 
     def __init__(self, settings: Settings, say: Callable[[str], None] = print) -> None:
         self.settings = settings
@@ -119,10 +120,10 @@ class Stack:
     # -- up and down ----------------------------------------------------------------------------
 
     def up(self) -> dict[str, str]:
-        """Start, build and deploy; return what stack.json holds. Nothing is left if this fails."""
+        """Start, build and deploy; return what stack.json holds. A failure stops all of it."""
         try:
             if down(self.home):
-                self._say("Stopped the stack that ran here.")
+                self._say("Stopped the stack that was running.")
             self._check_ports()
             self._prepare_home()
             self._start_servers()
@@ -136,13 +137,13 @@ class Stack:
             self._facts = json.dumps(facts, indent=2) + "\n"
             self._facts_path.touch(mode=0o600)
             self._facts_path.write_text(self._facts, encoding="utf-8")
-        except BaseException:  # also Ctrl-C: whatever ends this early, nothing stays behind
+        except BaseException:  # Ctrl-C included: nothing stays behind
             self.stop()
             raise
         return facts
 
     def stop(self) -> None:
-        """End what this stack started; its logs stay, and so does a stack that replaced it."""
+        """Stop what this stack started; its logs stay, and so does a stack that replaced it."""
         processes.stop(self._mark)
         for server in self.servers.values():
             server.wait()
@@ -153,7 +154,7 @@ class Stack:
                 self._facts_path.unlink()
 
     def is_running(self) -> bool:
-        """Tell whether every server still runs."""
+        """Return whether all its servers are running."""
         return all(server.poll() is None for server in self.servers.values())
 
     # -- the steps ------------------------------------------------------------------------------
@@ -172,8 +173,8 @@ class Stack:
         for name, port in wanted.items():
             if not processes.is_free(port):
                 raise StackError(
-                    f"Port {port} on 127.0.0.1 is taken by another program. "
-                    f"Choose another, as in: make up {name}={processes.free_port()}"
+                    f"Another program is using port {port} on 127.0.0.1. "
+                    f"Repeat the command with a free one, such as {name}={processes.free_port()}."
                 )
 
     def _prepare_home(self) -> None:
@@ -210,9 +211,12 @@ class Stack:
         for name, address in addresses.items():
             while not _answers(address):
                 if self.servers[name].poll() is not None:
-                    self._fail(f"{name} ended as it started", self.home / f"{name}.log")
+                    self._fail(f"{name} exited while starting", self.home / f"{name}.log")
                 if time.monotonic() > deadline:
-                    self._fail(f"{name} did not start in time", self.home / f"{name}.log")
+                    self._fail(
+                        f"{name} did not start within {START_TIMEOUT:.0f} s",
+                        self.home / f"{name}.log",
+                    )
                 time.sleep(0.05)
 
     def _sam(self, command: str, *options: str) -> None:
@@ -252,16 +256,16 @@ class Stack:
         ]
 
     def _describe(self) -> dict[str, str]:
-        """Read what was deployed and fill the secret."""
+        """Return what was deployed, after storing the sandbox's credentials in its secret."""
         session = boto3.Session(ACCESS_KEY_ID, self.secret_access_key, region_name=REGION)
         stack = session.client("cloudformation", endpoint_url=self._endpoint).describe_stacks(
             StackName=STACK_NAME
         )["Stacks"][0]
         known = sorted(parameter["ParameterKey"] for parameter in stack["Parameters"])
-        if unknown := sorted(set(self.settings.parameters) - set(known)):  # SAM ignores them
+        if unknown := sorted(set(self.settings.parameters) - set(known)):  # which SAM ignores
             raise StackError(
-                f"TEMPLATE_PARAMETERS: the template has no parameter {', '.join(unknown)}; "
-                f"it has {', '.join(known)}."
+                f"TEMPLATE_PARAMETERS: the template has no parameter {', '.join(unknown)}. "
+                f"Its parameters are {', '.join(known)}."
             )
         output = {entry["OutputKey"]: entry["OutputValue"] for entry in stack["Outputs"]}
         session.client("secretsmanager", endpoint_url=self._endpoint).put_secret_value(
@@ -310,11 +314,11 @@ class Stack:
         }
 
     def _ministack_environment(self) -> dict[str, str]:
-        """Build MiniStack's environment from nothing, because its functions inherit it."""
+        """Return MiniStack's environment, built from scratch because the functions inherit it."""
         certificates = ("SSL_CERT_FILE", "SSL_CERT_DIR")
         return {
             **{name: os.environ[name] for name in certificates if name in os.environ},
-            **self._credentials,  # the account's root user; functions get their role's instead
+            **self._credentials,  # the root user's; functions get those of their roles instead
             "PATH": os.environ["PATH"],
             "LANG": "C.UTF-8",
             "HOME": str(self.home),
@@ -326,13 +330,13 @@ class Stack:
             "MINISTACK_HOST": "127.0.0.1",
             "MINISTACK_REGION": REGION,
             "AUTH": "true",  # enforces the functions' roles
-            "IOT_MTLS_ENABLED": "0",  # or it listens on one port more
-            # With Docker at hand it would tidy away the containers of any other MiniStack.
+            "IOT_MTLS_ENABLED": "0",  # otherwise it listens on another port
+            # With a Docker daemon it would remove the containers of any other MiniStack.
             "DOCKER_HOST": f"unix://{self.home}/no-docker",
         }
 
     def _sam_environment(self) -> dict[str, str]:
-        # The layer is built by make, which must not take over this make's variables.
+        # make builds the layer and must not inherit the variables of an outer make.
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
         return {
             **inherited,
@@ -341,14 +345,14 @@ class Stack:
             "LAYER_TARGET": "local",
             "PYTHON": sys.executable,
             "SAM_CLI_TELEMETRY": "0",
-            "SAM_CLI_POLL_DELAY": "0.2",  # seconds; it waits 5 where it could know at once
+            "SAM_CLI_POLL_DELAY": "0.2",  # seconds; the default of 5 is made for AWS
             "__SAM_CLI_APP_DIR": str(ROOT / ".local" / "sam"),
             "NO_PROXY": "127.0.0.1",
         }
 
 
 def down(home: Path) -> int:
-    """End every process of the stack at this home, whoever started it; return how many ran."""
+    """Stop all processes of the stack in this folder, whoever started it; return how many."""
     home = home.resolve()
     stopped = processes.stop(f"{home}#")
     (home / "stack.json").unlink(missing_ok=True)
@@ -368,24 +372,35 @@ def _answers(address: str) -> bool:
 
 def _up(settings: Settings) -> None:
     facts = Stack(settings).up()
-    print(f"\nThe stack is up; {settings.home}/stack.json says where. `make down` stops it.")
+    print(
+        f"\nThe stack is up. Its addresses are in {settings.home}/stack.json; `make down` stops it."
+    )
     print(trial.guide(facts))
 
 
-def _run(settings: Settings) -> None:
+def _run(settings: Settings, *, raw: bool) -> None:
     stack = Stack(settings)
     facts = stack.up()
     try:
         if facts["sandboxUrl"]:
             print(f"\n{trial.send(facts)}")
         print(f"{trial.guide(facts)}\n\nThe logs, until Ctrl-C:")
-        trial.follow(stack.home, while_=stack.is_running)
-        print("\nThe stack was stopped from elsewhere, or failed; the logs say which.")
+        live_logs.follow(
+            stack.home,
+            while_=stack.is_running,
+            raw=raw,
+            colored=live_logs.wants_color(sys.stdout, os.environ),
+        )
+        print(
+            f"\nThe stack has failed, or something else stopped it; see the logs in {stack.home}."
+        )
     except KeyboardInterrupt:
-        print()  # that is how a run ends
+        pass  # the way to end it
     finally:
-        print("Stopping …")
-        stack.stop()
+        try:
+            print("\nStopping …")
+        finally:  # Ctrl-C also ends whatever the output is piped to, and then print fails
+            stack.stop()
 
 
 def _down(settings: Settings) -> None:
@@ -395,27 +410,45 @@ def _down(settings: Settings) -> None:
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # cleaning up is not interrupted in its turn
+        signal.signal(number, signal.SIG_IGN)  # nothing interrupts the clean-up
     raise KeyboardInterrupt
 
 
 def main() -> int:
-    """Carry out the command; 1 if it fails, 130 if it is interrupted."""
-    commands = {"up": _up, "down": _down, "run": _run}
-    parser = argparse.ArgumentParser(prog="python -m local.stack", description=__doc__)
-    parser.add_argument("command", choices=commands)
-    command = commands[parser.parse_args().command]
+    """Run the command; return 1 if it fails, 130 if it is interrupted."""
+    parser = argparse.ArgumentParser(
+        prog="python -m local.stack",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=("up", "down", "run"))
+    parser.add_argument(
+        "--raw",
+        action="store_true",
+        help="run: print the functions' logs as they write them, in JSON",
+    )
+    options = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] # a real stream here
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     forget_accounts()
     try:
-        command(Settings.from_environment(os.environ))
+        settings = Settings.from_environment(os.environ)
+        match options.command:
+            case "up":
+                _up(settings)
+            case "down":
+                _down(settings)
+            case "run":
+                _run(settings, raw=options.raw)
     except (StackError, trial.TrialError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
+        return 1
     return 0
 
 

@@ -1,10 +1,9 @@
-"""A first look at a running stack: a message sent through it, what to try next, its logs."""
+"""A first look at a running stack: a message sent through it, and what to try next."""
 
 import json
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
 import requests
 
@@ -13,11 +12,11 @@ TEXT = "Привет! This came through the relay on your own machine."
 
 
 class TrialError(Exception):
-    """The first message did not arrive; the text says how far it came."""
+    """The first message did not arrive; the text says how far it got."""
 
 
 def send(facts: Mapping[str, str]) -> str:
-    """Send a message to the sandbox's first subscriber, wait for it, and say where it arrived."""
+    """Send a message to the sandbox's first subscriber and wait until it arrives; return where."""
     response = requests.post(
         f"{facts['apiUrl']}/messages",
         headers={"x-api-key": facts["apiKey"]},
@@ -36,19 +35,19 @@ def send(facts: Mapping[str, str]) -> str:
                 )
         time.sleep(0.2)
     raise TrialError(
-        f"The message was accepted but did not arrive within {ARRIVAL_TIMEOUT:.0f} s; "
-        ".local/functions.log says why."
+        f"The message was accepted but did not arrive within {ARRIVAL_TIMEOUT:.0f} s. "
+        "Look for the reason in .local/functions.log."
     )
 
 
 def subscriber(facts: Mapping[str, str]) -> str:
-    """Name a subscriber of the sandbox's first bot."""
+    """Return the id of the first subscriber of the sandbox's first bot."""
     bot = _get(f"{facts['sandboxUrl']}/bots")[0]
     return str(_get(f"{facts['sandboxUrl']}/bots/{bot['id']}/subscribers")[0]["id"])
 
 
 def guide(facts: Mapping[str, str]) -> str:
-    """Say where things are and what to paste."""
+    """Return the addresses, and a command to paste."""
     sandbox = facts["sandboxUrl"]
     body = {"subscriberId": subscriber(facts) if sandbox else "…", "text": "Hello from curl"}
     curl = [
@@ -65,33 +64,6 @@ def guide(facts: Mapping[str, str]) -> str:
         f"  {shlex.join(curl)}",
     ]
     return "\n".join(lines)
-
-
-def follow(home: Path, *, while_: Callable[[], bool]) -> None:
-    """Print what the functions and the sandbox log, as long as the condition holds."""
-    logs = {path: _lines(path) for path in (home / "functions.log", home / "sandbox.log")}
-    while while_():
-        for path, lines in logs.items():
-            for line in lines:
-                if not line:
-                    break
-                print(f"{path.stem:9} | {line}", end="")
-        time.sleep(0.3)
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """Yield a growing file's complete lines, and an empty one whenever there is none yet."""
-    while not path.exists():
-        yield ""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        while True:
-            start = file.tell()
-            line = file.readline()
-            if line.endswith("\n"):
-                yield line
-            else:
-                file.seek(start)
-                yield ""
 
 
 def _get(address: str) -> list[dict[str, str]]:

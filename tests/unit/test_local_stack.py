@@ -42,11 +42,11 @@ def test_empty_settings_are_the_defaults() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("PORT", "http", "PORT must be a port's number, not 'http'"),
-        ("SANDBOX_PORT", "65536", "SANDBOX_PORT must be a port's number"),
-        ("PORT", "-1", "PORT must be a port's number"),
-        ("TEMPLATE_PARAMETERS", "RetryWindow", "'RetryWindow' should be Name=value"),
-        ("TEMPLATE_PARAMETERS", "=60", "should be Name=value"),
+        ("PORT", "http", "PORT must be a port number from 1 to 65535, not 'http'"),
+        ("SANDBOX_PORT", "65536", "SANDBOX_PORT must be a port number"),
+        ("PORT", "-1", "PORT must be a port number"),
+        ("TEMPLATE_PARAMETERS", "RetryWindow", "'RetryWindow' is not of the form Name=value"),
+        ("TEMPLATE_PARAMETERS", "=60", "not of the form Name=value"),
         ("TEMPLATE_PARAMETERS", "ScheduleMessage='{", "TEMPLATE_PARAMETERS: No closing quotation"),
     ],
 )
@@ -95,8 +95,8 @@ def test_a_taken_port_is_named_with_a_way_out(tmp_path: Path) -> None:
         with pytest.raises(StackError) as error:
             Stack(settings, say=lambda _: None).up()
 
-    assert f"Port {port} on 127.0.0.1 is taken" in str(error.value)
-    assert "make up SANDBOX_PORT=" in str(error.value)
+    assert f"Another program is using port {port}" in str(error.value)
+    assert "such as SANDBOX_PORT=" in str(error.value)
     assert not processes.marked(f"{tmp_path}#")
 
 
@@ -112,9 +112,38 @@ def test_a_server_that_cannot_start_is_shown_and_leaves_nothing(
     with pytest.raises(StackError) as error:
         Stack(settings, say=lambda _: None).up()
 
-    assert "ministack ended as it started" in str(error.value)
+    assert "ministack exited while starting" in str(error.value)
     assert str(tmp_path / "ministack.log") in str(error.value)
     assert not list(tmp_path.glob("tmp/*"))
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, BrokenPipeError])
+def test_a_run_stops_its_stack_even_if_nobody_reads_its_output_any_more(
+    monkeypatch: pytest.MonkeyPatch, end: type[BaseException]
+) -> None:
+    stopped = []
+
+    class Running(Stack):
+        def up(self) -> dict[str, str]:
+            return {"sandboxUrl": "", "apiUrl": "", "apiKey": ""}
+
+        def stop(self) -> None:
+            stopped.append(self)
+
+    def follow(*_: object, **__: object) -> None:
+        monkeypatch.setattr("builtins.print", broken)
+        raise end
+
+    def broken(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(stack, "Stack", Running)
+    monkeypatch.setattr("local.live_logs.follow", follow)
+
+    with pytest.raises(BrokenPipeError):
+        stack._run(Settings(), raw=False)
+
+    assert len(stopped) == 1
 
 
 def test_stopping_leaves_the_stack_that_took_its_place(tmp_path: Path) -> None:
