@@ -55,9 +55,10 @@ class Settings:
     parameters: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
+    def from_environment(cls, environment: Mapping[str, str], home: Path = home) -> "Settings":
         """Read PORT, SANDBOX_PORT, PROVIDER_BASE_URL and TEMPLATE_PARAMETERS."""
         return cls(
+            home=home,
             port=_port(environment, "PORT", cls.port),
             sandbox_port=_port(environment, "SANDBOX_PORT", cls.sandbox_port),
             provider_base_url=environment.get("PROVIDER_BASE_URL", ""),
@@ -427,13 +428,16 @@ def main() -> int:
         action="store_true",
         help="run: print the functions' logs as they write them, in JSON",
     )
+    parser.add_argument(
+        "--home", type=Path, default=Settings.home, help="where its files are; .local by default"
+    )
     options = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] # a real stream here
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     forget_accounts()
     try:
-        settings = Settings.from_environment(os.environ)
+        settings = Settings.from_environment(os.environ, options.home)
         match options.command:
             case "up":
                 _up(settings)

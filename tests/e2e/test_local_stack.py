@@ -2,11 +2,16 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import psutil
 
 from local import processes
 from tests.e2e.conftest import Deployment
+from tests.support.poll import until
 
 KEYS = [
     "apiUrl",
@@ -23,6 +28,29 @@ KEYS = [
     "sandboxUrl",
     "region",
 ]
+
+
+def test_a_run_shows_a_message_being_sent_and_leaves_nothing(tmp_path: Path) -> None:
+    output = tmp_path / "output.txt"
+    with output.open("w") as file:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "local.stack", "run", "--home", str(tmp_path)],
+            env=os.environ
+            | {name: str(processes.free_port()) for name in ("PORT", "SANDBOX_PORT")}
+            | {"PROVIDER_BASE_URL": ""},
+            stdout=file,
+        )
+    try:
+        until(
+            lambda: " state=sent" in output.read_text("utf-8"), "message in the logs", seconds=120
+        )
+    finally:
+        run.send_signal(signal.SIGINT)
+        status = run.wait()
+
+    assert status == 0
+    assert output.read_text("utf-8").endswith("Stopping …\n")
+    assert not processes.marked(f"{tmp_path}#")
 
 
 def test_stack_json_says_where_everything_is(deployment: Deployment) -> None:
