@@ -1,4 +1,4 @@
-"""One text to all subscribers of a sandbox bot, with a progress line: `make broadcast`."""
+"""Send one text to all subscribers of a sandbox bot and show the progress: `make broadcast`."""
 
 import argparse
 import json
@@ -16,13 +16,13 @@ NUMBERS = ("sent", "rejected", "unknown", "failed", "expired", "canceled")
 
 
 def run(facts: dict[str, str], text: str, more: int) -> int:
-    """Send it to the sandbox's first bot, `more` new subscribers included; 1 if it did not end."""
+    """Broadcast to the sandbox's first bot, after adding `more` subscribers; 1 if it fails."""
     bot = requests.get(f"{facts['sandboxUrl']}/bots", timeout=10).json()[0]["id"]
     if more:
         address = f"{facts['sandboxUrl']}/bots/{bot}/subscribers"
         requests.post(address, json={"count": more}, timeout=60).raise_for_status()
     id_ = _call(facts, "POST", "/broadcasts", {"botId": bot, "text": text})["id"]
-    print(f"Broadcast {id_}; the inbox: {facts['sandboxUrl']}/")
+    print(f"Broadcast {id_}. Watch it in the inbox: {facts['sandboxUrl']}/")
     while True:
         state = _call(facts, "GET", f"/broadcasts/{id_}")
         print(f"\r{progress(state)}", end="", flush=True)
@@ -33,7 +33,7 @@ def run(facts: dict[str, str], text: str, more: int) -> int:
 
 
 def progress(state: dict[str, Any]) -> str:
-    """Tell on one line how far a broadcast is."""
+    """Describe on one line how far a broadcast has got."""
     total = state["total"]
     done = total - state["queued"]
     bar = "#" * round(30 * done / total) if total else ""
@@ -56,14 +56,19 @@ def _call(facts: dict[str, str], method: str, path: str, body: object = None) ->
 
 
 def main() -> int:
-    """Send it through the stack that `make up` started."""
+    """Send a broadcast through the stack that `make up` or `make run` started."""
     parser = argparse.ArgumentParser(prog="make broadcast", description=__doc__)
-    parser.add_argument("--text", default="Good news for everybody!")
-    parser.add_argument("--more", type=int, default=0, help="subscribers to add first")
-    parser.add_argument("--facts", type=Path, default=FACTS)
+    parser.add_argument("--text", default="Good news for everybody!", help="what the message says")
+    parser.add_argument("--more", type=int, default=0, help="how many subscribers to add first")
+    parser.add_argument(
+        "--facts",
+        type=Path,
+        default=FACTS,
+        help="the stack's stack.json; .local/stack.json by default",
+    )
     given = parser.parse_args()
     if not given.facts.exists():
-        print("No stack runs here; `make up` starts one.", file=sys.stderr)
+        print("No stack runs on this machine. Start one with `make up`.", file=sys.stderr)
         return 1
     return run(json.loads(given.facts.read_text("utf-8")), given.text, given.more)
 

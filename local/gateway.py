@@ -1,4 +1,4 @@
-"""What MiniStack's API Gateway leaves out of the template: the answers it gives by itself."""
+"""Set up what MiniStack does not take from the template: the API's gateway responses."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ STAGE = "v1"
 
 
 def put_gateway_responses(client: "APIGatewayClient", rest_api_id: str, template: Path) -> None:
-    """Give the deployed API the gateway responses of its definition, which no import reads here."""
+    """Give the deployed API the gateway responses that its definition has."""
     resources = yaml_parse(template.read_text(encoding="utf-8"))["Resources"]
     definition = resources["RelayApi"]["Properties"]["DefinitionBody"]
     for kind, response in definition["x-amazon-apigateway-gateway-responses"].items():

@@ -1,4 +1,4 @@
-"""What a webhook's payload would become, without sending anything: `python -m local.hook`."""
+"""Show what a webhook's payload would become, sending nothing: `python -m local.hook`."""
 
 import argparse
 import json
@@ -16,11 +16,13 @@ HOOKS_FILE = ROOT / "functions" / "hooks" / "hooks.toml"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Show what a payload becomes, or check hooks.toml; 1 if something is wrong with either."""
+    """Show what a payload becomes, or only check hooks.toml; return 1 if either is wrong."""
     parser = argparse.ArgumentParser(prog="python -m local.hook", description=__doc__)
-    parser.add_argument("name", nargs="?", help="the hook's name; none: only check hooks.toml")
-    parser.add_argument("payload", nargs="?", type=Path, help="a file with a request's body")
-    parser.add_argument("--headers", default="", help="'Name: value', several parted by ;")
+    parser.add_argument(
+        "name", nargs="?", help="the hook's name; without it, only check hooks.toml"
+    )
+    parser.add_argument("payload", nargs="?", type=Path, help="a file that holds a request's body")
+    parser.add_argument("--headers", default="", help="'Name: value', separated by semicolons")
     parser.add_argument("--file", type=Path, default=HOOKS_FILE, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     try:
@@ -29,28 +31,28 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{options.file.name}:\n{error}", file=sys.stderr)
         return 1
     if not options.name:
-        print(f"{options.file.name} is fine: {', '.join(configured)}")
+        print(f"{options.file.name} is valid: {', '.join(configured)}")
         return 0
     if options.name not in configured:
         names = ", ".join(configured)
-        print(f"There is no hook {options.name!r}; there are {names}.", file=sys.stderr)
+        print(f"There is no hook {options.name!r}. The hooks are {names}.", file=sys.stderr)
         return 1
     if not (options.payload and options.payload.is_file()):
-        print("Name a file with the payload: make hook NAME=… PAYLOAD=file.json", file=sys.stderr)
+        print("Give a file with the payload: make hook NAME=… PAYLOAD=file.json", file=sys.stderr)
         return 1
     request = Request(_headers(options.headers), options.payload.read_bytes())
     match hooks.render(options.name, configured[options.name], request):
         case Ignored():
-            print("Ignored: none of the hook's messages is for this payload.")
+            print("Ignored: none of the hook's messages matches this payload.")
             if not options.headers:
-                print("No headers were given; GitHub, say, names its event in one: see make help.")
+                print("If the sender names its event in a header, as GitHub does, give HEADERS.")
         case Unrenderable(reason, detail):
-            print(f"A dead letter, {reason}: {detail}", file=sys.stderr)
+            print(f"This would be a dead letter ({reason}): {detail}", file=sys.stderr)
             return 1
         case Rendered(message, delivery):
             content = message.model_dump(mode="json", exclude_defaults=True)
             print(json.dumps(content, ensure_ascii=False, indent=2))
-            print(f"\nThe delivery's id: {delivery or 'none; each request is a new message'}")
+            print(f"\nThe delivery's id: {delivery or 'none, so every request is a new message'}")
     return 0
 
 

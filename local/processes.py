@@ -1,4 +1,4 @@
-"""Processes of a stack: started with a mark in their environment, found and stopped by it."""
+"""Start a stack's processes with a mark in their environment; find and stop them by it."""
 
 import socket
 import subprocess
@@ -8,16 +8,16 @@ from pathlib import Path
 
 import psutil
 
-# Every process of a stack carries the stack's mark here and hands it to its own children, so that
-# what a killed one leaves behind is found too, and never anything else.
+# The environment variable that holds the mark. Children inherit it, so the orphans of a killed
+# process are found as well, and never a process of another program.
 MARK = "SMSGOLD_RELAY_STACK"
-STOP_GRACE = 5.0  # seconds between asking to end and killing
+STOP_GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 
 
 def start(
     command: Sequence[str | Path], *, mark: str, log: Path, environment: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
-    """Start a process that may outlive this one, its output in a log."""
+    """Start a process that may outlive this one; its output goes to a log."""
     with log.open("ab") as output:
         return subprocess.Popen(
             command,
@@ -30,19 +30,19 @@ def start(
 
 
 def marked(mark: str) -> list[psutil.Process]:
-    """List the running processes whose mark begins like this."""
+    """Return the running processes whose mark starts with this."""
     found = []
     for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):  # gone meanwhile, or another user's
+        with suppress(psutil.Error, OSError):  # it has ended, or is another user's
             if process.environ().get(MARK, "").startswith(mark):
                 found.append(process)
     return found
 
 
 def stop(mark: str) -> int:
-    """End every process whose mark begins like this; return how many there were."""
+    """Stop every process whose mark starts with this; return how many there were."""
     stopped = 0
-    while processes := marked(mark):  # again, should one have started another meanwhile
+    while processes := marked(mark):  # until none has started another in the meantime
         for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.terminate()
@@ -56,7 +56,7 @@ def stop(mark: str) -> int:
 
 
 def is_free(port: int) -> bool:
-    """Tell whether a server could listen on this port of the loopback address."""
+    """Return whether a server could listen on this port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -67,7 +67,7 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Find a port that nothing listens on."""
+    """Return a port that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,8 +1,8 @@
-"""Copy what a function logs into a file, as it is written.
+"""Copy a function's log to a file while it is being written.
 
-MiniStack keeps a function's log in memory and only once the invocation has ended. Python imports
-this module at start-up wherever its folder is on PYTHONPATH, as it is for MiniStack's function
-processes: so the file is complete and live, a crash's last words included.
+MiniStack keeps logs in memory, and only those of finished invocations. Python imports this module
+when it starts with this folder on PYTHONPATH, as MiniStack's function processes do, so the file is
+always up to date and has even the last lines before a crash.
 """
 
 import io
@@ -11,7 +11,7 @@ import sys
 
 
 class _Copy(io.RawIOBase):
-    """Writes to standard error and to the file."""
+    """Writes to the file and to standard error."""
 
     def __init__(self, path: str) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -19,7 +19,7 @@ class _Copy(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: bytes | memoryview) -> int:  # type: ignore[override] # the buffer protocol has a name from Python 3.12 on
+    def write(self, data: bytes | memoryview) -> int:  # type: ignore[override] # Buffer has a name only from Python 3.12 on
         os.write(self._file, data)
         return os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, data)
 
