@@ -15,7 +15,7 @@ def running_sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def sandbox(running_sandbox: Sandbox) -> Sandbox:
-    """One sandbox for the session, each time as good as new but for added bots."""
+    """Return the session's sandbox, as good as new except for added bots."""
     running_sandbox.forget()
     running_sandbox.set_passwords(["sandbox-password"], user="10001")
     return running_sandbox

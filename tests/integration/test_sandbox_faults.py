@@ -1,4 +1,4 @@
-"""The sandbox's fault lab: what strikes, how long, and what the client sees of it."""
+"""The sandbox's faults: which one strikes, for how long, and what the client sees."""
 
 import errno
 import gzip

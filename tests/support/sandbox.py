@@ -1,4 +1,4 @@
-"""The sandbox provider for tests: started for them, or one that already runs."""
+"""A sandbox for tests: one they start, or one that already runs."""
 
 import os
 import re
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Sandbox:
-    """A sandbox provider and its control API; `with Sandbox() as sandbox:` starts and stops one."""
+    """A sandbox and its control API; `with Sandbox() as sandbox:` starts and stops one."""
 
     def __init__(self, user: str = "10001", password: str = "sandbox-password") -> None:  # noqa: S107 - made up
         self._given = {"SANDBOX_USER": user, "SANDBOX_PASSWORD": password}
@@ -29,7 +29,7 @@ class Sandbox:
 
     @classmethod
     def at(cls, url: str) -> "Sandbox":
-        """Use the sandbox that runs at this address."""
+        """Return the sandbox that runs at this address."""
         sandbox = cls()
         sandbox._find(url)
         return sandbox
@@ -114,22 +114,22 @@ class Sandbox:
         self._call("PUT", "/credentials", given)
 
     def bots(self) -> list[dict[str, Any]]:
-        """List the bots, each with the number of its subscribers."""
+        """Return the bots, each with the number of its subscribers."""
         return list(self._call("GET", "/bots"))
 
     def add_bot(self, name: str = "Another bot", bot_id: str | None = None) -> str:
-        """Add a bot without subscribers; answers its id."""
+        """Add a bot without subscribers; return its id."""
         given = {"name": name} | ({"id": bot_id} if bot_id else {})
         return str(self._call("POST", "/bots", given)["id"])
 
     def subscribers(self, bot_id: str) -> list[dict[str, Any]]:
-        """List a bot's subscribers as the provider would."""
+        """Return a bot's subscribers as the provider lists them."""
         return list(self._call("GET", f"/bots/{bot_id}/subscribers"))
 
     def add_subscribers(
         self, bot_id: str, subscribers: int | list[dict[str, Any]], *, blocked: bool = False
     ) -> list[dict[str, Any]]:
-        """Add so many made-up subscribers, or these entries as they are; answers them."""
+        """Add this many made-up subscribers, or these entries unchanged; return them."""
         body: dict[str, Any] = (
             {"count": subscribers, "blocked": blocked}
             if isinstance(subscribers, int)
@@ -138,7 +138,7 @@ class Sandbox:
         return list(self._call("POST", f"/bots/{bot_id}/subscribers", body))
 
     def remove_subscribers(self, bot_id: str) -> None:
-        """Take all of a bot's subscribers away."""
+        """Remove all of a bot's subscribers."""
         self._call("DELETE", f"/bots/{bot_id}/subscribers")
 
     # -- what it saw ------------------------------------------------------------------------
@@ -146,34 +146,34 @@ class Sandbox:
     def ledger(
         self, *, text: str | None = None, since: int | None = None, fields: str | None = None
     ) -> list[dict[str, Any]]:
-        """List the accepted messages: `text` is a part of theirs, `fields` e.g. `time,text`."""
+        """Return the accepted messages with this `text`; `fields` limits what each shows."""
         return list(self._call("GET", "/ledger", text=text, since=since, fields=fields))
 
     def requests(self) -> dict[str, Any]:
-        """Sum up every request the provider's endpoints saw: total, outcomes and each one."""
+        """Return the requests to the provider's endpoints, and their number by outcome."""
         return dict(self._call("GET", "/requests"))
 
     def elsewhere(self) -> list[dict[str, Any]]:
-        """List the requests that followed a redirect to the second port."""
+        """Return the requests that followed a redirect to the control port."""
         return list(self._call("GET", "/elsewhere"))
 
     def forget(self) -> None:
-        """Empty the ledger and both lists of requests, and disarm all faults."""
+        """Clear the ledger, both lists of requests and all faults."""
         for path in ("/faults", "/ledger", "/requests", "/elsewhere"):
             self._call("DELETE", path)
 
     def log(self) -> str:
-        """Read what the started process printed."""
+        """Return what the started process has printed."""
         return self._log.read_text(encoding="utf-8") if self._log else ""
 
     # -- faults -----------------------------------------------------------------------------
 
     def arm(self, fault: str, **how: Json) -> int:
-        """Arm a fault: `times`, `share`, `seconds`, `on`; answers the switch's id."""
+        """Arm a fault with `times`, `share`, `seconds` or `on`; return the switch's id."""
         return int(self._call("POST", "/faults", {"fault": fault, **how})["id"])
 
     def faults(self) -> list[dict[str, Any]]:
-        """List the armed faults."""
+        """Return the armed faults."""
         return list(self._call("GET", "/faults"))
 
     def clear(self) -> None:
