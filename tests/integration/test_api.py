@@ -13,10 +13,10 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from relay.directory import Directory
 from relay.http.api import answer, api
-from relay.http.requests import MAX_BODY
 from relay.messages.envelope import QueuedMessage
 from relay.messages.states import Change, Rules
 from relay.messages.store import Conflict, Written
+from relay.problems import MAX_BODY
 from relay.validation import parse
 from smsgold.account import Account
 from smsgold.credentials import Credentials

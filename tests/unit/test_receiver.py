@@ -13,8 +13,8 @@ from relay.broadcasts.model import QueuedBroadcast, first_record_of
 from relay.broadcasts.service import Reused, Started
 from relay.messages.queues import QueueUnavailableError
 from relay.messages.states import Rules, State
-from relay.problems import ProblemError
-from relay.webhooks.hooks import MAX_PAYLOAD, load
+from relay.problems import MAX_BODY, ProblemError
+from relay.webhooks.hooks import load
 from relay.webhooks.receiver import Handled, Receiver
 from relay.webhooks.secrets import HookSecrets
 from smsgold.errors import CredentialsError
@@ -193,9 +193,9 @@ def test_an_unknown_hook_or_one_without_a_secret_is_404() -> None:
 
 
 def test_a_body_over_the_limit_is_413_without_verification(door: Door) -> None:
-    body = json.dumps({"text": "x" * MAX_PAYLOAD}).encode()
+    body = json.dumps({"text": "x" * MAX_BODY}).encode()
     assert status(door.send("plain", body)) == 413
-    body = b'{"text": "x"}'.ljust(MAX_PAYLOAD)
+    body = b'{"text": "x"}'.ljust(MAX_BODY)
     assert status(door.send("plain", body)) == 202
 
 

@@ -12,6 +12,9 @@ from relay.validation import Location
 
 CONTENT_TYPE = "application/problem+json"
 
+MAX_BODY = 256 * 1024
+"""Bytes of a request's body, at both HTTP doors."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:

@@ -4,10 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from relay.problems import MALFORMED, TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, ProblemError
-
-MAX_BODY = 256 * 1024
-"""Bytes of a request's body."""
+from relay.problems import MALFORMED, MAX_BODY, TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, ProblemError
 
 LONGEST_WAIT = 20
 """Seconds; an exchange that begins by then still ends within API Gateway's 29."""

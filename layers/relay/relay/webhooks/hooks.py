@@ -17,9 +17,6 @@ from relay.validation import InvalidMessageError, model_config, validate
 from relay.webhooks.signatures import Scheme, UnverifiedError
 from relay.webhooks.templates import Expression, Payload, Template, TemplateError, cut
 
-MAX_PAYLOAD = 256 * 1024
-"""Bytes of a request's body."""
-
 _model = model_config | {"arbitrary_types_allowed": True}
 
 T = TypeVar("T", Template, Expression)

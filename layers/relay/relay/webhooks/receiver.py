@@ -12,8 +12,8 @@ from relay.messages.envelope import Message
 from relay.messages.intake import Accepted, Intake, KeyReused, fresh_id, queued, scoped_id
 from relay.messages.queues import DeadLetterEntry, Queues, QueueUnavailableError
 from relay.messages.store import StoreUnavailableError
-from relay.problems import NOT_FOUND, TOO_LARGE, UNAVAILABLE, UNVERIFIED, ProblemError
-from relay.webhooks.hooks import MAX_PAYLOAD, Hook, Ignored, Rendered, Request, Unrenderable, render
+from relay.problems import MAX_BODY, NOT_FOUND, TOO_LARGE, UNAVAILABLE, UNVERIFIED, ProblemError
+from relay.webhooks.hooks import Hook, Ignored, Rendered, Request, Unrenderable, render
 from relay.webhooks.secrets import HookSecrets, Secrets
 from relay.webhooks.signatures import UnverifiedError
 from smsgold.errors import CredentialsError
@@ -68,8 +68,8 @@ class Receiver:
                     log.warning("hook without a secret", extra={"hook": name})
                 raise ProblemError(NOT_FOUND, "There is no such hook.")
             request = Request.from_event(event)
-            if len(request.body) > MAX_PAYLOAD:
-                raise ProblemError(TOO_LARGE, f"Send at most {MAX_PAYLOAD} bytes.")
+            if len(request.body) > MAX_BODY:
+                raise ProblemError(TOO_LARGE, f"Send at most {MAX_BODY} bytes.")
             self._verify(name, hook, request, secrets)
             return self._handle(name, hook, request)
         except UnverifiedError as error:
