@@ -107,19 +107,19 @@ mutants: $(INSTALLED) ## break the code in one place after another and see the t
 	@$(BIN)/python -m tests.mutants $(ARGS)
 
 load: $(INSTALLED) ## send a thousand messages through a stack of its own, a fifth of them faulty
-	@PYTHONPATH=layers/relay $(BIN)/python -m tests.load
+	@PYTHONPATH=layers/relay $(BIN)/python -m scenarios.load
 
 soak: $(INSTALLED) ## load a stack of its own steadily, with faults, and watch it: make soak MINUTES=30
-	@PYTHONPATH=layers/relay $(BIN)/python -m tests.soak $(MINUTES)
+	@PYTHONPATH=layers/relay $(BIN)/python -m scenarios.soak $(MINUTES)
 
 pacing: $(INSTALLED) ## measure the account's pace with 2, 5 and 10 concurrent senders
-	@PYTHONPATH=layers/relay $(BIN)/python -m benchmarks.pacing
+	@PYTHONPATH=layers/relay $(BIN)/python -m scenarios.pacing
 
 verify: $(INSTALLED) ## check that a running stack has kept the relay's promises
 	@PYTHONPATH=layers/relay $(BIN)/python -m tests.support.verifier $(ARGS)
 
 bench-broadcast: $(INSTALLED) ## a broadcast to 10,000, the notifier killed twice: make bench-broadcast ARGS='--rate 50'
-	@$(BIN)/python -m benchmarks.broadcast $(ARGS)
+	@$(BIN)/python -m scenarios.broadcast $(ARGS)
 
 .PHONY: bench cost
 

@@ -15,12 +15,13 @@ from typing import Any
 
 import boto3
 
-from benchmarks import events, exchange
+from benchmarks import exchange
 from benchmarks.artifact import HOME, ROOT, Artifact
 from benchmarks.emulator import Function
-from benchmarks.environment import PROVIDER_PATH, Stub, settings, stub
 from local import processes
 from local.stack import Settings, Stack
+from tests.support import events
+from tests.support.template import PROVIDER_PATH, Stub, settings, stub
 
 HERE = Path(__file__).parent
 COLD_STARTS = 9

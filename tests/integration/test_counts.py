@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import events
-from benchmarks.environment import Stub, stub
+from tests.support import events
+from tests.support.template import Stub, stub
 
 ROOT = Path(__file__).parents[2]
 BATCH = 10

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.soak import Sample, growth
+from scenarios.soak import Sample, growth
 
 
 def samples(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import pack
-from benchmarks.environment import settings
+from tests.support.template import settings
 
 ROOT = Path(__file__).parents[2]
 FUNCTIONS = sorted(path.parent.name for path in (ROOT / "functions").glob("*/app.py"))

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.environment import settings
 from relay import wiring
 from smsgold.errors import CredentialsError
+from tests.support.template import settings
 
 
 @pytest.mark.parametrize(

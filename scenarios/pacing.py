@@ -1,4 +1,4 @@
-"""Measure the account's pace: `python -m benchmarks.pacing`.
+"""Measure the account's pace: `python -m scenarios.pacing`.
 
 So many senders, each a process with its own sender, share one table (MiniStack's) and one account
 at the sandbox, whose ledger tells when each message arrived. Each sender takes a batch of ten, as
@@ -101,7 +101,7 @@ def measure(senders: int, endpoint: str, sandbox: Sandbox) -> bool:
     )
     sandbox.forget()
     sandbox.arm(LATENCY)
-    command = [sys.executable, "-m", "benchmarks.pacing", "--sender"]
+    command = [sys.executable, "-m", "scenarios.pacing", "--sender"]
     processes = [
         subprocess.Popen(
             [*command, endpoint, sandbox.base_url, table],

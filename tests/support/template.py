@@ -86,7 +86,7 @@ def stub(*, provider: float = 0.1, aws: float = 0.005) -> Iterator[Stub]:
     """Run a stub with these latencies, in seconds."""
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "benchmarks.stub"),
+            *(sys.executable, "-m", "tests.support.stub"),
             *("--provider-latency", str(provider), "--aws-latency", str(aws)),
         ],
         cwd=ROOT,

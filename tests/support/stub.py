@@ -1,4 +1,4 @@
-"""AWS and the provider on loopback, with a fixed latency: `python -m benchmarks.stub`.
+"""AWS and the provider on loopback, with a fixed latency: `python -m tests.support.stub`.
 
 Knows the few calls that the functions make, keeps the table's items so that writes are counted as
 DynamoDB bills them, and answers `GET /counts` with what it was asked for so far.

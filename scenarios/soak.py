@@ -24,7 +24,7 @@ import psutil
 from local import processes
 from local.stack import Settings, Stack
 from relay.messages.states import TERMINAL, State
-from tests.load import DOORS, FAULTS, PARAMETERS, Doors, Order, groups
+from scenarios.load import DOORS, FAULTS, PARAMETERS, Doors, Order, groups
 from tests.support.poll import until
 from tests.support.sandbox import Sandbox
 from tests.support.verifier import Evidence, Reader, Sent, violations
@@ -172,7 +172,7 @@ def report(samples: Sequence[Sample]) -> None:
 
 def main() -> int:
     """Start a stack, load it for so many minutes, stop it; 1 if anything is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m scenarios.soak", description=__doc__)
     parser.add_argument("minutes", type=float, nargs="?", default=30.0)
     minutes: float = parser.parse_args().minutes
     with tempfile.TemporaryDirectory(prefix="soak-") as home:

@@ -1,0 +1,1 @@
+"""Heavy runs, each on a stack of its own."""
