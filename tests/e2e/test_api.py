@@ -23,8 +23,8 @@ from relay.messages.intake import Accepted, Answer, Intake
 from relay.messages.queues import SqsQueues
 from relay.messages.states import Rules
 from relay.messages.store import TableStore
-from tests.e2e.conftest import Deployment
 from tests.support import docs
+from tests.support.deployment import Deployment
 from tests.support.poll import until
 from tests.support.sandbox import Sandbox
 

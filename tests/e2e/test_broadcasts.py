@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.e2e.conftest import Deployment
+from tests.support.deployment import Deployment
 from tests.support.notifier import kill_notifier
 from tests.support.poll import until
 from tests.support.sandbox import Sandbox

@@ -10,8 +10,8 @@ import pytest
 
 from ops.shell_variables import script
 from ops.stack import find
-from tests.e2e.conftest import Deployment
 from tests.support import docs
+from tests.support.deployment import Deployment
 from tests.support.poll import until
 from tests.support.sandbox import Sandbox
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.e2e.conftest import SCHEDULED_TEXT, Deployment
+from tests.support.deployment import SCHEDULED_TEXT, Deployment
 from tests.support.poll import until
 from tests.support.sandbox import Sandbox
 from tests.support.verifier import OnQueue, Reader

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Deployment
+from tests.support.deployment import Deployment
 
 EVENTS = Path(__file__).resolve().parents[2] / "events"
 API = {

@@ -18,8 +18,8 @@ import boto3
 import pytest
 
 from relay.messages.states import TERMINAL, Record, State
-from tests.e2e.conftest import Deployment
 from tests.support import verifier
+from tests.support.deployment import Deployment
 from tests.support.poll import until
 from tests.support.sandbox import Sandbox
 from tests.support.verifier import Evidence, Reader, Sent

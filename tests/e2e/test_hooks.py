@@ -12,7 +12,7 @@ import stripe
 from standardwebhooks import Webhook
 
 from local.stack import STACK_NAME
-from tests.e2e.conftest import ALARM_RECIPIENT, Deployment
+from tests.support.deployment import ALARM_RECIPIENT, Deployment
 from tests.support.poll import until
 from tests.support.sandbox import Sandbox
 from tests.support.verifier import OnQueue, Reader

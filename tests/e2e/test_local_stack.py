@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from local import processes
-from tests.e2e.conftest import Deployment
+from tests.support.deployment import Deployment
 from tests.support.poll import until
 
 KEYS = [

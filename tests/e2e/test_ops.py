@@ -12,7 +12,7 @@ import pytest
 
 from ops import dead_letters, doctor
 from ops.stack import Stack, find
-from tests.e2e.conftest import Deployment
+from tests.support.deployment import Deployment
 from tests.support.poll import until
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ops.stack import Stack, find
-from tests.e2e.conftest import Deployment
+from tests.support.deployment import Deployment
 from tests.support.poll import until
 from tests.support.roles import ROLES, SECRET
 

@@ -8,7 +8,7 @@ import boto3
 import requests
 
 from ops.stack import find
-from tests.e2e.conftest import SCHEDULED_TEXT, Deployment
+from tests.support.deployment import SCHEDULED_TEXT, Deployment
 from tests.support.poll import until
 from tests.support.sandbox import Sandbox
 

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from tests.e2e.conftest import Deployment
+from tests.support.deployment import Deployment
 from tests.support.poll import until
 
 SUBSCRIBER = "65f1c0a2b3d4e5f6a7b8d101"

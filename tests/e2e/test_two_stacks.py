@@ -4,7 +4,7 @@ import json
 
 from ops.remove import remove
 from ops.stack import LOCAL_NAME, Stack, describe, find
-from tests.e2e.conftest import Deployment
+from tests.support.deployment import Deployment
 from tests.support.poll import until
 from tests.support.sandbox import Sandbox
 

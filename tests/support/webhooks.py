@@ -1,4 +1,4 @@
-"""Signed requests as the senders of webhooks make them, each by its own scheme."""
+"""The shipped hooks, and requests signed as each sender signs them."""
 
 import base64
 import hashlib
@@ -12,7 +12,19 @@ from typing import Any
 import stripe
 from standardwebhooks import Webhook
 
-EVENTS = Path(__file__).resolve().parents[2] / "events"
+from relay.webhooks.hooks import load
+
+ROOT = Path(__file__).resolve().parents[2]
+EVENTS = ROOT / "events"
+SHIPPED = load((ROOT / "functions" / "hooks" / "hooks.toml").read_text("utf-8"))
+
+PLAIN = """
+[plain]
+verify = { scheme = "token" }
+to = { subscriberId = "s1" }
+messages = [{ text = "{{ text }}" }]
+"""
+"""The simplest file of hooks."""
 
 SECRETS = {
     "github": "It's a Secret to Everybody",

@@ -2,7 +2,6 @@
 
 import json
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,18 +21,9 @@ from relay.webhooks.hooks import (
 )
 from relay.webhooks.secrets import HookSecrets
 from smsgold.errors import CredentialsError
-from tests.support.webhooks import SECRETS, changed, payload, signed
+from tests.support.webhooks import PLAIN, SECRETS, SHIPPED, changed, payload, signed
 
-FILE = Path(__file__).resolve().parents[2] / "functions" / "hooks" / "hooks.toml"
-SHIPPED = load(FILE.read_text("utf-8"))
 NOW = 1_800_000_000.0
-
-PLAIN = """
-[plain]
-verify = { scheme = "token" }
-to = { subscriberId = "s1" }
-messages = [{ text = "{{ text }}" }]
-"""
 
 
 def hook(toml: str = PLAIN, **fields: Any) -> Hook:

@@ -18,9 +18,16 @@ from relay.webhooks.hooks import load
 from relay.webhooks.receiver import Handled, Receiver
 from relay.webhooks.secrets import HookSecrets
 from smsgold.errors import CredentialsError
-from tests.support.webhooks import SECRETS, api_event, changed, payload, signed
+from tests.support.webhooks import (
+    PLAIN,
+    SECRETS,
+    SHIPPED,
+    api_event,
+    changed,
+    payload,
+    signed,
+)
 from tests.support.world import Relay, World
-from tests.unit.test_hooks import PLAIN, SHIPPED
 
 EXAMPLE = payload("hook_github_push.json")
 
