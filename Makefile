@@ -106,20 +106,22 @@ test-unit: $(INSTALLED) ## run the unit tests
 mutants: $(INSTALLED) ## break the code in one place after another and see the tests fail
 	@$(BIN)/python -m tests.mutants $(ARGS)
 
+SCENARIO := PYTHONPATH=layers/relay $(BIN)/python -m scenarios
+
 load: $(INSTALLED) ## send a thousand messages through a stack of its own, a fifth of them faulty
-	@PYTHONPATH=layers/relay $(BIN)/python -m scenarios.load
+	@$(SCENARIO) load $(ARGS)
 
 soak: $(INSTALLED) ## load a stack of its own steadily, with faults, and watch it: make soak MINUTES=30
-	@PYTHONPATH=layers/relay $(BIN)/python -m scenarios.soak $(MINUTES)
+	@$(SCENARIO) soak $(MINUTES)
 
 pacing: $(INSTALLED) ## measure the account's pace with 2, 5 and 10 concurrent senders
-	@PYTHONPATH=layers/relay $(BIN)/python -m scenarios.pacing
+	@$(SCENARIO) pacing $(ARGS)
 
 verify: $(INSTALLED) ## check that a running stack has kept the relay's promises
 	@PYTHONPATH=layers/relay $(BIN)/python -m tests.support.verifier $(ARGS)
 
 bench-broadcast: $(INSTALLED) ## a broadcast to 10,000, the notifier killed twice: make bench-broadcast ARGS='--rate 50'
-	@$(BIN)/python -m scenarios.broadcast $(ARGS)
+	@$(SCENARIO) broadcast $(ARGS)
 
 .PHONY: bench cost
 

@@ -21,7 +21,8 @@ from benchmarks.emulator import Function
 from local import processes
 from local.stack import Settings, Stack
 from tests.support import events
-from tests.support.template import PROVIDER_PATH, Stub, settings, stub
+from tests.support.stub import Stub, stub
+from tests.support.template import settings
 
 HERE = Path(__file__).parent
 COLD_STARTS = 9
@@ -126,7 +127,7 @@ def batches(artifact: Artifact) -> dict[str, list[tuple[float, float]]]:
         done = subprocess.run(
             [
                 *(str(artifact.python), "-m", "benchmarks.exchange"),
-                *(f"{running.provider}{PROVIDER_PATH}", *map(str, IN_FLIGHT)),
+                *(running.provider, *map(str, IN_FLIGHT)),
             ],
             env=_environment(running.environment, ROOT, artifact.layer),
             capture_output=True,
@@ -304,9 +305,9 @@ def doors(artifact: Artifact, batch: int, rounds: int = 5) -> list[Door]:
                 totals["sender invocations"] += 1
                 totals["sender milliseconds"] += math.ceil(sender.billed_milliseconds()[-1])
             totals["log bytes"] += api.logged_bytes() + sender.logged_bytes()
-            totals.update(running.counts())
+            totals.update(running.counts)
             counts = {what: count / totals["posts"] for what, count in totals.items()}
-            found.append(Door(name, counts | {"largest item": running.counts()["largest item"]}))
+            found.append(Door(name, counts | {"largest item": running.counts["largest item"]}))
     return found
 
 
@@ -317,12 +318,12 @@ def drain(sizes: Sequence[int] = (*[100] * 9, *[1_000] * 3, *[10_000] * 2)) -> d
     """
     found: dict[int, list[float]] = defaultdict(list)
     with stub(provider=0.02) as running:
-        os.environ["SSL_CERT_FILE"] = running.certificate
+        os.environ["SSL_CERT_FILE"] = running.certificates
         stack = Stack(
             Settings(
                 home=HOME / "stack",
                 port=processes.free_port(),
-                provider_base_url=f"{running.provider}{PROVIDER_PATH}",
+                provider_base_url=running.provider,
                 parameters={"MessagesPerSecond": "0"},
             ),
             say=lambda _: None,
@@ -354,11 +355,11 @@ def _drained(facts: Mapping[str, str], running: Stub, size: int) -> float:
             {"Id": str(i), "MessageBody": events.envelope()} for i in range(start, start + 10)
         ]
         sqs.send_message_batch(QueueUrl=facts["messagesQueueUrl"], Entries=entries)
-    done = running.counts().get("posts", 0) + size
+    done = running.counts.get("posts", 0) + size
     for source in sources:
         functions.update_event_source_mapping(UUID=source["UUID"], Enabled=True)
     began = time.perf_counter()
-    while running.counts().get("posts", 0) < done:
+    while running.counts.get("posts", 0) < done:
         if time.perf_counter() - began > DRAIN_TIMEOUT:
             raise TimeoutError(f"{size} messages were not delivered in {DRAIN_TIMEOUT} s")
         time.sleep(0.01)

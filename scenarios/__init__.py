@@ -1,1 +1,1 @@
-"""Heavy runs, each on a stack of its own."""
+"""Heavy runs on a stack of their own: `python -m scenarios NAME`."""

@@ -1,147 +1,109 @@
-"""A broadcast to 10,000 with the notifier killed twice, and single messages sent meanwhile.
+"""A broadcast to 10,000 with the notifier killed twice, and single messages beside it.
 
-`make bench-broadcast` runs it on a stack of its own and prints what docs/broadcasts.md tells: that
-every subscriber got it once, what a single message waits, and how fast the broadcast went.
+It fails unless every subscriber gets the broadcast once and its counts are right. It prints how
+long the broadcast takes and how long single messages wait, with and without it.
 """
 
-import argparse
-import statistics
-import tempfile
 import time
+from argparse import ArgumentParser, Namespace
 from collections import Counter
-from collections.abc import Mapping
-from pathlib import Path
+from statistics import median
 from typing import Any
 
-import boto3
-import requests
-
-from local import processes
-from local.stack import REGION, Settings, Stack
+from local.stack import ROOT
+from scenarios.progress import progress
+from tests.support.deployment import Deployment, deployed
 from tests.support.notifier import kill_notifier
 from tests.support.sandbox import Sandbox
 
-RATE = 25
 TEXT = "To everybody"
 IDLE_MESSAGES = 10
 PAUSE = 4.0  # seconds between two single messages
+SINGLE_TIMEOUT = 120.0  # seconds
 
 
-class Api:
-    """The stack's API."""
-
-    def __init__(self, facts: Mapping[str, str]) -> None:
-        self._facts = facts
-
-    def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        """Make a request that must succeed."""
-        response = requests.request(
-            method,
-            self._facts["apiUrl"] + path,
-            json=body,
-            headers={"x-api-key": self._facts["apiKey"]},
-            timeout=60,
-        )
-        response.raise_for_status()
-        answer: dict[str, Any] = response.json()
-        return answer
+def add_options(parser: ArgumentParser) -> None:
+    """Declare the scenario's options."""
+    parser.add_argument(
+        "--subscribers", type=int, default=10_000, help="2,000 at least, or it is over too soon"
+    )
+    parser.add_argument("--rate", type=int, default=25, help="the account's, in messages a second")
 
 
-def single(api: Api, subscriber: str, n: str) -> float:
-    """Send one message and return the seconds from its acceptance to its arrival."""
-    id_ = api.call("POST", "/messages", {"subscriberId": subscriber, "text": f"single {n}"})["id"]
-    accepted = time.monotonic()
-    while api.call("GET", f"/messages/{id_}")["status"] != "sent":
-        if time.monotonic() > accepted + 120:
-            raise TimeoutError(f"single message {n} was not sent within two minutes")
-        time.sleep(0.1)
-    return time.monotonic() - accepted
+def run(given: Namespace) -> list[str]:
+    """Send the broadcast on a stack of its own and print the figures; return what went wrong."""
+    home = ROOT / ".local" / "scenarios" / "broadcast"
+    with deployed(home, {"MessagesPerSecond": str(given.rate)}) as deployment:
+        return _run(deployment, given.subscribers)
 
 
-def told(name: str, seconds: list[float]) -> str:
-    """Describe a series of waits."""
-    worst = max(seconds)
-    return f"{name:28} median {statistics.median(seconds):5.2f} s, longest {worst:5.2f} s"
-
-
-def run(stack: Stack, facts: Mapping[str, str], subscribers: int) -> bool:
-    """Do the run and print what came of it; tell whether all is as promised."""
-    api, sandbox = Api(facts), Sandbox.at(facts["sandboxUrl"])
+def _run(deployment: Deployment, subscribers: int) -> list[str]:
+    sandbox = Sandbox.at(deployment.facts["sandboxUrl"])
+    one = sandbox.subscribers(sandbox.bots()[0]["id"])[0]["id"]
     bot = sandbox.add_bot("Everybody")
     everybody = {entry["id"] for entry in sandbox.add_subscribers(bot, subscribers)}
-    one = sandbox.subscribers(sandbox.bots()[0]["id"])[0]["id"]
-    table = boto3.client(
-        "dynamodb",
-        endpoint_url=facts["awsEndpoint"],
-        region_name=REGION,
-        aws_access_key_id=facts["accessKeyId"],
-        aws_secret_access_key=facts["secretAccessKey"],
-    )
-    single(api, one, "first")  # starts the functions
-    idle = [single(api, one, f"idle {n}") for n in range(IDLE_MESSAGES)]
+    _single(deployment, one)  # starts the functions
+    idle = [_single(deployment, one) for _ in range(IDLE_MESSAGES)]
 
     began = time.monotonic()
-    id_ = api.call("POST", "/broadcasts", {"botId": bot, "text": TEXT})["id"]
+    id_ = deployment.call("POST", "/broadcasts", {"botId": bot, "text": TEXT})["id"]
     kills = [subscribers // 4, subscribers // 2]
-    waits: list[float] = []
-    beside = 0.0
-    while True:
-        state = api.call("GET", f"/broadcasts/{id_}")
-        item = table.get_item(
-            TableName=facts["tableName"], Key={"pk": {"S": f"broadcast#{id_}"}}, ConsistentRead=True
-        )["Item"]
-        enqueued = int(item["enqueued"]["N"])
-        print(
-            f"\r{time.monotonic() - began:5.0f} s  enqueued {enqueued}, sent {state['sent']}"
-            f" of {state['total']}",
-            end="",
-            flush=True,
-        )
-        if kills and enqueued >= kills[0]:
-            kills.pop(0)
-            killed = kill_notifier(stack.home, facts)
-            print(f"\nkilled the notifier at {enqueued} enqueued ({killed} process)")
-        if state["status"] == "completed":
-            break
-        if enqueued == subscribers and time.monotonic() > beside:
-            waits.append(single(api, one, f"beside {len(waits)}"))
-            beside = time.monotonic() + PAUSE
-        time.sleep(0.2)
-    took = time.monotonic() - began
-
-    got = Counter(
-        entry["subscriberId"] for entry in sandbox.ledger(text=TEXT, fields="subscriberId")
-    )
-    each_once = set(got) == everybody and set(got.values()) == {1}
-    right = state["sent"] == state["total"] == subscribers and state["queued"] == 0
-    print(f"\n\n{subscribers} subscribers in {took:.0f} s, the notifier killed twice")
-    print(f"everybody got it once: {each_once}; the counts are right: {right}")
-    print(told("single message, idle", idle))
-    print(told("single message, beside it", waits))
-    return each_once and right and not kills
-
-
-def main() -> int:
-    """Run it on a fresh stack; 1 if a promise was broken."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--subscribers", type=int, default=10_000)
-    parser.add_argument("--rate", type=int, default=RATE)
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as home:
-        stack = Stack(
-            Settings(
-                home=Path(home),
-                port=processes.free_port(),
-                sandbox_port=processes.free_port(),
-                parameters={"MessagesPerSecond": str(given.rate)},
+    state, beside = _follow(deployment, id_, one, kills)
+    print(f"{subscribers} subscribers in {time.monotonic() - began:.0f} s")
+    for name, waits in (("without", idle), ("beside", beside)):
+        if waits:
+            print(
+                f"single message {name} the broadcast: "
+                f"median {median(waits):.2f} s, longest {max(waits):.2f} s"
             )
-        )
-        facts = stack.up()
-        try:
-            return 0 if run(stack, facts, given.subscribers) else 1
-        finally:
-            stack.stop()
+    got = Counter(e["subscriberId"] for e in sandbox.ledger(text=TEXT, fields="subscriberId"))
+    problems = []
+    if kills:
+        problems.append("the notifier was not killed twice")
+    if got != Counter(everybody):
+        missed, repeated = len(everybody - got.keys()), got.total() - len(got)
+        problems.append(f"{missed} subscribers got nothing, {repeated} messages came once more")
+    if state["status"] != "completed" or not state["sent"] == state["total"] == subscribers:
+        problems.append(f"the broadcast ended as {state}")
+    return problems
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+def _follow(
+    deployment: Deployment, id_: str, subscriber: str, kills: list[int]
+) -> tuple[dict[str, Any], list[float]]:
+    """Watch a broadcast to its end, and send single messages beside it once all are enqueued.
+
+    The notifier is killed as each number of `kills` is enqueued. Returns the broadcast's last state
+    and the seconds that the single messages took.
+    """
+    table, name = deployment.client("dynamodb"), deployment.facts["tableName"]
+    key = {"pk": {"S": f"broadcast#{id_}"}}
+    beside: list[float] = []
+    next_single = 0.0
+    while True:
+        state = deployment.call("GET", f"/broadcasts/{id_}")
+        item = table.get_item(TableName=name, Key=key, ConsistentRead=True)["Item"]
+        enqueued = int(item["enqueued"]["N"])
+        progress(f"{enqueued} enqueued, {state['sent']} sent of {state['total']}")
+        if kills and enqueued >= kills[0] and kill_notifier(deployment.home, deployment.facts):
+            progress()
+            print(f"killed the notifier at {enqueued} enqueued", flush=True)
+            kills.pop(0)
+        if state["status"] not in ("preparing", "running"):
+            return state, beside
+        if enqueued == state["total"] and time.monotonic() > next_single:
+            beside.append(_single(deployment, subscriber))
+            next_single = time.monotonic() + PAUSE
+        time.sleep(0.2)
+
+
+def _single(deployment: Deployment, subscriber: str) -> float:
+    """Send one message and return the seconds from its acceptance to `sent`."""
+    body = {"subscriberId": subscriber, "text": "A single message"}
+    id_ = deployment.call("POST", "/messages", body)["id"]
+    accepted = time.monotonic()
+    while deployment.call("GET", f"/messages/{id_}")["status"] != "sent":
+        if time.monotonic() > accepted + SINGLE_TIMEOUT:
+            raise TimeoutError(f"a single message was not sent within {SINGLE_TIMEOUT:g} s")
+        time.sleep(0.1)
+    return time.monotonic() - accepted

@@ -1,16 +1,18 @@
-"""Events as SQS and API Gateway bring them."""
+"""Events for the functions, made of those in events/, with messages of usual size."""
 
 import json
 import time
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+EVENTS = Path(__file__).resolve().parents[2] / "events"
 TEXT = "Ваш заказ 4711 оплачен и передан в доставку. Курьер позвонит за час до приезда."
 
 
 def message() -> dict[str, Any]:
-    """Return a message of usual size: a text of 80 letters and one button."""
+    """Return a message: a text of 80 letters and one button."""
     return {
         "subscriberId": uuid.uuid4().hex,
         "text": TEXT,
@@ -20,63 +22,27 @@ def message() -> dict[str, Any]:
 
 
 def envelope() -> str:
-    """Return a message as it lies on the queue."""
+    """Return a message as a producer puts it on the queue."""
     return json.dumps(message(), ensure_ascii=False)
 
 
 def sqs(bodies: Sequence[str]) -> bytes:
-    """Return the event of one batch of messages from the queue."""
+    """Return the event of one batch from the queue."""
+    record = _event("sqs_batch.json")["Records"][0]
     now = str(int(time.time() * 1000))
+    attributes = {**record["attributes"], "SentTimestamp": now}
     records = [
-        {
-            "messageId": str(uuid.uuid4()),
-            "receiptHandle": "AQEB" + "x" * 400,
-            "body": body,
-            "attributes": {
-                "ApproximateReceiveCount": "1",
-                "SentTimestamp": now,
-                "SenderId": "AIDAIENQZJOLO23YVJ4VO",
-                "ApproximateFirstReceiveTimestamp": now,
-            },
-            "messageAttributes": {},
-            "md5OfBody": "",
-            "eventSource": "aws:sqs",
-            "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:messages",
-            "awsRegion": "us-east-1",
-        }
+        {**record, "messageId": str(uuid.uuid4()), "body": body, "attributes": attributes}
         for body in bodies
     ]
     return json.dumps({"Records": records}).encode()
 
 
 def http(path: str, body: str) -> bytes:
-    """Return the event of a POST through the REST API."""
-    headers = {"Content-Type": "application/json", "Host": "api.example"}
-    event: dict[str, Any] = {
-        "resource": "/{proxy+}",
-        "path": path,
-        "httpMethod": "POST",
-        "headers": headers,
-        "multiValueHeaders": {name: [value] for name, value in headers.items()},
-        "queryStringParameters": None,
-        "multiValueQueryStringParameters": None,
-        "pathParameters": {"proxy": path.removeprefix("/")},
-        "stageVariables": None,
-        "requestContext": {
-            "resourcePath": "/{proxy+}",
-            "path": f"/v1{path}",
-            "httpMethod": "POST",
-            "stage": "v1",
-            "requestId": str(uuid.uuid4()),
-            "domainName": "api.example",
-            "accountId": "123456789012",
-            "apiId": "abcdef1234",
-            "protocol": "HTTP/1.1",
-            "identity": {"sourceIp": "127.0.0.1", "apiKeyId": "abc123", "apiKey": "key"},
-        },
-        "body": body,
-        "isBase64Encoded": False,
-    }
+    """Return the event of a POST to the API."""
+    event = _event("api_batch.json")
+    event |= {"path": path, "pathParameters": {"proxy": path.removeprefix("/")}, "body": body}
+    event["requestContext"] |= {"path": f"/v1{path}", "requestId": str(uuid.uuid4())}
     return json.dumps(event).encode()
 
 
@@ -84,3 +50,8 @@ def http_batch(size: int) -> bytes:
     """Return the event of a POST of many messages."""
     body = json.dumps({"messages": [message() for _ in range(size)]}, ensure_ascii=False)
     return http("/messages/batch", body)
+
+
+def _event(name: str) -> dict[str, Any]:
+    event: dict[str, Any] = json.loads((EVENTS / name).read_text(encoding="utf-8"))
+    return event

@@ -1,50 +1,84 @@
-"""AWS and the provider on loopback, with a fixed latency: `python -m tests.support.stub`.
+"""AWS and the provider on loopback: answers after a fixed time, and counts what it is asked for.
 
-Knows the few calls that the functions make, keeps the table's items so that writes are counted as
-DynamoDB bills them, and answers `GET /counts` with what it was asked for so far.
+It knows the few calls that the functions make. It keeps the table's items, so that a write counts
+as many units as DynamoDB would bill, and grants every condition: one function at a time writes.
 """
 
-import argparse
 import asyncio
-import hashlib
 import json
 import math
+import os
 import re
 import ssl
-import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import partial
+from hashlib import md5
 from pathlib import Path
 from typing import Any
 
 import trustme
 
+from tests.support.template import settings
+
 KILOBYTE = 1024
-QUEUE_KILOBYTES = 64
-"""SQS bills a request for each 64 KB of payload."""
-
-PROVIDER_ANSWER = json.dumps({"id": "8f14e45f-ceea-467f", "status": "queued"}).encode()
+ACCOUNT = {"user": "10001", "pass": "a password of the stub"}
 
 
-class Aws:
-    """The table, the queues and the secret, as far as the functions know them."""
+class Stub:
+    """What the functions asked for, and the settings of a function that asks here."""
 
     def __init__(self) -> None:
-        self.items: dict[str, dict[str, Any]] = {}
         self.counts: Counter[str] = Counter()
-        self.bodies: list[str] = []
+        self.provider = self.aws = self.certificates = ""
+        self._items: dict[str, dict[str, Any]] = {}
+        self._bodies: list[str] = []
 
-    def answer(self, target: str, request: dict[str, Any]) -> dict[str, Any]:
-        """Answer one call of the JSON protocol."""
-        operation = target.partition(".")[2]
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return a function's environment variables."""
+        return {
+            **settings(self.aws),
+            "PROVIDER_BASE_URL": self.provider,
+            "AWS_ENDPOINT_URL": self.aws,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "stub",
+            "AWS_SECRET_ACCESS_KEY": "stub",
+            "SSL_CERT_FILE": self.certificates,
+        }
+
+    def reset(self) -> None:
+        """Forget the counts, the table's items and the queue's bodies."""
+        for kept in (self.counts, self._items, self._bodies):
+            kept.clear()
+
+    def bodies(self) -> list[str]:
+        """Return the bodies that were put on the queue, and forget them."""
+        found, self._bodies = self._bodies, []
+        return found
+
+    def answer_provider(self, _head: bytes, _body: bytes) -> Any:
+        """Accept a message."""
+        self.counts["posts"] += 1
+        return {"id": "8f14e45f-ceea-467f", "status": "queued"}
+
+    def answer_aws(self, head: bytes, body: bytes) -> Any:
+        """Answer a call of AWS's JSON protocol."""
+        target = re.search(rb"\r\nx-amz-target: *\w+\.(\w+)", head, re.IGNORECASE)
+        operation = target[1].decode() if target else ""
+        request = json.loads(body)
         self.counts[f"call:{operation}"] += 1
         match operation:
             case "BatchGetItem":
                 return self._get(request)
             case "BatchExecuteStatement":
-                return {"Responses": [self._execute(s) for s in request["Statements"]]}
+                return {"Responses": [self._execute(**s) for s in request["Statements"]]}
             case "UpdateItem":
                 return self._update(request)
             case "PutItem":
@@ -58,69 +92,45 @@ class Aws:
             case "ChangeMessageVisibilityBatch":
                 return {"Successful": [{"Id": e["Id"]} for e in request["Entries"]], "Failed": []}
             case "GetSecretValue":
-                secret = {"user": "10001", "pass": "a password of the benchmark"}
-                return {"SecretString": json.dumps(secret), "Name": "s", "VersionId": "v"}
+                return {"SecretString": json.dumps(ACCOUNT), "Name": "s", "VersionId": "v"}
             case _:
-                raise NotImplementedError(target)
+                raise NotImplementedError(operation)
 
     def _get(self, request: dict[str, Any]) -> dict[str, Any]:
         ((table, asked),) = request["RequestItems"].items()
-        found = [self.items[k["pk"]["S"]] for k in asked["Keys"] if k["pk"]["S"] in self.items]
-        for item in found:
-            # A consistent read is billed by 4 KB; half of it were it eventually consistent.
-            self.counts["read units"] += math.ceil(_size(item) / (4 * KILOBYTE))
-        self.counts["read units"] += len(asked["Keys"]) - len(found)
-        return {"Responses": {table: found}, "UnprocessedKeys": {}}
+        items = [self._items.get(key["pk"]["S"], {}) for key in asked["Keys"]]
+        for item in items:
+            # A consistent read; that of an item which is not there costs as much as a small one.
+            self.counts["read units"] += max(1, math.ceil(_size(item) / (4 * KILOBYTE)))
+        return {"Responses": {table: [item for item in items if item]}, "UnprocessedKeys": {}}
 
-    def _execute(self, statement: dict[str, Any]) -> dict[str, Any]:
-        text, values = statement["Statement"], statement["Parameters"]
-        if text.startswith("INSERT"):
-            names = re.findall(r"'([^']+)': \?", text)
-            item = dict(zip(names, values, strict=True))
-            if item["pk"]["S"] in self.items:
-                return {"Error": {"Code": "DuplicateItem", "Message": ""}}
-            self._put(item)
-            return {}
-        names = re.findall(r'SET "([^"]+)" = \?', text)
-        pk, state, attempt = values[len(names) : len(names) + 3]
-        item = self.items.get(pk["S"], {})
-        if (item.get("state"), item.get("attempt")) != (state, attempt):
-            code = {"Code": "ConditionalCheckFailed", "Message": "", "Item": item}
-            self.counts["write units"] += 1
-            return {"Error": code}
-        if text.startswith("DELETE"):
-            del self.items[pk["S"]]
-            self.counts["write units"] += 1
-            return {}
-        removed = set(re.findall(r'REMOVE "([^"]+)"', text))
-        kept = {name: value for name, value in item.items() if name not in removed}
-        self._put(kept | dict(zip(names, values, strict=False)), before=item)
+    def _execute(self, Statement: str, Parameters: list[Any], **_: Any) -> dict[str, Any]:  # noqa: N803 - AWS's
+        """Carry out an INSERT or an UPDATE of a record."""
+        if Statement.startswith("INSERT"):
+            before: dict[str, Any] = {}
+            after = dict(zip(re.findall(r"'([^']+)': \?", Statement), Parameters, strict=True))
+        else:
+            names = re.findall(r'SET "([^"]+)" = \?', Statement)
+            before = self._items[Parameters[len(names)]["S"]]
+            after = before | dict(zip(names, Parameters, strict=False))
+            for name in re.findall(r'REMOVE "([^"]+)"', Statement):
+                after.pop(name, None)
+        self.counts["writes"] += 1
+        self.counts["write units"] += math.ceil(max(_size(before), _size(after)) / KILOBYTE)
+        self._items[after["pk"]["S"]] = after
         return {}
 
     def _update(self, request: dict[str, Any]) -> dict[str, Any]:
-        if "next" in request.get("ExpressionAttributeNames", {}).values():
-            self.counts["write units"] += 1
-            self.counts["pace writes"] += 1
-            # The pacer's line of slots, always free.
-            return {"Attributes": {"next": {"N": f"{time.time():.6f}"}}}
         self.counts["write units"] += 1
-        return {}
-
-    def _put(self, item: dict[str, Any], before: dict[str, Any] | None = None) -> None:
-        size = max(_size(item), _size(before or {}))
-        self.counts["writes"] += 1
-        self.counts["write units"] += math.ceil(size / KILOBYTE)
-        self.counts["largest item"] = max(self.counts["largest item"], size)
-        self.items[item["pk"]["S"]] = item
+        if "next" not in request.get("ExpressionAttributeNames", {}).values():
+            return {}
+        self.counts["pace writes"] += 1
+        return {"Attributes": {"next": {"N": f"{time.time():.6f}"}}}  # the next slot is now
 
     def _send(self, body: str) -> dict[str, Any]:
-        self.bodies.append(body)
-        self.counts["queue chunks"] += math.ceil(len(body.encode()) / KILOBYTE / QUEUE_KILOBYTES)
-        return {"MessageId": str(uuid.uuid4()), "MD5OfMessageBody": _md5(body)}
-
-
-def _md5(text: str) -> str:
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+        self._bodies.append(body)
+        digest = md5(body.encode(), usedforsecurity=False).hexdigest()
+        return {"MessageId": str(uuid.uuid4()), "MD5OfMessageBody": digest}
 
 
 def _size(item: dict[str, Any]) -> int:
@@ -143,102 +153,89 @@ def _size(item: dict[str, Any]) -> int:
     return sum(len(name) + of(value) for name, value in item.items())
 
 
-class Connection(asyncio.Protocol):
-    """One keep-alive HTTP/1.1 connection whose every answer waits for the latency."""
+class _Connection(asyncio.Protocol):
+    """A keep-alive connection whose every answer waits for the latency.
 
-    def __init__(self, stub: "Stub", *, latency: float) -> None:
-        self._stub = stub
+    As little of HTTP as the two clients need: the functions are measured, not their stub.
+    """
+
+    def __init__(
+        self, answer: Callable[[bytes, bytes], Any], latency: float, opened: set[asyncio.Transport]
+    ) -> None:
+        self._answer = answer
         self._latency = latency
+        self._opened = opened
         self._buffer = b""
-        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._stub.counts["connections"] += 1
+        self._opened.add(transport)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._opened.discard(self._transport)
 
     def data_received(self, data: bytes) -> None:
-        """Answer each complete request after the latency."""
         self._buffer += data
-        while True:
-            head, end, rest = self._buffer.partition(b"\r\n\r\n")
-            if not end:
-                return
+        while b"\r\n\r\n" in self._buffer:
+            head, _, rest = self._buffer.partition(b"\r\n\r\n")
             found = re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
             length = int(found[1]) if found else 0
             if len(rest) < length:
                 return
-            body, self._buffer = rest[:length], rest[length:]
-            content = self._stub.answer(head, body)
+            self._buffer = rest[length:]
+            content = json.dumps(self._answer(head, rest[:length])).encode()
             answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: "
             answer += b"%d\r\n\r\n" % len(content) + content
-            asyncio.get_running_loop().call_later(self._latency, self._write, answer)
-
-    def _write(self, answer: bytes) -> None:
-        assert self._transport is not None
-        self._transport.write(answer)
+            asyncio.get_running_loop().call_later(self._latency, self._transport.write, answer)
 
 
-class Stub:
-    """Both servers."""
-
-    def __init__(self) -> None:
-        self.aws = Aws()
-        self.counts = self.aws.counts
-
-    def answer(self, head: bytes, body: bytes) -> bytes:
-        """Answer the provider's POST, an AWS call, or a question about what was asked for."""
-        if b"/sendMessage/" in head.partition(b"\r\n")[0]:
-            self.counts["posts"] += 1
-            return PROVIDER_ANSWER
-        if head.startswith(b"GET /counts"):
-            return json.dumps(self.counts).encode()
-        if head.startswith(b"GET /bodies"):
-            bodies, self.aws.bodies = self.aws.bodies, []
-            return json.dumps(bodies).encode()
-        if head.startswith(b"POST /reset"):
-            self.counts.clear()
-            self.aws.items.clear()
-            self.aws.bodies.clear()
-            return b"{}"
-        if not (found := re.search(rb"\r\nx-amz-target: *(\S+)", head, re.IGNORECASE)):
-            return b"{}"
-        return json.dumps(self.aws.answer(found[1].decode(), json.loads(body))).encode()
-
-
-async def serve(provider_latency: float, aws_latency: float) -> None:
-    """Serve until standard input ends; print the addresses as one line of JSON."""
-    stub = Stub()
-    loop = asyncio.get_running_loop()
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    backlog = 1024
-    provider = await loop.create_server(
-        lambda: Connection(stub, latency=provider_latency),
-        *("127.0.0.1", 0),
-        ssl=context,
-        backlog=backlog,
-    )
-    aws = await loop.create_server(
-        lambda: Connection(stub, latency=aws_latency), "127.0.0.1", 0, backlog=backlog
-    )
+@contextmanager
+def stub(*, provider: float = 0.1, aws: float = 0.005) -> Iterator[Stub]:
+    """Answer in a thread of this process, the provider and AWS after so many seconds each."""
+    found = Stub()
     with tempfile.TemporaryDirectory() as folder:
-        certificate = Path(folder) / "ca.pem"
-        authority.cert_pem.write_to_path(str(certificate))
-        facts = {
-            "provider": f"https://127.0.0.1:{provider.sockets[0].getsockname()[1]}",
-            "aws": f"http://127.0.0.1:{aws.sockets[0].getsockname()[1]}",
-            "certificate": str(certificate),
-        }
-        print(json.dumps(facts), flush=True)
-        await asyncio.to_thread(sys.stdin.read)
+        authority = trustme.CA()
+        certificates = Path(folder) / "certificates.pem"
+        # Added to the system's authorities, all of which a function loads.
+        system = Path(ssl.get_default_verify_paths().cafile or os.devnull)
+        certificates.write_bytes(system.read_bytes() + authority.cert_pem.bytes())
+        found.certificates = str(certificates)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+        sides = [(found.answer_provider, provider, context), (found.answer_aws, aws, None)]
+        started: Future[tuple[list[int], Callable[[], None]]] = Future()
+        thread = threading.Thread(target=lambda: asyncio.run(_serve(sides, started)), daemon=True)
+        thread.start()
+        ports, stop = started.result(timeout=10)
+        found.provider = f"https://127.0.0.1:{ports[0]}/v1/telegram/bot"
+        found.aws = f"http://127.0.0.1:{ports[1]}"
+        try:
+            yield found
+        finally:
+            stop()
+            thread.join()
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--provider-latency", type=float, default=0.1)
-    parser.add_argument("--aws-latency", type=float, default=0.005)
-    arguments = parser.parse_args()
-    asyncio.run(serve(arguments.provider_latency, arguments.aws_latency))
+async def _serve(sides: list[Any], started: Future[Any]) -> None:
+    """Serve each side on a port of its own until `stop` is called."""
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+    opened: set[asyncio.Transport] = set()
+    servers = [
+        await loop.create_server(
+            partial(_Connection, answer, latency, opened),
+            host="127.0.0.1",
+            port=0,
+            ssl=context,
+            backlog=1024,
+        )
+        for answer, latency, context in sides
+    ]
+    ports = [server.sockets[0].getsockname()[1] for server in servers]
+    started.set_result((ports, lambda: loop.call_soon_threadsafe(stopped.set)))
+    await stopped.wait()
+    for server in servers:
+        server.close()
+    for transport in list(opened):
+        transport.abort()
+    await asyncio.sleep(0)  # lets the connections end

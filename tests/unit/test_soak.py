@@ -11,11 +11,11 @@ def samples(
     kind: str = "SenderFunction",
     memory: Callable[[int], float] = lambda _: 80.0,
     sockets: Callable[[int], int] = lambda _: 10,
-    others: Callable[[int], int] = lambda _: 20,
+    files: Callable[[int], int] = lambda _: 20,
     number: Callable[[int], int] = lambda _: 1,
 ) -> list[Sample]:
     return [
-        Sample(kind, i * 10.0, number(i), memory(i) * number(i), sockets(i), sockets(i) + others(i))
+        Sample(kind, i * 10.0, number(i), memory(i) * number(i), sockets(i), files(i))
         for i in range(30)
     ]
 
@@ -35,10 +35,10 @@ def test_more_processes_are_no_growth() -> None:
 @pytest.mark.parametrize(
     ("grown", "says"),
     [
-        (samples(memory=lambda i: 80.0 + i), "MB became"),
-        (samples(sockets=lambda i: 10 + i), "sockets became"),
-        (samples(others=lambda i: 20 + i), "files became"),
-        (samples(kind="ministack", others=lambda i: 20 + i), "files became"),
+        (samples(memory=lambda i: 80.0 + i), "memory grew"),
+        (samples(sockets=lambda i: 10 + i), "sockets grew"),
+        (samples(files=lambda i: 20 + i), "files grew"),
+        (samples(kind="ministack", files=lambda i: 20 + i), "files grew"),
     ],
 )
 def test_what_grows_is_found(grown: list[Sample], says: str) -> None:

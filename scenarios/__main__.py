@@ -1,0 +1,53 @@
+"""Run a scenario on a stack of its own. It exits with 1 if the relay breaks a promise.
+
+The stack's logs stay in .local/scenarios. Ctrl-C stops everything that was started.
+"""
+
+import argparse
+import signal
+import sys
+from types import FrameType
+
+from local.stack import StackError, forget_accounts
+from scenarios import broadcast, load, pacing, soak
+from scenarios.progress import progress
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)  # nothing interrupts the clean-up
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Run the scenario and print the broken promises; 130 if it is interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m scenarios", description=__doc__)
+    names = parser.add_subparsers(metavar="NAME", required=True)
+    for scenario in (load, soak, pacing, broadcast):
+        name, text = scenario.__name__.rpartition(".")[2], str(scenario.__doc__)
+        options = names.add_parser(name, help=text.splitlines()[0], description=text)
+        scenario.add_options(options)
+        options.set_defaults(run=scenario.run)
+    given = parser.parse_args()
+    for number in STOPPING:
+        signal.signal(number, _interrupt)
+    forget_accounts()
+    try:
+        problems: list[str] = given.run(given)
+    except StackError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        progress()
+    for problem in problems:
+        print(f"PROBLEM: {problem}")
+    print(f"{len(problems)} problems")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
