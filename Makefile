@@ -112,7 +112,7 @@ load: $(INSTALLED) ## send a thousand messages through a stack of its own, a fif
 	@$(SCENARIO) load $(ARGS)
 
 soak: $(INSTALLED) ## load a stack of its own steadily, with faults, and watch it: make soak MINUTES=30
-	@$(SCENARIO) soak $(MINUTES)
+	@$(SCENARIO) soak $(MINUTES) $(ARGS)
 
 pacing: $(INSTALLED) ## measure the account's pace with 2, 5 and 10 concurrent senders
 	@$(SCENARIO) pacing $(ARGS)

@@ -1,85 +1,66 @@
-"""The functions as they are deployed, but for this machine, and what they are set against."""
+"""The functions as they are deployed, but built for this machine, and what they are set against."""
 
 import os
 import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.report import ROOT
 from pack import interpreter
 
-ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".local" / "benchmarks"
+PYTHON = HOME / "python" / "bin" / "python"
+"""The runtime's, with what Lambda brings."""
+LAYER = HOME / "layer" / "python"
+"""The layer as `make build` leaves it: trimmed and compiled."""
+PLAIN = HOME / "plain"
+"""The same packages as pip leaves them: whole, and in source only."""
+FUNCTIONS = HOME / "functions"
+EMPTY = HOME / "empty"
+"""A function that does nothing: what the runtime itself takes to start."""
+
+SOURCE = ROOT / "layers" / "relay"
 RUNTIME = "3.13"
 """The template's."""
-
 BESIDE_THE_FUNCTIONS = ("awslambdaric", "boto3", "requests")
 """What Lambda brings, and the sequential reference's own HTTP library."""
 
 
-@dataclass(frozen=True)
-class Artifact:
-    """Folders to start functions from."""
-
-    python: Path
-    version: str
-    layer: Path
-    """The layer as `make build` leaves it: trimmed and compiled."""
-    plain: Path
-    """The same packages as pip leaves them: whole, and in source only."""
-    functions: Path
-
-    @property
-    def names(self) -> list[str]:
-        """Return the functions' names."""
-        return sorted(path.parent.name for path in self.functions.glob("*/app.py"))
-
-
-def build() -> Artifact:
-    """Build everything anew, by the runtime's own Python or, if there is none, by this one."""
-    found = interpreter(RUNTIME) or sys.executable
+def build() -> str:
+    """Build everything anew; return the version of the runtime's Python, or of what stands in."""
     shutil.rmtree(HOME, ignore_errors=True)
-    HOME.mkdir(parents=True)
-    environment = HOME / "python"
-    python = environment / "bin" / "python"
-    bin_ = Path(sys.executable).parent
-    _run(str(bin_ / "uv"), "venv", "--quiet", "--seed", "--python", found, str(environment))
-    pins = HOME / "requirements.txt"
-    pins.write_text(_pins(ROOT / "requirements" / "dev.txt"), encoding="utf-8")
+    uv, home = str(Path(sys.executable).with_name("uv")), PYTHON.parents[1]
+    found = interpreter(RUNTIME) or sys.executable
+    _run(uv, "venv", "--quiet", "--seed", "--python", found, str(home))
+    lock = (ROOT / "requirements" / "dev.txt").read_text(encoding="utf-8")
+    pins = HOME / "pins.txt"  # the lock without its hashes
+    pins.write_text("\n".join(re.findall(r"^[a-z0-9][\w.-]*==[^ ;]+", lock, re.MULTILINE)), "utf-8")
     _run(
-        *(str(bin_ / "uv"), "pip", "install", "--quiet", "--python", str(python)),
-        *("--compile-bytecode", "--constraint", str(pins), *BESIDE_THE_FUNCTIONS),
-    )
-    layer, plain = HOME / "layer", HOME / "plain"
-    source = ROOT / "layers" / "relay"
-    _run(
-        *("make", "--silent", "-C", str(source), "build-RelayLayer"),
-        *(f"ARTIFACTS_DIR={layer}", f"PYTHON={python}", "LAYER_TARGET=local"),
+        *(uv, "pip", "install", "--quiet", "--python", str(PYTHON), "--compile-bytecode"),
+        *("--constraint", str(pins), *BESIDE_THE_FUNCTIONS),
     )
     _run(
-        *(str(python), "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps"),
-        *("--target", str(plain), "-r", str(source / "requirements.txt")),
+        *("make", "--silent", "-C", str(SOURCE), "build-RelayLayer", "LAYER_TARGET=local"),
+        *(f"ARTIFACTS_DIR={LAYER.parent}", f"PYTHON={PYTHON}"),
+    )
+    _run(
+        *(str(PYTHON), "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps"),
+        *("--target", str(PLAIN), "-r", str(SOURCE / "requirements.txt")),
     )
     for package in ("relay", "smsgold"):
-        _copy(source / package, plain / package)
-    functions = HOME / "functions"
+        _copy(SOURCE / package, PLAIN / package)
     for path in (ROOT / "functions").glob("*/app.py"):
-        _copy(path.parent, functions / path.parent.name)
-    version = _run(str(python), "-c", "import platform; print(platform.python_version())").strip()
-    return Artifact(python, version, layer / "python", plain, functions)
+        _copy(path.parent, FUNCTIONS / path.parent.name)
+    EMPTY.mkdir()
+    (EMPTY / "app.py").write_text("def handler(event, context): pass\n", "utf-8")
+    return _run(str(PYTHON), "-V").split()[1]
 
 
 def size(*folders: Path) -> int:
     """Return the bytes of all files in these folders."""
     return sum(p.stat().st_size for f in folders for p in f.rglob("*") if p.is_file())
-
-
-def _pins(lock: Path) -> str:
-    """Return a lock's versions without its hashes."""
-    pin = r"^[a-z0-9][a-z0-9._-]*==[^ ;]+"
-    return "\n".join(re.findall(pin, lock.read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def _copy(source: Path, target: Path) -> None:

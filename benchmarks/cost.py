@@ -1,152 +1,177 @@
-"""What a million messages cost by each door: `make cost`.
+"""What a million messages cost by each door, from counts of what the functions ask of AWS."""
 
-Every count is measured: the functions run against a stub that counts what they ask of the table
-and the queue (`measures.doors`). Every price is AWS's list price in us-east-1, without free tiers.
-"""
-
+import math
+from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from statistics import median
+from typing import NamedTuple
 
-from benchmarks.measures import MEGABYTES, Door
+from benchmarks.artifact import FUNCTIONS
+from benchmarks.emulator import emulated
+from benchmarks.report import Report, say, table
+from tests.support import events
+from tests.support.stub import stub
 
-MILLION = 1_000_000
+BATCH = 10
+"""The event source's in template.yaml."""
+MEGABYTES = 512
+"""The functions' in template.yaml."""
+SIZES = (256, 512, 1024, 1769)
+LATENCY = 0.2
+"""The provider's, in seconds."""
+SAMPLED = 0.05
+"""X-Ray's default rule traces one request in twenty, beyond one a second."""
+RUNTIME_LOG = 420
+"""Bytes that Lambda itself logs of an invocation: START, END, REPORT with the trace's id."""
 
 
-@dataclass(frozen=True)
-class Price:
-    """Dollars for one unit, where it is listed, and when it was seen to be this."""
+class Price(NamedTuple):
+    """Dollars for a million units, where they are listed, and when they were last seen to be so."""
 
     dollars: float
     unit: str
-    source: str
-    as_of: str
+    page: str
+    seen: str
 
 
-_TABLE = "aws.amazon.com/dynamodb/pricing/on-demand"
+REST = Price(3.5, "REST API request", "api-gateway/pricing", "2026")
+INVOCATION = Price(0.2, "Lambda request", "lambda/pricing", "2026-05")
+GIGABYTE_SECOND = Price(13.3334, "Lambda GB-second, arm64", "lambda/pricing", "2026-05")
+QUEUE = Price(0.4, "SQS request (64 KB)", "sqs/pricing", "2026-06")
+WRITE = Price(0.625, "DynamoDB write unit (1 KB)", "dynamodb/pricing/on-demand", "2025-07")
+READ = Price(0.125, "DynamoDB read unit (4 KB)", "dynamodb/pricing/on-demand", "2025-07")
+LOG = Price(0.0005, "CloudWatch Logs byte", "cloudwatch/pricing", "2026")
+TRACE = Price(5.0, "X-Ray trace recorded", "xray/pricing", "2025")
+PRICES = (REST, INVOCATION, GIGABYTE_SECOND, QUEUE, WRITE, READ, LOG, TRACE)
+"""AWS's list prices in us-east-1, without free tiers."""
 
-PRICES: Mapping[str, Price] = {
-    "rest": Price(3.50e-6, "REST API request", "aws.amazon.com/api-gateway/pricing", "2026"),
-    "invocation": Price(0.20e-6, "Lambda request", "aws.amazon.com/lambda/pricing", "2026-05"),
-    "gigabyte second": Price(
-        0.0000133334, "Lambda GB-second, arm64", "aws.amazon.com/lambda/pricing", "2026-05"
-    ),
-    "queue": Price(0.40e-6, "SQS request (64 KB)", "aws.amazon.com/sqs/pricing", "2026-06"),
-    "write": Price(
-        0.625e-6,
-        "DynamoDB write unit (1 KB)",
-        _TABLE,
-        "2025-07",
-    ),
-    "read": Price(
-        0.125e-6,
-        "DynamoDB read unit (4 KB)",
-        _TABLE,
-        "2025-07",
-    ),
-    "log": Price(0.50e-9, "CloudWatch Logs byte", "aws.amazon.com/cloudwatch/pricing", "2026"),
-    "trace": Price(5.00e-6, "X-Ray trace recorded", "aws.amazon.com/xray/pricing", "2025"),
+COUNTS = {
+    "API requests": "api requests",
+    "api, billed ms": "api milliseconds",
+    "sender runs": "sender runs",
+    "sender, billed ms": "sender milliseconds",
+    "record writes": "writes",
+    "write units, pacing included": "write units",
+    "read units": "read units",
+    "calls that write to the table": "call:BatchExecuteStatement",
+    "requests to the queue": "call:SendMessageBatch",
+    "POSTs to the provider": "posts",
+    "log bytes": "log bytes",
 }
 
-SAMPLED = 0.05
-"""X-Ray's default rule traces one request in twenty, beyond one a second."""
 
-RUNTIME_LOG = 420
-"""Bytes that Lambda itself logs for an invocation (START, END, REPORT), with the trace's id."""
+def measure(report: Report) -> None:
+    """Count what a message asks of AWS by each door; price and judge it."""
+    say("counts")
+    doors = _doors()
+    bills = {door: _bill(counts) for door, counts in doors.items()}
+    for (door, counts), most in zip(doors.items(), (3, 3, 2), strict=True):
+        what = f"writes of a message's record, {door} to `sent`"
+        report.at_most("goals-cost", what, counts["writes"], most, unit="")
+    shares = {door: _compute(bill) / sum(bill.values()) * 100 for door, bill in bills.items()}
+    what = "the relay's own compute, share of the cost by any door"
+    report.at_most("goals-cost", what, max(shares.values()), 20, unit=" %")
+    rows = [[part, *(f"{bill[part]:.2f}" for bill in bills.values())] for part in bills["SQS"]]
+    rows.append(["**total, $**", *(f"**{sum(bill.values()):.2f}**" for bill in bills.values())])
+    rows.append(["the relay's own compute", *(f"{share:.0f} %" for share in shares.values())])
+    report.show("cost", table(["for a million messages", *doors], rows))
+    rows = [
+        [label, *(f"{counts[what]:.4g}" for counts in doors.values())]
+        for label, what in COUNTS.items()
+    ]
+    report.show("counts", table(["a message", *doors], rows))
+    rows = [[p.unit, f"{p.dollars:.4g}", f"aws.amazon.com/{p.page}", p.seen] for p in PRICES]
+    report.show("prices", table(["price", "$ a million", "listed at", "as of"], rows))
 
 
-@dataclass(frozen=True)
-class Bill:
-    """Dollars for a million messages by one door."""
+def _doors(rounds: int = 5) -> dict[str, Mapping[str, float]]:
+    """Return a message's share of each count, by door.
 
-    door: str
-    parts: Mapping[str, float]
-
-    @property
-    def total(self) -> float:
-        """Return all of it."""
-        return sum(self.parts.values())
-
-    @property
-    def compute_share(self) -> float:
-        """Return the relay's own compute as a share of the total."""
-        own = sum(cost for part, cost in self.parts.items() if part.endswith("function"))
-        return own / self.total
-
-
-def bill(door: Door) -> Bill:
-    """Return what a million messages by a door cost."""
-    n = door.counts.get
-    requests = n("api requests", 0.0)
-    runs = n("sender invocations", 0.0)
-    # A producer pays for its own request; then the event source receives and deletes a batch each.
-    sends = n("call:SendMessageBatch", 0.0) + n("call:SendMessage", 0.0) or 1.0
-    logged = n("log bytes", 0.0) + RUNTIME_LOG * (requests + runs)
-    parts = {
-        "API Gateway": requests * PRICES["rest"].dollars,
-        "api function": _function(requests, n("api milliseconds", 0.0)),
-        "queue": (sends + 2 * runs) * PRICES["queue"].dollars,
-        "table writes": n("write units", 0.0) * PRICES["write"].dollars,
-        "table reads": n("read units", 0.0) * PRICES["read"].dollars,
-        "sender function": _function(runs, n("sender milliseconds", 0.0)),
-        "logs": logged * PRICES["log"].dollars,
-        "traces": SAMPLED * (requests or runs) * PRICES["trace"].dollars,
+    The functions are warm, with their share of a processor; pacing is at work.
+    """
+    singles = [events.http("/messages", events.envelope()) for _ in range(rounds * BATCH)]
+    requests = {
+        "POST /messages": singles,
+        "POST /messages/batch": [events.http_batch(100)],
+        "SQS": [],
     }
-    return Bill(door.name, {part: cost * MILLION for part, cost in parts.items()})
+    found: dict[str, Mapping[str, float]] = {}
+    with (
+        stub(provider=LATENCY) as running,
+        emulated(FUNCTIONS / "api", running.environment(rate=100)) as api,
+        emulated(FUNCTIONS / "sender", running.environment(rate=100)) as sender,
+    ):
+        api.warm_up(singles[0])
+        sender.warm_up(events.batch(BATCH))
+        for door, events_ in requests.items():
+            running.reset()
+            totals = Counter({"log bytes": -api.logged_bytes() - sender.logged_bytes()})
+            for event in events_:
+                totals["api requests"] += 1
+                totals["api milliseconds"] += math.ceil(api.invoke(event, MEGABYTES).billed)
+            bodies = running.bodies() or [events.envelope() for _ in range(rounds * BATCH)]
+            for start in range(0, len(bodies), BATCH):
+                batch = events.sqs(bodies[start : start + BATCH])
+                totals["sender runs"] += 1
+                totals["sender milliseconds"] += math.ceil(sender.invoke(batch, MEGABYTES).billed)
+            totals["log bytes"] += api.logged_bytes() + sender.logged_bytes()
+            totals.update(running.counts)
+            shares = {what: count / totals["posts"] for what, count in totals.items()}
+            found[door] = defaultdict(float, shares)
+    return found
 
 
-def _function(invocations: float, milliseconds: float) -> float:
-    return invocations * PRICES["invocation"].dollars + duration(milliseconds, MEGABYTES)
-
-
-def duration(milliseconds: float, megabytes: int) -> float:
-    """Return the dollars for so much billed time."""
-    return milliseconds / 1000 * megabytes / 1024 * PRICES["gigabyte second"].dollars
-
-
-def table(bills: list[Bill]) -> str:
-    """Return the bills side by side, in dollars, as Markdown."""
-    lines = ["| for a million messages | " + " | ".join(b.door for b in bills) + " |"]
-    lines.append("|---|" + "--:|" * len(bills))
-    lines += [
-        f"| {part} | " + " | ".join(f"{b.parts[part]:.2f}" for b in bills) + " |"
-        for part in bills[0].parts
-    ]
-    lines.append("| **total, $** | " + " | ".join(f"**{b.total:.2f}**" for b in bills) + " |")
-    lines.append(
-        "| the relay's own compute | " + " | ".join(f"{b.compute_share:.0%}" for b in bills) + " |"
-    )
-    return "\n".join(lines)
-
-
-def counts(doors: list[Door]) -> str:
-    """Return the measured counts a message, as Markdown."""
-    shown = {
-        "API requests": "api requests",
-        "api, billed ms": "api milliseconds",
-        "sender runs": "sender invocations",
-        "sender, billed ms": "sender milliseconds",
-        "record writes": "writes",
-        "write units, pacing included": "write units",
-        "read units": "read units",
-        "calls that write to the table": "call:BatchExecuteStatement",
-        "requests to the queue": "call:SendMessageBatch",
-        "POSTs to the provider": "posts",
-        "log bytes": "log bytes",
+def _bill(n: Mapping[str, float]) -> dict[str, float]:
+    """Return the dollars of a million messages, by what they are paid for."""
+    requests, runs = n["api requests"], n["sender runs"]
+    # A producer pays for its own request; the event source receives and deletes each batch.
+    sends = n["call:SendMessageBatch"] + n["call:SendMessage"] or 1.0
+    logged = n["log bytes"] + RUNTIME_LOG * (requests + runs)
+    return {
+        "API Gateway": requests * REST.dollars,
+        "api function": requests * INVOCATION.dollars + _duration(n["api milliseconds"]),
+        "queue": (sends + 2 * runs) * QUEUE.dollars,
+        "table writes": n["write units"] * WRITE.dollars,
+        "table reads": n["read units"] * READ.dollars,
+        "sender function": runs * INVOCATION.dollars + _duration(n["sender milliseconds"]),
+        "logs": logged * LOG.dollars,
+        "traces": SAMPLED * (requests or runs) * TRACE.dollars,
     }
-    lines = ["| a message | " + " | ".join(d.name for d in doors) + " |"]
-    lines.append("|---|" + "--:|" * len(doors))
-    lines += [
-        f"| {label} | " + " | ".join(f"{d.counts.get(name, 0.0):.3g}" for d in doors) + " |"
-        for label, name in shown.items()
-    ]
-    return "\n".join(lines)
 
 
-def prices() -> str:
-    """Return the prices, as Markdown."""
-    lines = ["| price | $ a million | listed at | as of |", "|---|--:|---|---|"]
-    lines += [
-        f"| {p.unit} | {p.dollars * MILLION:.4g} | {p.source} | {p.as_of} |"
-        for p in PRICES.values()
-    ]
-    return "\n".join(lines)
+def _compute(bill: Mapping[str, float]) -> float:
+    return bill["api function"] + bill["sender function"]
+
+
+def _duration(milliseconds: float, megabytes: int = MEGABYTES) -> float:
+    """Return the dollars of a million times so much billed time."""
+    return milliseconds / 1000 * megabytes / 1024 * GIGABYTE_SECOND.dollars
+
+
+def measure_memory_sizes(report: Report, rounds: int = 7) -> None:
+    """Measure warm functions with each memory size's share of a processor, in turns."""
+    say("memory sizes")
+    took: dict[int, list[list[float]]] = defaultdict(list)
+    with (
+        stub(provider=LATENCY) as running,
+        emulated(FUNCTIONS / "api", running.environment(rate=100)) as api,
+        emulated(FUNCTIONS / "sender", running.environment(rate=0)) as sender,
+    ):
+        request = events.http("/messages", events.envelope())
+        api.warm_up(request)
+        sender.warm_up(events.batch(100))
+        for _ in range(rounds):
+            for size in SIZES:
+                spent = (
+                    api.invoke(request, size),
+                    sender.invoke(events.batch(10), size),
+                    sender.invoke(events.batch(100), size),
+                )
+                took[size].append([one.billed for one in spent])
+    rows = []
+    for size, rounds_ in took.items():
+        accept, ten, hundred = (median(side) for side in zip(*rounds_, strict=True))
+        dollars = f"{_duration(accept + ten / 10, size):.2f}"
+        rows.append([f"{size} MB", *(f"{ms:.0f} ms" for ms in (accept, ten, hundred)), dollars])
+    header = ["memory", "`POST /messages`", "10 sent", "100 sent", "$ of both, a million messages"]
+    report.show("memory", table(header, rows))

@@ -4,173 +4,179 @@ import os
 import platform
 import re
 import signal
-import socket
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import psutil
 import samcli.local.rapid
 import urllib3
 
-from benchmarks.throttle import throttled
+from benchmarks.artifact import LAYER, PYTHON
+from local.processes import free_port, is_free
+from tests.support.poll import until
 
 ARCHITECTURE = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}[platform.machine()]
 RIE = Path(samcli.local.rapid.__path__[0]) / f"aws-lambda-rie-{ARCHITECTURE}"
-INVOCATION = "/2015-03-31/functions/function/invocations"
-START_TIMEOUT = 30.0  # seconds
-
 INIT_REPORT = r"INIT RTDONE\(status: success\)\n.*INIT REPORT\(durationMs: ([0-9.]+)\)"
+INVOKE_REPORT = r"INVOKE RTDONE\(.*duration: ([0-9.]+)ms"
+INVOKE_TIMEOUT = 300  # seconds
+
+WHOLE_PROCESSOR = 1769
+"""Megabytes with which Lambda gives a function a whole processor; with less it gets a share."""
+PERIOD = 0.02
+"""Seconds in which a share is kept; what is left of it is not carried over."""
+LOOK = 0.0005
+"""Seconds between two looks at the processor time that was used."""
 
 
-class EmulatorError(Exception):
-    """The function did not start or did not answer as it should."""
+def environment(code: Path, layer: Path, variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of a process that runs on the runtime's Python."""
+    return {
+        "PATH": os.environ["PATH"],
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": f"{code}{os.pathsep}{layer}",
+        "PYTHONDONTWRITEBYTECODE": "1",  # Lambda's folders are read-only
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "benchmark",
+        "AWS_SECRET_ACCESS_KEY": "benchmark",
+        **variables,
+    }
 
 
 @dataclass(frozen=True)
-class Invocation:
-    """What one invocation answered and took."""
+class Spent:
+    """The milliseconds that an invocation took: billed, and of a processor."""
 
-    answer: bytes
-    milliseconds: float
-    cpu_milliseconds: float
+    billed: float
+    cpu: float
 
 
+@dataclass(frozen=True)
 class Function:
-    """A function in a process of its own: started by the first invocation, ended with the block."""
+    """A function in a process of its own."""
 
-    def __init__(
-        self,
-        python: Path,
-        code: Path,
-        *,
-        layer: Path | None = None,
-        environment: Mapping[str, str],
-        timeout: int = 300,
-    ) -> None:
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the function
-        self._port, api_port = _free_ports(2)
-        self._http = urllib3.PoolManager(retries=False, timeout=timeout)
-        path = os.pathsep.join(str(part) for part in (code, layer) if part)
-        self._process = subprocess.Popen(
-            [
-                *(str(RIE), "--runtime-interface-emulator-address", f"127.0.0.1:{self._port}"),
-                *("--runtime-api-address", f"127.0.0.1:{api_port}"),
-                *(str(python), "-m", "awslambdaric", "app.handler"),
-            ],
-            cwd=code,
-            env={
-                "PATH": os.environ["PATH"],
-                "LANG": "C.UTF-8",
-                "PYTHONPATH": path,
-                "PYTHONDONTWRITEBYTECODE": "1",  # a function's own folder is read-only
-                "AWS_LAMBDA_FUNCTION_NAME": "benchmark",
-                "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-                "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
-                "AWS_LAMBDA_FUNCTION_TIMEOUT": str(timeout),
-                "AWS_REGION": "us-east-1",
-                "AWS_DEFAULT_REGION": "us-east-1",
-                "AWS_ACCESS_KEY_ID": "benchmark",
-                "AWS_SECRET_ACCESS_KEY": "benchmark",
-                "AWS_SESSION_TOKEN": "benchmark",
-                **environment,
-            },
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-    def __enter__(self) -> Self:
-        deadline = time.monotonic() + START_TIMEOUT
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self._port), 1).close()
-            except OSError:
-                if time.monotonic() > deadline or self._process.poll() is not None:
-                    self.__exit__(None, None, None)
-                    raise EmulatorError(self.log()[-800:]) from None
-                time.sleep(0.01)
-            else:
-                return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._http.clear()
+    process: "subprocess.Popen[bytes]"
+    url: str
+    log: Path
+    """What the emulator and the function print."""
 
     def start(self) -> float:
-        """Start the function's environment by an event of no kind; return INIT's milliseconds."""
+        """Start the runtime with an event of no kind; return INIT's milliseconds."""
         self._post(b"{}")
-        if not (found := re.search(INIT_REPORT, self.log())):
-            raise EmulatorError(self.log()[-800:])
-        return float(found[1])
+        return float(self._logged(INIT_REPORT))
 
-    def invoke(self, event: bytes = b"{}") -> Invocation:
-        """Invoke the function; raise EmulatorError if it fails."""
-        cpu = self._cpu()
-        began = time.perf_counter()
-        response = self._post(event)
-        milliseconds = (time.perf_counter() - began) * 1000
-        if b"errorMessage" in response.data or response.status != 200:
-            raise EmulatorError(f"{response.data[:500]!r}\n{self.log()[-800:]}")
-        return Invocation(response.data, milliseconds, self._cpu() - cpu)
+    def warm_up(self, event: bytes) -> None:
+        """Start the runtime and invoke the function twice: what comes then is warm."""
+        self.start()
+        for _ in range(2):
+            self.invoke(event)
 
-    def _post(self, event: bytes) -> urllib3.BaseHTTPResponse:
-        return self._http.request("POST", f"http://127.0.0.1:{self._port}{INVOCATION}", body=event)
-
-    def throttled(self, share: float) -> AbstractContextManager[None]:
-        """Give the started runtime this share of a processor only, until the block ends."""
-        return throttled(self._runtime().pid, share)
-
-    def log(self) -> str:
-        """Return everything the emulator and the function have printed."""
-        self._log.seek(0)
-        return self._log.read().decode("utf-8", "replace")
+    def invoke(self, event: bytes, megabytes: int = WHOLE_PROCESSOR) -> Spent:
+        """Invoke the function with a memory size's share of a processor."""
+        runtime = self._runtime()
+        before = runtime.cpu_times()
+        with _throttled(runtime.pid, megabytes / WHOLE_PROCESSOR):
+            answer = self._post(event)
+        after = runtime.cpu_times()
+        assert b"errorMessage" not in answer, answer[:500]
+        cpu = after.user + after.system - before.user - before.system
+        return Spent(float(self._logged(INVOKE_REPORT)), cpu * 1000)
 
     def logged_bytes(self) -> int:
-        """Return the bytes of the lines of JSON that the function itself has logged."""
-        lines = self.log().splitlines()
-        return sum(len(line.encode()) + 1 for line in lines if line.startswith("{"))
-
-    def billed_milliseconds(self) -> list[float]:
-        """Return each invocation's own duration in the runtime, as the emulator reports it."""
-        return [float(d) for d in re.findall(r"INVOKE RTDONE\(.*duration: ([0-9.]+)ms", self.log())]
+        """Return the bytes of the JSON lines that the function itself has logged."""
+        return sum(len(line) for line in self.log.open("rb") if line.startswith(b"{"))
 
     def peak_megabytes(self) -> float:
         """Return the runtime's peak resident memory."""
         status = Path(f"/proc/{self._runtime().pid}/status").read_text(encoding="ascii")
         return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024
 
+    def _post(self, event: bytes) -> bytes:
+        response = urllib3.request(
+            "POST", self.url, body=event, retries=False, timeout=INVOKE_TIMEOUT
+        )
+        return response.data
+
+    def _logged(self, pattern: str) -> str:
+        """Return what the last line like this says."""
+        log = self.log.read_text(encoding="utf-8", errors="replace")
+        found: list[str] = re.findall(pattern, log)
+        assert found, log[-800:]
+        return found[-1]
+
     def _runtime(self) -> psutil.Process:
-        children = psutil.Process(self._process.pid).children()
-        if not children:
-            raise EmulatorError(self.log()[-800:])
-        return children[0]
+        return psutil.Process(self.process.pid).children()[0]
 
-    def _cpu(self) -> float:
-        """Return the runtime's CPU time so far in milliseconds; 0 before it has started."""
+
+@contextmanager
+def emulated(code: Path, variables: Mapping[str, str], layer: Path = LAYER) -> Iterator[Function]:
+    """Run a function; its first invocation starts the runtime."""
+    port = free_port()
+    lambdas = {
+        "AWS_LAMBDA_FUNCTION_NAME": "benchmark",
+        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
+        "AWS_LAMBDA_FUNCTION_TIMEOUT": str(INVOKE_TIMEOUT),
+        "AWS_REGION": "us-east-1",
+        "AWS_SESSION_TOKEN": "benchmark",
+    }
+    with tempfile.NamedTemporaryFile("ab") as log:
+        process = subprocess.Popen(
+            [
+                *(str(RIE), "--runtime-interface-emulator-address", f"127.0.0.1:{port}"),
+                *("--runtime-api-address", f"127.0.0.1:{free_port()}"),
+                *(str(PYTHON), "-m", "awslambdaric", "app.handler"),
+            ],
+            cwd=code,
+            env={**environment(code, layer, variables), **lambdas},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        url = f"http://127.0.0.1:{port}/2015-03-31/functions/function/invocations"
         try:
-            times = self._runtime().cpu_times()
-        except EmulatorError:
-            return 0.0
-        return float(times.user + times.system) * 1000
+            until(lambda: not is_free(port), "emulator", every=0.01)
+            yield Function(process, url, Path(log.name))
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
+@contextmanager
+def _throttled(pid: int, share: float) -> Iterator[None]:
+    """Stop and continue a process so that it uses no more than this share of a processor."""
+    ended = threading.Event()
+    thread = threading.Thread(target=_throttle, args=(pid, share, ended), daemon=True)
+    if share < 1:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        if share < 1:
+            thread.join()
+
+
+def _throttle(pid: int, share: float, ended: threading.Event) -> None:
+    clock = ~pid << 3 | 2  # Linux's clock of another process's CPU time
+    begins, left = time.monotonic(), share * PERIOD
+    used = time.clock_gettime(clock)
+    while not ended.wait(LOOK):
+        now, was = time.clock_gettime(clock), used
+        used = now
+        left -= now - was
+        if left <= 0:
+            os.kill(pid, signal.SIGSTOP)
+            while left <= 0:
+                begins += PERIOD
+                left += share * PERIOD
+            ended.wait(max(0.0, begins - time.monotonic()))
+            os.kill(pid, signal.SIGCONT)
+        elif time.monotonic() >= begins + PERIOD:
+            begins, left = time.monotonic(), share * PERIOD

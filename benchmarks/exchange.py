@@ -1,8 +1,8 @@
-"""The provider's client and its threads alone: `python -m benchmarks.exchange URL IN_FLIGHT …`.
+"""The provider's client and its threads alone: `python exchange.py URL IN_FLIGHT …`.
 
-Runs on the runtime's Python with the layer on its path. It prints the seconds that a batch of
-messages took and the CPU seconds of it, in rounds: of the client for each number in flight, and
-for the first number also of what the client stands on.
+Runs on the runtime's Python with the layer on its path. For each number in flight it prints the
+seconds and CPU seconds of a batch, in rounds; for the first number also those of urllib3 and of
+Python's http.client, on which the client could stand.
 """
 
 import http.client
@@ -27,12 +27,12 @@ ACCOUNT = Credentials("10001", "a password of the benchmark")
 MESSAGE = OutgoingMessage(text="Ваш заказ 4711 оплачен.", subscriber_id="5f1c")
 HEADERS = {"Content-Type": "application/json"}
 
-Side = Callable[[], object]
+Send = Callable[[], object]
 
 
-def ours(url: str, number: int) -> Side:
-    """Return the sending of one message."""
-    client = Client(url, connections=number)
+def smsgold(url: str, in_flight: int) -> Send:
+    """Return the sending of a message by the project's client."""
+    client = Client(url, connections=in_flight)
 
     def send() -> None:
         verdict = client.send(ACCOUNT, MESSAGE)
@@ -41,36 +41,29 @@ def ours(url: str, number: int) -> Side:
     return send
 
 
-def with_urllib3(url: str, number: int) -> Side:
-    """Return the same POST by urllib3 as it comes."""
-    pool = urllib3.PoolManager(maxsize=number, ssl_context=ssl.create_default_context())
+def by_urllib3(url: str, in_flight: int) -> Send:
+    """Return the same POST by urllib3's pool alone."""
+    context = ssl.create_default_context()
+    pool = urllib3.PoolManager(maxsize=in_flight, ssl_context=context, retries=False, timeout=12)
     body = MESSAGE.body(ACCOUNT)
 
     def send() -> None:
         response = pool.request(
-            "POST",
-            f"{url}/sendMessage/",
-            body=body,
-            headers=HEADERS,
-            timeout=12,
-            redirect=False,
-            retries=False,
+            "POST", f"{url}/sendMessage/", body=body, headers=HEADERS, redirect=False
         )
         assert response.status == 200
 
     return send
 
 
-def with_http_client(url: str, _number: int) -> Side:
-    """Return the same POST by Python's own http.client, a connection for each thread."""
+def by_http_client(url: str, _in_flight: int) -> Send:
+    """Return the same POST by Python's own http.client, with a connection for each thread."""
     parts, context, own = urlsplit(url), ssl.create_default_context(), threading.local()
     body = MESSAGE.body(ACCOUNT)
 
     def send() -> None:
         if not hasattr(own, "connection"):
-            own.connection = http.client.HTTPSConnection(
-                str(parts.hostname), parts.port, context=context, timeout=12
-            )
+            own.connection = http.client.HTTPSConnection(parts.netloc, context=context, timeout=12)
         own.connection.request("POST", f"{parts.path}/sendMessage/", body, HEADERS)
         response = own.connection.getresponse()
         response.read()
@@ -79,14 +72,7 @@ def with_http_client(url: str, _number: int) -> Side:
     return send
 
 
-BENEATH: dict[str, Callable[[str, int], Side]] = {
-    "http.client": with_http_client,
-    "urllib3": with_urllib3,
-}
-"""What the client stands on, lowest first."""
-
-
-def batch(send: Side, executor: ThreadPoolExecutor, messages: int) -> tuple[float, float]:
+def batch(send: Send, executor: ThreadPoolExecutor, messages: int) -> tuple[float, float]:
     """Send messages; return the seconds and CPU seconds it took."""
     began, cpu = time.perf_counter(), time.process_time()
     for sent in [executor.submit(send) for _ in range(messages)]:
@@ -95,16 +81,17 @@ def batch(send: Side, executor: ThreadPoolExecutor, messages: int) -> tuple[floa
 
 
 def main(url: str, *in_flight: str) -> None:
-    """Print {in flight or side: [[seconds, CPU seconds], …]}, all taking turns."""
-    chosen = int(in_flight[0])
-    sides = {number: (ours(url, int(number)), int(number)) for number in in_flight}
-    sides |= {name: (make(url, chosen), chosen) for name, make in BENEATH.items()}
-    executors = {name: ThreadPoolExecutor(number) for name, (_, number) in sides.items()}
+    """Print {number or side: [[seconds, CPU seconds], …]}; the sides take turns."""
+    numbers = {name: int(name) for name in in_flight}
+    sides = {name: smsgold(url, number) for name, number in numbers.items()}
+    for name, make in (("http.client", by_http_client), ("urllib3", by_urllib3)):
+        numbers[name] = int(in_flight[0])
+        sides[name] = make(url, numbers[name])
+    executors = {name: ThreadPoolExecutor(number) for name, number in numbers.items()}
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for _ in range(ROUNDS):
-        for name, (send, number) in sides.items():
-            # Opens the connections: idle ones are not used for long, and warm ones are measured.
-            batch(send, executors[name], number)
+        for name, send in sides.items():
+            batch(send, executors[name], numbers[name])  # opens the connections
             found[name].append(batch(send, executors[name], MESSAGES))
     print(json.dumps(found))
 

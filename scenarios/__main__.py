@@ -1,4 +1,4 @@
-"""Run a scenario on a stack of its own. It exits with 1 if the relay breaks a promise.
+"""Run a scenario on a stack of its own; exit with 1 if the relay breaks a promise.
 
 The stack's logs stay in .local/scenarios. Ctrl-C stops everything that was started.
 """
@@ -8,9 +8,10 @@ import signal
 import sys
 from types import FrameType
 
-from local.stack import StackError, forget_accounts
+from local.stack import ROOT, StackError, forget_accounts
 from scenarios import broadcast, load, pacing, soak
 from scenarios.progress import progress
+from tests.support.deployment import deployed
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -24,18 +25,25 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 def main() -> int:
     """Run the scenario and print the broken promises; 130 if it is interrupted."""
     parser = argparse.ArgumentParser(prog="python -m scenarios", description=__doc__)
-    names = parser.add_subparsers(metavar="NAME", required=True)
-    for scenario in (load, soak, pacing, broadcast):
-        name, text = scenario.__name__.rpartition(".")[2], str(scenario.__doc__)
+    names = parser.add_subparsers(metavar="NAME", dest="name", required=True)
+    scenarios = {"load": load, "soak": soak, "pacing": pacing, "broadcast": broadcast}
+    for name, scenario in scenarios.items():
+        text = str(scenario.__doc__)
         options = names.add_parser(name, help=text.splitlines()[0], description=text)
         scenario.add_options(options)
-        options.set_defaults(run=scenario.run)
+        rate = int(scenario.PARAMETERS["MessagesPerSecond"])
+        options.add_argument(
+            "--rate", type=int, default=rate, help="the account's, in messages a second"
+        )
     given = parser.parse_args()
+    scenario = scenarios[given.name]
+    parameters = {**scenario.PARAMETERS, "MessagesPerSecond": str(given.rate)}
     for number in STOPPING:
         signal.signal(number, _interrupt)
     forget_accounts()
     try:
-        problems: list[str] = given.run(given)
+        with deployed(ROOT / ".local" / "scenarios" / given.name, parameters) as deployment:
+            problems: list[str] = scenario.run(deployment, given)
     except StackError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1

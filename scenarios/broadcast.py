@@ -10,12 +10,12 @@ from collections import Counter
 from statistics import median
 from typing import Any
 
-from local.stack import ROOT
 from scenarios.progress import progress
-from tests.support.deployment import Deployment, deployed
+from tests.support.deployment import Deployment
 from tests.support.notifier import kill_notifier
 from tests.support.sandbox import Sandbox
 
+PARAMETERS = {"MessagesPerSecond": "25"}
 TEXT = "To everybody"
 IDLE_MESSAGES = 10
 PAUSE = 4.0  # seconds between two single messages
@@ -27,17 +27,11 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--subscribers", type=int, default=10_000, help="2,000 at least, or it is over too soon"
     )
-    parser.add_argument("--rate", type=int, default=25, help="the account's, in messages a second")
 
 
-def run(given: Namespace) -> list[str]:
-    """Send the broadcast on a stack of its own and print the figures; return what went wrong."""
-    home = ROOT / ".local" / "scenarios" / "broadcast"
-    with deployed(home, {"MessagesPerSecond": str(given.rate)}) as deployment:
-        return _run(deployment, given.subscribers)
-
-
-def _run(deployment: Deployment, subscribers: int) -> list[str]:
+def run(deployment: Deployment, given: Namespace) -> list[str]:
+    """Send the broadcast and print the figures; return what went wrong."""
+    subscribers: int = given.subscribers
     sandbox = Sandbox.at(deployment.facts["sandboxUrl"])
     one = sandbox.subscribers(sandbox.bots()[0]["id"])[0]["id"]
     bot = sandbox.add_bot("Everybody")

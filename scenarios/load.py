@@ -8,9 +8,10 @@ import time
 from argparse import ArgumentParser, Namespace
 from concurrent.futures import ThreadPoolExecutor
 
-from local.stack import ROOT
-from scenarios.traffic import PARAMETERS, Doors, judge, plan
-from tests.support.deployment import deployed
+from scenarios.traffic import QUICK, Doors, judge, plan
+from tests.support.deployment import Deployment
+
+PARAMETERS = {"MessagesPerSecond": "50", **QUICK}
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -18,15 +19,13 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--messages", type=int, default=1000)
 
 
-def run(given: Namespace) -> list[str]:
+def run(deployment: Deployment, given: Namespace) -> list[str]:
     """Send everything, wait for its end, print the figures; return the broken promises."""
     planned = plan("load", range(given.messages), faulty_every=5)
-    home = ROOT / ".local" / "scenarios" / "load"
-    with deployed(home, PARAMETERS) as deployment:
-        began = time.monotonic()
-        with ThreadPoolExecutor(8) as pool:
-            ids = Doors(deployment).send(planned, pool)
-        print(f"{len(ids)} messages, accepted in {time.monotonic() - began:.1f} s", flush=True)
-        problems = judge(deployment, ids)
-        print(f"all ended after {time.monotonic() - began:.1f} s")
-        return problems
+    began = time.monotonic()
+    with ThreadPoolExecutor(8) as pool:
+        ids = Doors(deployment).send(planned, pool)
+    print(f"{len(ids)} messages, accepted in {time.monotonic() - began:.1f} s", flush=True)
+    problems = judge(deployment, ids)
+    print(f"all ended after {time.monotonic() - began:.1f} s")
+    return problems

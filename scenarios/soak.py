@@ -16,12 +16,12 @@ from statistics import median
 import psutil
 
 from local import processes
-from local.stack import ROOT
 from scenarios.progress import progress
-from scenarios.traffic import PARAMETERS, Doors, Planned, judge, plan
-from tests.support.deployment import Deployment, deployed
+from scenarios.traffic import QUICK, Doors, Planned, judge, plan
+from tests.support.deployment import Deployment
 
-RATE = 8.0  # messages a second
+PARAMETERS = {"MessagesPerSecond": "50", **QUICK}
+STEADY_RATE = 8.0  # messages a second
 PORTION = 40  # messages: a group for each door
 SAMPLE_SECONDS = 10.0
 WARM_UP_SECONDS = 90.0
@@ -49,12 +49,11 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("minutes", type=float, nargs="?", default=30.0)
 
 
-def run(given: Namespace) -> list[str]:
+def run(deployment: Deployment, given: Namespace) -> list[str]:
     """Send, watch, verify, print; return the broken promises."""
-    with deployed(ROOT / ".local" / "scenarios" / "soak", PARAMETERS) as deployment:
-        planned, samples = _send(deployment, given.minutes * 60)
-        _report(samples)
-        return judge(deployment, planned) + growth(samples)
+    planned, samples = _send(deployment, given.minutes * 60)
+    _report(samples)
+    return judge(deployment, planned) + growth(samples)
 
 
 def _send(deployment: Deployment, seconds: float) -> tuple[dict[str, Planned], list[Sample]]:
@@ -72,7 +71,7 @@ def _send(deployment: Deployment, seconds: float) -> tuple[dict[str, Planned], l
                 samples += sample(mark, at)
                 next_sample = at + SAMPLE_SECONDS
             progress(f"{len(planned)} messages in {at / 60:.1f} of {seconds / 60:g} minutes")
-            time.sleep(max(0.0, began + len(planned) / RATE - time.monotonic()))
+            time.sleep(max(0.0, began + len(planned) / STEADY_RATE - time.monotonic()))
     return planned, samples
 
 

@@ -20,14 +20,14 @@ SUBSCRIBER = "65f1c0a2b3d4e5f6a7b8d101"  # the first one of a fresh sandbox
 GROUP = 10
 """Messages that go through a door together."""
 END_TIMEOUT = 300.0  # seconds
-PARAMETERS = {
-    "MessagesPerSecond": "50",
+QUICK = {
     "BackoffMin": "1",
     "BackoffMax": "3",
     "ProviderTimeout": "3",
     "SenderTimeout": "20",
     "VisibilityTimeout": "120",
 }
+"""Parameters with which what is retried ends within seconds."""
 
 FAULTS = {
     "400": State.REJECTED,

@@ -40,9 +40,7 @@ def invoke(function: str, aws: Stub, invocations: Sequence[bytes]) -> list[dict[
     done = subprocess.run(
         [sys.executable, "-c", INVOKE],
         env={
-            **aws.environment,
-            # Slots come as fast as this batch is sent.
-            "MESSAGES_PER_SECOND": "50",
+            **aws.environment(rate=50),  # slots come as fast as this batch is sent
             "PYTHONPATH": path,
             "PATH": os.environ["PATH"],
         },

@@ -38,6 +38,11 @@ def sqs(bodies: Sequence[str]) -> bytes:
     return json.dumps({"Records": records}).encode()
 
 
+def batch(size: int) -> bytes:
+    """Return the event of one batch of new messages from the queue."""
+    return sqs([envelope() for _ in range(size)])
+
+
 def http(path: str, body: str) -> bytes:
     """Return the event of a POST to the API."""
     event = _event("api_batch.json")

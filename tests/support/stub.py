@@ -15,17 +15,20 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import partial
 from hashlib import md5
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import trustme
 
 from tests.support.template import settings
+
+T = TypeVar("T")
+Answer = Callable[[bytes, bytes], Any]
+"""From a request's head and body to what the response holds as JSON."""
 
 KILOBYTE = 1024
 ACCOUNT = {"user": "10001", "pass": "a password of the stub"}
@@ -40,11 +43,11 @@ class Stub:
         self._items: dict[str, dict[str, Any]] = {}
         self._bodies: list[str] = []
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """Return a function's environment variables."""
+    def environment(self, *, rate: int = 0) -> dict[str, str]:
+        """Return the environment variables of a function that sends `rate` messages a second."""
         return {
             **settings(self.aws),
+            "MESSAGES_PER_SECOND": str(rate),  # 0: as fast as it can
             "PROVIDER_BASE_URL": self.provider,
             "AWS_ENDPOINT_URL": self.aws,
             "AWS_DEFAULT_REGION": "us-east-1",
@@ -159,9 +162,7 @@ class _Connection(asyncio.Protocol):
     As little of HTTP as the two clients need: the functions are measured, not their stub.
     """
 
-    def __init__(
-        self, answer: Callable[[bytes, bytes], Any], latency: float, opened: set[asyncio.Transport]
-    ) -> None:
+    def __init__(self, answer: Answer, latency: float, opened: set[asyncio.Transport]) -> None:
         self._answer = answer
         self._latency = latency
         self._opened = opened
@@ -193,49 +194,41 @@ class _Connection(asyncio.Protocol):
 @contextmanager
 def stub(*, provider: float = 0.1, aws: float = 0.005) -> Iterator[Stub]:
     """Answer in a thread of this process, the provider and AWS after so many seconds each."""
-    found = Stub()
-    with tempfile.TemporaryDirectory() as folder:
-        authority = trustme.CA()
-        certificates = Path(folder) / "certificates.pem"
-        # Added to the system's authorities, all of which a function loads.
-        system = Path(ssl.get_default_verify_paths().cafile or os.devnull)
-        certificates.write_bytes(system.read_bytes() + authority.cert_pem.bytes())
-        found.certificates = str(certificates)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("127.0.0.1").configure_cert(context)
-        sides = [(found.answer_provider, provider, context), (found.answer_aws, aws, None)]
-        started: Future[tuple[list[int], Callable[[], None]]] = Future()
-        thread = threading.Thread(target=lambda: asyncio.run(_serve(sides, started)), daemon=True)
-        thread.start()
-        ports, stop = started.result(timeout=10)
-        found.provider = f"https://127.0.0.1:{ports[0]}/v1/telegram/bot"
-        found.aws = f"http://127.0.0.1:{ports[1]}"
-        try:
-            yield found
-        finally:
-            stop()
-            thread.join()
+    found, authority, opened = Stub(), trustme.CA(), set[asyncio.Transport]()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
 
+    def run(coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(timeout=10)
 
-async def _serve(sides: list[Any], started: Future[Any]) -> None:
-    """Serve each side on a port of its own until `stop` is called."""
-    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
-    opened: set[asyncio.Transport] = set()
-    servers = [
-        await loop.create_server(
-            partial(_Connection, answer, latency, opened),
-            host="127.0.0.1",
-            port=0,
-            ssl=context,
-            backlog=1024,
-        )
-        for answer, latency, context in sides
-    ]
+    def serve(answer: Answer, latency: float, tls: ssl.SSLContext | None) -> asyncio.Server:
+        connection = partial(_Connection, answer, latency, opened)
+        return run(loop.create_server(connection, "127.0.0.1", 0, ssl=tls, backlog=1024))
+
+    async def close() -> None:
+        for server in servers:
+            server.close()
+        for transport in list(opened):
+            transport.abort()
+        await asyncio.sleep(0.1)  # lets the connections end
+
+    servers = serve(found.answer_provider, provider, context), serve(found.answer_aws, aws, None)
     ports = [server.sockets[0].getsockname()[1] for server in servers]
-    started.set_result((ports, lambda: loop.call_soon_threadsafe(stopped.set)))
-    await stopped.wait()
-    for server in servers:
-        server.close()
-    for transport in list(opened):
-        transport.abort()
-    await asyncio.sleep(0)  # lets the connections end
+    found.provider = f"https://127.0.0.1:{ports[0]}/v1/telegram/bot"
+    found.aws = f"http://127.0.0.1:{ports[1]}"
+    try:
+        with tempfile.NamedTemporaryFile(suffix=".pem") as certificates:
+            # Added to the system's authorities, all of which a function loads.
+            system = Path(ssl.get_default_verify_paths().cafile or os.devnull)
+            certificates.write(system.read_bytes() + authority.cert_pem.bytes())
+            certificates.flush()
+            found.certificates = certificates.name
+            yield found
+    finally:
+        run(close())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

@@ -13,7 +13,8 @@ from smsgold import __version__
 from tools.translated import template
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob(".github/**/*.md")})
+PLACES = ("*.md", "benchmarks/*.md", "docs/**/*.md", ".github/**/*.md")
+PAGES = sorted({page for place in PLACES for page in ROOT.glob(place)})
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
 # A path in backticks that starts with one of the project's own folders.
