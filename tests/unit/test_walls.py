@@ -197,3 +197,16 @@ def test_a_walk_leads_from_its_door_to_the_provider(door: str) -> None:
             assert path.is_file(), name
             assert module_of(path) in reached, f"nothing named before {name} imports it"
             reached |= imported(path)
+
+
+def test_tests_import_neither_one_another_nor_the_benchmarks() -> None:
+    """What two of them need lives in tests/support; conftest modules only hold fixtures."""
+    root = LAYER.parents[1]
+    folders = ("tests.unit", "tests.integration", "tests.e2e", "benchmarks")
+    found = [
+        f"{path.relative_to(root)} imports {name}"
+        for path in sorted((root / "tests").rglob("*.py"))
+        for name in imported(path)
+        if name.startswith(folders)
+    ]
+    assert not found
