@@ -1,7 +1,7 @@
 """Every route and every error of the HTTP API, from a real event to the answer."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +14,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from relay.directory import Directory
 from relay.http.api import answer, api
 from relay.messages.envelope import QueuedMessage
-from relay.messages.states import Change, Rules
-from relay.messages.store import Conflict, Written
+from relay.messages.states import Rules
 from relay.problems import MAX_BODY
 from relay.validation import parse
 from smsgold.account import Account
@@ -27,7 +26,7 @@ from smsgold.errors import (
     ProviderRefusedError,
     ProviderUnavailableError,
 )
-from tests.support.world import MemoryQueues, MemoryStore, Relay
+from tests.support.world import MemoryQueues, Relay
 
 EVENTS = Path(__file__).resolve().parents[2] / "events"
 MESSAGE = {"subscriberId": "s-1", "text": "a text"}
@@ -228,17 +227,21 @@ def test_two_keys_are_none(http: Api) -> None:
     is_problem(http.answer(event), 400, "malformed-request")
 
 
-def test_a_repeat_while_the_first_one_is_taken_back_is_told_to_wait(http: Api) -> None:
-    class Withdrawn(MemoryStore):
-        """Its record is met, and gone when it is read."""
-
-        def apply(self, changes: Sequence[Change]) -> list[Written]:
-            return [Conflict(None) for _ in changes]
-
-    http.relay.intake._store = Withdrawn(http.relay.world)
-    answered = http.post(MESSAGE, Idempotency_Key="k")
-    is_problem(answered, 409, "in-progress")
-    assert answered.headers["Retry-After"] == "1"
+def test_without_a_key_what_is_on_the_queue_is_accepted(http: Api) -> None:
+    """Told 503, its caller would repeat it without a key, and it would be sent twice."""
+    http.relay.world.next_writes = ["refused"] * 4
+    assert http.post(MESSAGE).status == 202
+    assert http.post(MESSAGE, Prefer="wait=1").status in (200, 202)
+    [result] = http.post({"messages": [MESSAGE]}, path="/messages/batch").json["results"]
+    assert result["status"] == "queued"
+    http.relay.world.next_writes = ["refused"] * 2
+    is_problem(http.post(MESSAGE, Idempotency_Key="k"), 503, "unavailable")
+    keyed = {"messages": [{**MESSAGE, "id": "k-2"}]}
+    [result] = http.post(keyed, path="/messages/batch").json["results"]
+    assert result["error"]["status"] == 503
+    http.relay.world.now += 60
+    http.relay.settle_down()
+    assert http.relay.provider.posts.total() == 5
 
 
 # ---------------------------------------------------------------------------------- Prefer: wait
@@ -589,8 +592,8 @@ def test_a_table_or_queue_out_of_order(http: Api) -> None:
         http.relay.world.queue_down = what == "queue"
 
     requests: list[tuple[str, Callable[[], Answered]]] = [
-        ("table", lambda: http.post(MESSAGE)),
-        ("table", lambda: http.post(MESSAGE, Prefer="wait=3")),
+        ("table", lambda: http.post(MESSAGE, Idempotency_Key="k")),
+        ("table", lambda: http.post(MESSAGE, Idempotency_Key="k", Prefer="wait=3")),
         ("table", lambda: http.get("/messages/some-id")),
         ("table", lambda: http.delete("/messages/some-id")),
         ("queue", lambda: http.post(MESSAGE)),

@@ -25,7 +25,6 @@ ROLES: Mapping[str, Permissions] = {
             {
                 "dynamodb:BatchGetItem",
                 "dynamodb:DeleteItem",
-                "dynamodb:PartiQLDelete",
                 "dynamodb:PartiQLInsert",
                 "dynamodb:PartiQLUpdate",
                 "dynamodb:PutItem",
@@ -66,7 +65,6 @@ ROLES: Mapping[str, Permissions] = {
             {
                 "dynamodb:BatchGetItem",
                 "dynamodb:DeleteItem",
-                "dynamodb:PartiQLDelete",
                 "dynamodb:PartiQLInsert",
                 "dynamodb:PutItem",
             }
@@ -82,7 +80,6 @@ ROLES: Mapping[str, Permissions] = {
                 "dynamodb:BatchGetItem",
                 "dynamodb:DeleteItem",
                 "dynamodb:GetItem",
-                "dynamodb:PartiQLDelete",
                 "dynamodb:PartiQLInsert",
                 "dynamodb:PutItem",
                 "dynamodb:UpdateItem",

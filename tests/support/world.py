@@ -48,8 +48,14 @@ class World:
 
     now: float = START
     crash_in: int | None = None
+    crash_at: str = ""
+    """The effect at which the run stops, by its name."""
     table_down: bool = False
     queue_down: bool = False
+    next_writes: list[str] = field(default_factory=list)
+    """What becomes of the next writes, in order: "refused", or "lost", which is written unheard."""
+    next_sends: list[str] = field(default_factory=list)
+    """The same of the next messages put on the queue."""
     log: list[str] = field(default_factory=list)
 
     def clock(self) -> float:
@@ -60,6 +66,9 @@ class World:
 
     def effect(self, what: str) -> None:
         self.log.append(what)
+        if what == self.crash_at:
+            self.crash_at = ""
+            raise Crash(what)
         if self.crash_in is not None:
             self.crash_in -= 1
             if self.crash_in < 0:
@@ -86,9 +95,12 @@ class MemoryStore:
         self._world.effect("before a write")
         if self._world.table_down:
             return [Unwritten("down") for _ in changes]
+        fate = self._world.next_writes.pop(0) if self._world.next_writes else ""
+        if fate == "refused":
+            return [Unwritten("throttled") for _ in changes]
         answers = [self._apply(change) for change in changes]
         self._world.effect("after a write")
-        return answers
+        return [Unwritten("no answer") for _ in changes] if fate == "lost" else answers
 
     def _apply(self, change: Change) -> Written:
         record = change.before or change.after
@@ -131,10 +143,13 @@ class MemoryQueues:
         self._world.effect("before the queue")
         if self._world.queue_down:
             return ["down"] * len(messages)
+        fate = self._world.next_sends.pop(0) if self._world.next_sends and messages else ""
+        if fate == "refused":
+            return ["throttled"] * len(messages)
         for message in messages:
             self.put(message.to_body(), delay)
         self._world.effect("after the queue")
-        return [None] * len(messages)
+        return ["no answer" if fate == "lost" else None] * len(messages)
 
     def put(self, body: str, delay: float = 0) -> None:
         self.messages.append(Copy(body, self._world.now, self._world.now + delay))
@@ -404,6 +419,16 @@ class Relay:
             return None
         finally:
             self.world.crash_in = None
+
+    def crash_at(self, run: Callable[[], T], effect: str) -> T | None:
+        """Return what a run returns, or None if its process ended at the effect of this name."""
+        self.world.crash_at = effect
+        try:
+            return run()
+        except Crash:
+            return None
+        finally:
+            self.world.crash_at = ""
 
     def settle_down(self) -> None:
         """Let time pass, with nothing going wrong any more, until the queue is empty."""

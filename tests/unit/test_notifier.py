@@ -156,6 +156,17 @@ def test_a_firing_that_comes_too_late_is_recorded_only(stack: Stack) -> None:
     assert stack.queued == []
 
 
+def test_a_firing_that_comes_too_late_is_not_sent_because_the_table_throttles(
+    stack: Stack,
+) -> None:
+    late = {**FIRING, "time": "2020-01-01T00:00:00Z", "skipIfLateBy": 60, "message": MESSAGE}
+    stack.relay.world.next_writes = ["refused"]
+    with pytest.raises(NotAcceptedError):
+        invoke(late)
+    assert stack.queued == []
+    assert invoke(late)["status"] == "expired"
+
+
 def test_a_schedule_of_the_api_sends_its_message(stack: Stack) -> None:
     schedule = Schedule.model_validate(
         {"name": "mine", "expression": "rate(1 day)", "message": MESSAGE}

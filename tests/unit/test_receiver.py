@@ -161,6 +161,15 @@ def test_without_a_delivery_id_each_request_is_a_message(door: Door) -> None:
     assert len(door.accepted()) == 2
 
 
+def test_without_a_delivery_id_what_is_on_the_queue_is_accepted(door: Door) -> None:
+    """Else its sender would repeat it, and it would be sent twice."""
+    door.world.next_writes = ["refused"]
+    answer = door.send("plain", b'{"text": "again"}')
+    assert isinstance(answer, Handled)
+    door.relay.settle_down()
+    assert door.relay.store.records[str(answer.id)].state is State.SENT
+
+
 def test_a_base64_body_is_verified_over_its_decoded_bytes(door: Door) -> None:
     headers = signed("github", EXAMPLE, door.world.now)
     event = api_event("github", EXAMPLE, headers, encoded=True)
@@ -210,6 +219,7 @@ def test_an_outage_is_503_and_a_retry_is_sent_once(door: Door) -> None:
     for trouble in ("table_down", "queue_down"):
         setattr(door.world, trouble, True)
         assert status(door.send("github")) == 503
+        assert not door.relay.queues.messages
         setattr(door.world, trouble, False)
     door.world.queue_down = True
     assert status(door.send("plain", b"{}")) == 503  # nor is a dead letter lost
@@ -217,6 +227,31 @@ def test_an_outage_is_503_and_a_retry_is_sent_once(door: Door) -> None:
     assert status(door.send("github")) == 202
     door.relay.settle_down()
     assert door.relay.provider.posts.total() == 1
+
+
+@pytest.mark.parametrize("fate", ["refused", "lost", "dies before", "dies after"])
+@pytest.mark.parametrize("effect", ["write", "send"])
+def test_what_is_answered_202_is_sent_whatever_became_of_the_request_before(
+    door: Door, effect: str, fate: str
+) -> None:
+    """A sender that repeats a delivery may change its payload: a count, a time, a signature."""
+    world = door.world
+    if fate.startswith("dies"):
+        moment = f"{fate.removeprefix('dies ')} {'a write' if effect == 'write' else 'the queue'}"
+        door.relay.crash_at(lambda: door.send("github"), moment)
+    else:
+        (world.next_writes if effect == "write" else world.next_sends).append(fate)
+        door.send("github")
+
+    repeated = door.send("github", changed(EXAMPLE, compare="https://elsewhere.example/"))
+
+    assert status(repeated) == 202
+    door.relay.settle_down()
+    assert door.relay.provider.posts.total() == 1
+    assert not world.next_writes
+    assert not world.next_sends
+    [record] = door.relay.store.records.values()
+    assert record.state is State.SENT
 
 
 def test_an_unreadable_secret_is_503() -> None:

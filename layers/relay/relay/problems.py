@@ -36,7 +36,6 @@ NOT_FOUND = Kind("not-found", HTTPStatus.NOT_FOUND, "Not found")
 METHOD_NOT_ALLOWED = Kind(
     "method-not-allowed", HTTPStatus.METHOD_NOT_ALLOWED, "The resource does not support this method"
 )
-IN_PROGRESS = Kind("in-progress", HTTPStatus.CONFLICT, "The first request is still in progress")
 NOT_CANCELABLE = Kind("not-cancelable", HTTPStatus.CONFLICT, "The message is no longer waiting")
 NOT_UNKNOWN = Kind("not-unknown", HTTPStatus.CONFLICT, "The message's outcome is not unknown")
 NOT_STEERABLE = Kind("not-steerable", HTTPStatus.CONFLICT, "The broadcast has ended")

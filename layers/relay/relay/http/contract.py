@@ -61,7 +61,8 @@ ALWAYS = {
     404: "No such address, or nothing with this name.",
     429: "Too many requests; repeat later.",
     500: "Something went wrong inside; repeat later.",
-    503: "The relay cannot accept it now; repeat later.",
+    503: "The table or a queue does not respond. This does not mean that nothing was accepted: "
+    "repeat with the same key.",
 }
 WITH_BODY = {
     400: "The body is not JSON, or a header cannot be read.",

@@ -17,7 +17,6 @@ from relay.messages.envelope import ID_PATTERN, KeyedMessage, Message, QueuedMes
 from relay.messages.intake import (
     Accepted,
     Answer,
-    InProgress,
     KeyReused,
     fresh_id,
     queued,
@@ -205,7 +204,6 @@ def routes(service: Messages) -> Router:
                 Preference_Applied="The seconds it may have waited.",
                 Idempotency_Replayed="`true` if an earlier request brought it.",
             ),
-            409: answer("The first request with this key is still in progress; repeat."),
         },
     )
     def send(message: Message, key: Key = None, prefer: Prefer = None) -> Response[Any]:
@@ -213,16 +211,19 @@ def routes(service: Messages) -> Router:
         event = router.current_event.raw_event
         given = requests.idempotency_key(event)
         id_ = scoped_id("http", requests.caller(event), given) if given else fresh_id()
+        fresh = () if given else (id_,)
         seconds = requests.wait(event)
         if not seconds:
-            [result] = service.accept([queued(message, id_)])
+            [result] = service.accept([queued(message, id_)], fresh=fresh)
             accepted = _accepted(result)
             return MessageReceipt(id=id_, status=accepted.record.state).response(
                 HTTPStatus.ACCEPTED, **_headers(accepted)
             )
         time_left = router.lambda_context.get_remaining_time_in_millis() / 1000 - ANSWER_SECONDS
         accepted = _accepted(
-            service.accept_and_wait(queued(message, id_), seconds=seconds, time_left=time_left)
+            service.accept_and_wait(
+                queued(message, id_), seconds=seconds, time_left=time_left, fresh=fresh
+            )
         )
         final = accepted.record.state in TERMINAL
         return MessageState.of(accepted.record).response(
@@ -308,14 +309,8 @@ def _refusal(result: Answer) -> ProblemError:
                 problems.KEY_REUSED,
                 "This key was used with another body; choose a new key for a new message.",
             )
-        case InProgress():
-            return ProblemError(
-                problems.IN_PROGRESS,
-                "Repeat the request in a moment, with the same key.",
-                headers={"Retry-After": "1"},
-            )
         case _:
-            return problems.unavailable("The message was not accepted.")
+            return problems.unavailable("The message may have been accepted, or not.")
 
 
 def _headers(accepted: Accepted) -> dict[str, str]:
@@ -346,6 +341,7 @@ def _accept_all(
     errors: dict[int, ProblemError] = {}
     envelopes: dict[int, QueuedMessage] = {}
     first: dict[str, int] = {}
+    fresh: set[str] = set()
     for index, item in enumerate(items):
         try:
             message = validate(KeyedMessage, item)
@@ -354,12 +350,15 @@ def _accept_all(
             continue
         if message.id:
             id_ = scoped_id("http", caller, message.id)
+        elif key:
+            id_ = scoped_id("http", caller, key, str(index))
         else:
-            id_ = scoped_id("http", caller, key, str(index)) if key else fresh_id()
+            id_ = fresh_id()
+            fresh.add(id_)
         envelopes[index] = queued(message, id_)
         first.setdefault(id_, index)
     distinct = [envelopes[index] for index in first.values()]
-    answers = dict(zip(first, service.accept(distinct), strict=True))
+    answers = dict(zip(first, service.accept(distinct, fresh=fresh), strict=True))
 
     results: list[BatchResult] = []
     for index in range(len(items)):

@@ -1,15 +1,20 @@
-"""accept(): the way in from every door but the queue itself."""
+"""accept(): the way in from every door but the queue itself.
+
+The queue comes first, the record second: a record says that its message is, or was, on the queue.
+Whatever stops a call in between leaves either nothing, or a message that the sender delivers as it
+delivers one that a producer put on the queue; nothing is left that only a repeat could end.
+"""
 
 import hashlib
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from relay.messages.envelope import Message, QueuedMessage
 from relay.messages.queues import Queues
-from relay.messages.states import Change, Record, Rules, State, first_record
-from relay.messages.store import Applied, Conflict, Store
+from relay.messages.states import TERMINAL, Change, Record, Rules, State, first_record
+from relay.messages.store import Applied, Conflict, Store, StoreUnavailableError, Written
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +34,22 @@ class KeyReused:
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """Not accepted: the table or the queue is unavailable. Repeat with the same key."""
+    """Not known to be accepted: repeat with the same key, under which it is sent once.
+
+    The table or the queue did not say that it took the message, which does not mean that it did
+    not.
+    """
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class InProgress:
-    """An earlier call with this id is being withdrawn. Repeat in a moment."""
+Answer = Accepted | KeyReused | Unavailable
 
+TABLE_SILENT = Unavailable("the table did not say that it took the record")
+QUEUE_SILENT = Unavailable("the queue did not say that it took the message")
 
-Answer = Accepted | KeyReused | Unavailable | InProgress
+OVERDUE = 3600.0
+"""Seconds after its deadline at which a message has ended, if the queue still had it."""
 
 
 def fresh_id() -> str:
@@ -60,7 +70,7 @@ def queued(message: Message, id_: str) -> QueuedMessage:
 
 
 class Intake:
-    """Accepts messages: writes the record, puts the message on the queue, and only then says so."""
+    """Accepts messages: puts each on the queue, writes its record, and only then says so."""
 
     def __init__(
         self,
@@ -70,68 +80,133 @@ class Intake:
         *,
         clock: Callable[[], float] = time.time,
         count: Callable[[int], None] = lambda _: None,
+        new_id: Callable[[], str] = fresh_id,
     ) -> None:
         self._store = store
         self._queues = queues
         self._rules = rules
         self._clock = clock
         self._count = count
+        self._new_id = new_id
 
     def skip(self, message: QueuedMessage, *, door: str, reason: str) -> Answer:
         """Record that a message is too late to be sent, unless it was accepted in time."""
-        now = self._clock()
-        record = first_record(message, door=door, accepted_at=now, now=now, rules=self._rules)
-        skipped = replace(record, state=State.EXPIRED, reason=reason)
-        match self._store.apply([Change(None, skipped)]):
-            case [Applied()]:
-                return Accepted(skipped)
-            case _:
-                return self.accept([message], door=door)[0]
+        record = replace(self._record(message, door), state=State.EXPIRED, reason=reason)
+        [written] = self._store.apply([Change(None, record)])
+        return self._concluded([message], [record], [written], door)[0] or TABLE_SILENT
 
     def accept(
-        self, messages: Sequence[QueuedMessage], *, door: str, delay: int = 0
+        self,
+        messages: Sequence[QueuedMessage],
+        *,
+        door: str,
+        delay: int = 0,
+        fresh: Collection[str] = (),
     ) -> list[Answer]:
         """Accept each message, or say why not; answers in order, ids distinct.
 
-        A known id is answered with its record as it stands. Its message is queued again if it was
-        never tried: a second copy does no harm, a missing one would. `delay` is how many seconds
-        the queue holds the message back, up to 900.
+        A known id is answered with its record as it stands. `fresh` are the ids that nobody has
+        used, because they were made for this call: such a message needs no record to be accepted,
+        since the sender makes one. `delay` is how many seconds the queue holds the messages back,
+        up to 900.
         """
-        now = self._clock()
-        changes = [
+        answers: dict[str, Answer] = {}
+        known = self._known([str(m.id) for m in messages if m.id not in fresh])
+        new: list[QueuedMessage] = []
+        again: list[QueuedMessage] = []
+        for message in messages:
+            id_ = str(message.id)
+            if id_ in fresh:
+                new.append(message)
+            elif known is None:
+                answers[id_] = TABLE_SILENT
+            elif record := known.get(id_):
+                answers[id_] = _repeat(record, message)
+                if isinstance(answers[id_], Accepted) and self._may_be_missing(record):
+                    again.append(message)
+            else:
+                new.append(message)
+        refused = self._queues.enqueue([*new, *again], delay)
+        for message, problem in zip([*new, *again], refused, strict=True):
+            if problem is not None:
+                answers[str(message.id)] = QUEUE_SILENT
+        new = [message for message in new if str(message.id) not in answers]
+        records = [
             # Unique per call, so a write whose response was lost is not taken for another caller's.
-            Change(None, replace(record, attempt=f"accept-{fresh_id()}"))
-            for record in (
-                first_record(m, door=door, accepted_at=now, now=now, rules=self._rules)
-                for m in messages
-            )
+            replace(self._record(message, door), attempt=f"accept-{self._new_id()}")
+            for message in new
         ]
-        answers: list[Answer] = []
-        to_queue: list[int] = []
-        for i, written in enumerate(self._store.apply(changes)):
-            match written:
-                case Applied(record) if record:
+        written = self._store.apply([Change(None, record) for record in records])
+        concluded = self._concluded(new, records, written, door)
+        for message, record, answer in zip(new, records, concluded, strict=True):
+            silent = Accepted(record) if message.id in fresh else TABLE_SILENT
+            answers[record.id] = answer or silent
+        # What the sender made the record of, it counts itself.
+        ours = {record.attempt for record in records}
+        self._count(sum(isinstance(a, Accepted) and a.record.attempt in ours for a in concluded))
+        return [answers[str(message.id)] for message in messages]
+
+    def _record(self, message: QueuedMessage, door: str) -> Record:
+        now = self._clock()
+        return first_record(message, door=door, accepted_at=now, now=now, rules=self._rules)
+
+    def _known(self, ids: Sequence[str]) -> Mapping[str, Record] | None:
+        """Return the records there are, or None if the table cannot be read."""
+        try:
+            return self._store.load(ids) if ids else {}
+        except StoreUnavailableError:
+            return None
+
+    def _may_be_missing(self, record: Record) -> bool:
+        """Return whether to queue a repeat: a second copy does no harm, a missing one would.
+
+        Its first copy may be gone if somebody emptied the queue, or was never there if version
+        0.1.0 accepted it, which wrote the record first.
+        """
+        if record.state in TERMINAL:
+            return False
+        never_tried = record.state is State.QUEUED and not record.tries
+        return never_tried or self._clock() > record.deadline + OVERDUE
+
+    def _concluded(
+        self,
+        messages: Sequence[QueuedMessage],
+        records: Sequence[Record],
+        written: Sequence[Written],
+        door: str,
+    ) -> list[Answer | None]:
+        """Return what the attempts to write first records mean; None where nobody can say.
+
+        A write whose answer was lost may have been made or not: the table is asked again.
+        """
+        silent = [
+            record.id
+            for record, answer in zip(records, written, strict=True)
+            if not isinstance(answer, Applied | Conflict)
+        ]
+        known = self._known(silent) or {}
+        answers: list[Answer | None] = []
+        for message, record, answer in zip(messages, records, written, strict=True):
+            match answer:
+                case Applied():
                     answers.append(Accepted(record))
-                    to_queue.append(i)
-                case Conflict(record) if record:
-                    if record.fingerprint != messages[i].fingerprint:
-                        answers.append(KeyReused(record))
-                        continue
-                    answers.append(Accepted(record, replayed=True))
-                    if record.state is State.QUEUED and not record.tries:
-                        to_queue.append(i)
-                case Conflict():
-                    answers.append(InProgress())
+                    continue
+                case Conflict(current):
+                    pass
                 case _:
-                    answers.append(Unavailable("the table does not accept messages now"))
-        refused = self._queues.enqueue([messages[i] for i in to_queue], delay)
-        for i, problem in zip(to_queue, refused, strict=True):
-            if problem is None:
-                continue
-            answer = answers[i]
-            answers[i] = Unavailable("the queue does not accept messages now")
-            if isinstance(answer, Accepted) and not answer.replayed:
-                # The caller was not told that it is accepted, and may never repeat it.
-                self._store.apply([Change(answer.record, None)])
-        self._count(sum(isinstance(a, Accepted) and not a.replayed for a in answers))
+                    current = known.get(record.id)
+            if current is None:
+                answers.append(None)
+            elif current.attempt == record.attempt and current.state is record.state:
+                answers.append(Accepted(current))
+            else:
+                # The sender may have met the message before its record was written.
+                answers.append(_repeat(current, message, replayed=current.door == door))
         return answers
+
+
+def _repeat(record: Record, message: QueuedMessage, *, replayed: bool = True) -> Answer:
+    """Return the answer to a message whose id has a record."""
+    if record.fingerprint != message.fingerprint:
+        return KeyReused(record)
+    return Accepted(record, replayed=replayed)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,12 +50,19 @@ class Messages:
         self._clock = clock
         self._sleep = sleep
 
-    def accept(self, messages: Sequence[QueuedMessage]) -> list[Answer]:
-        """Accept messages for delivery; answers in order, ids distinct."""
-        return self._intake.accept(messages, door="http")
+    def accept(
+        self, messages: Sequence[QueuedMessage], *, fresh: Collection[str] = ()
+    ) -> list[Answer]:
+        """Accept messages for delivery; answers in order, ids distinct, `fresh` ones never used."""
+        return self._intake.accept(messages, door="http", fresh=fresh)
 
     def accept_and_wait(
-        self, message: QueuedMessage, *, seconds: float, time_left: float
+        self,
+        message: QueuedMessage,
+        *,
+        seconds: float,
+        time_left: float,
+        fresh: Collection[str] = (),
     ) -> Answer:
         """Accept a message and try to send it at once, for so many seconds; return how it stands.
 
@@ -66,7 +73,7 @@ class Messages:
         ends_at = self._clock() + time_left
         until = min(self._clock() + seconds, ends_at)
         delay = math.ceil(time_left) + 1
-        [answer] = self._intake.accept([message], door="http", delay=delay)
+        [answer] = self._intake.accept([message], door="http", delay=delay, fresh=fresh)
         match answer:
             case Accepted(record, replayed=True):
                 # Not ours to send: an earlier call or the queue's copy takes care of it.

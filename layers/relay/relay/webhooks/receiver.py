@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -105,14 +105,16 @@ class Receiver:
                 return Handled("failed")
             case Rendered(message, delivery):
                 id_ = scoped_id("hook", name, delivery) if delivery else fresh_id()
-                status, new = self._accept(message, id_)
+                status, new = self._accept(message, id_, fresh=() if delivery else (id_,))
                 log.info(
                     "webhook accepted",
                     extra={"hook": name, "message_id": id_, "replayed": not new},
                 )
                 return Handled(status, id_)
 
-    def _accept(self, message: Message | Broadcast, id_: str) -> tuple[str, bool]:
+    def _accept(
+        self, message: Message | Broadcast, id_: str, *, fresh: Collection[str]
+    ) -> tuple[str, bool]:
         """Accept a message or broadcast; return its status and whether this is its first request.
 
         A repeat stays a repeat even if hooks.toml has changed and it renders differently.
@@ -121,7 +123,7 @@ class Receiver:
             started = self._broadcasts.start(queued_broadcast(message, id_))
             new = isinstance(started, Started) and not started.replayed
             return started.broadcast.status(self._clock()), new
-        [answer] = self._intake.accept([queued(message, id_)], door="hook")
+        [answer] = self._intake.accept([queued(message, id_)], door="hook", fresh=fresh)
         if not isinstance(answer, Accepted | KeyReused):
             raise QueueUnavailableError(str(answer))
         return answer.record.state, isinstance(answer, Accepted) and not answer.replayed
