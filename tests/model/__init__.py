@@ -1,0 +1,1 @@
+"""Exhaustive searches: every order in which calls, faults and the sender can meet."""
