@@ -43,7 +43,7 @@ class Api:
     """The routes of schedules over moto's scheduler."""
 
     def __init__(self) -> None:
-        self.aws = boto3.client("scheduler", region_name="us-east-1")
+        self.aws: Any = boto3.client("scheduler", region_name="us-east-1")
         self.aws.create_schedule_group(Name="ours")
         schedules = Schedules(lambda: self.aws, TARGET, clock=lambda: NOW)
         self._app = api(Mock(), Mock(), schedules, Mock())
@@ -157,3 +157,64 @@ def test_the_scheduler_out_of_order_is_503(http: Api, monkeypatch: pytest.Monkey
     status, problem = http.call("GET", "/schedules/once")
     assert status == 503
     assert problem["type"] == "urn:smsgold-relay:problem:unavailable"
+
+
+class Refusing:
+    """EventBridge Scheduler, which answers one operation with an error."""
+
+    def __init__(self, aws: Any, operation: str, code: str) -> None:
+        self._aws = aws
+        self._operation = operation
+        self._error = ClientError({"Error": {"Code": code}}, operation)
+
+    def __getattr__(self, operation: str) -> Any:
+        if operation == self._operation:
+            raise self._error
+        return getattr(self._aws, operation)
+
+
+CONFLICT, MISSING = "ConflictException", "ResourceNotFoundException"
+
+
+@pytest.mark.parametrize("code", [CONFLICT, MISSING], ids=["conflict", "no group"])
+def test_what_was_not_created_is_not_answered_as_created(http: Api, code: str) -> None:
+    aws = http.aws
+    http.aws = Refusing(aws, "create_schedule", code)
+    assert http.call("POST", "/schedules", ONCE)[0] == 503
+    http.aws = aws
+    assert http.call("GET", "/schedules/once")[0] == 404
+    assert http.call("POST", "/schedules", ONCE)[0] == 201
+
+
+@pytest.mark.parametrize(("other", "status"), [({}, 200), ({"paused": True}, 409)])
+def test_a_name_that_another_call_has_just_taken(
+    http: Api, other: dict[str, Any], status: int
+) -> None:
+    aws = http.aws
+
+    class Overtaken(Refusing):
+        """Between this call's look and its creation another one creates the schedule."""
+
+        def __getattr__(self, operation: str) -> Any:
+            if operation == self._operation:
+                http.aws = aws
+                assert http.call("POST", "/schedules", {**ONCE, **other})[0] == 201
+            return super().__getattr__(operation)
+
+    http.aws = Overtaken(aws, "create_schedule", CONFLICT)
+    assert http.call("POST", "/schedules", ONCE)[0] == status
+
+
+@pytest.mark.parametrize(
+    ("method", "operation"), [("PUT", "update_schedule"), ("DELETE", "delete_schedule")]
+)
+def test_a_conflict_is_to_be_repeated_and_does_not_mean_that_nothing_is_there(
+    http: Api, method: str, operation: str
+) -> None:
+    http.call("POST", "/schedules", ONCE)
+    aws = http.aws
+    http.aws = Refusing(aws, operation, CONFLICT)
+    status, problem = http.call(method, "/schedules/once", ONCE)
+    assert (status, problem["type"]) == (503, "urn:smsgold-relay:problem:unavailable")
+    http.aws = Refusing(aws, operation, MISSING)
+    assert http.call(method, "/schedules/once", ONCE)[0] == (404 if method == "PUT" else 200)

@@ -101,6 +101,15 @@ class SchedulerUnavailableError(Exception):
     """EventBridge Scheduler is unavailable, or refuses for a reason that is not the caller's."""
 
 
+class _ConflictError(SchedulerUnavailableError):
+    """The name is taken, or another call is at work on the schedule.
+
+    AWS says no more of it than "Updating or deleting the resource can cause an inconsistent state"
+    (EventBridge Scheduler's API reference, ConflictException of CreateSchedule, UpdateSchedule and
+    DeleteSchedule). So only another look tells whether there is a schedule, and nothing was done.
+    """
+
+
 class Schedules:
     """The schedules in the stack's own group."""
 
@@ -123,9 +132,14 @@ class Schedules:
         if known := self.get(schedule.name):
             return known, False
         schedule = self._checked(schedule)
-        if self._call("create_schedule", **to_scheduler(schedule, self._target)) is None:
-            known = self.get(schedule.name)
-            return (known, False) if known else (schedule, True)
+        try:
+            done = self._call("create_schedule", **to_scheduler(schedule, self._target))
+        except _ConflictError:
+            if known := self.get(schedule.name):
+                return known, False
+            raise
+        if done is None:
+            raise SchedulerUnavailableError("the schedule group is missing")
         return schedule, True
 
     def get(self, name: str) -> Schedule | None:
@@ -162,13 +176,18 @@ class Schedules:
         return schedule
 
     def _call(self, operation: str, **arguments: Any) -> Any:
-        """Call the scheduler; None if the name does not exist, or exists already."""
+        """Call the scheduler; None if what it is about does not exist.
+
+        Raises InvalidMessageError, SchedulerUnavailableError or _ConflictError.
+        """
         try:
             return getattr(self._client(), operation)(**arguments)
         except ClientError as error:
             match error.response["Error"]["Code"]:
-                case "ResourceNotFoundException" | "ConflictException":
+                case "ResourceNotFoundException":
                     return None
+                case "ConflictException" as code:
+                    raise _ConflictError(code) from None
                 case "ValidationException":
                     # AWS may be stricter than these checks; its message says what to change.
                     said = error.response["Error"].get("Message", "")
