@@ -3,21 +3,27 @@
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
-from botocore.exceptions import ClientError
-
-from ops.stack import OperatorError, Stack
+from ops.stack import Stack
 
 NO_REASON = "(no reason)"
 """Stands for the reason of what SQS moved after too many receives, or somebody put there."""
 
 HIDDEN_SECONDS = 600
 """How long received dead letters stay hidden if this program is killed."""
+
+MOVE_SECONDS = 43_200
+"""The same while they are being moved: the longest that SQS hides a message."""
+
+MOST = 100_000
+"""Dead letters that one command moves: SQS hides at most 120,000 messages of a queue at a time."""
+
+PROGRESS = 100
+"""After how many dead letters to say how far the move has come."""
 
 SHOWN = ("id", "subscriberId", "botId", "onUnknown", "expiresAt", "reference", "generation")
 """An envelope's fields without content: ids, times and settings."""
@@ -45,7 +51,8 @@ class ReceivedDeadLetter:
     reason: str
     detail: str
     sent_at: float
-    receipt: str = ""
+    message_id: str = ""
+    """SQS's own id of it."""
 
 
 @dataclass(frozen=True)
@@ -109,42 +116,63 @@ def _age(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} seconds"
 
 
-@contextmanager
-def receiving(sqs: Any, url: str, most: int) -> Iterator[Iterator[ReceivedDeadLetter]]:
-    """Receive up to `most` dead letters; on leaving, make those still there visible again."""
-    hidden: dict[str, str] = {}
+class Receiving:
+    """Dead letters received from a queue; on leaving, those still there become visible again."""
 
-    def receive() -> Iterator[ReceivedDeadLetter]:
+    def __init__(self, sqs: Any, url: str, seconds: int = HIDDEN_SECONDS) -> None:
+        self._sqs = sqs
+        self._url = url
+        self._seconds = seconds
+        self._receipts: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.show(self.hidden)
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """The SQS ids of those that are hidden now."""
+        return frozenset(self._receipts)
+
+    def receive(self, most: int) -> Iterator[ReceivedDeadLetter]:
+        """Receive up to `most` dead letters, each once, and hide them."""
         seen = 0
         while seen < most:
-            answer = sqs.receive_message(
-                QueueUrl=url,
+            answer = self._sqs.receive_message(
+                QueueUrl=self._url,
                 MaxNumberOfMessages=min(10, most - seen),
-                VisibilityTimeout=HIDDEN_SECONDS,
+                VisibilityTimeout=self._seconds,
                 WaitTimeSeconds=1,
                 MessageAttributeNames=["All"],
                 MessageSystemAttributeNames=["SentTimestamp"],
             )
             if not (messages := answer.get("Messages", [])):
                 return
-            hidden.update({m["MessageId"]: m["ReceiptHandle"] for m in messages})
-            for message in messages:
-                seen += 1
-                yield _read(message)
+            # A standard queue may hand out a hidden message a second time.
+            new = [m for m in messages if m["MessageId"] not in self._receipts]
+            self._receipts |= {m["MessageId"]: m["ReceiptHandle"] for m in messages}
+            seen += len(new)
+            yield from map(_read, new)
 
-    try:
-        yield receive()
-    finally:
-        receipts = list(hidden.values())
+    def show(self, ids: Collection[str]) -> None:
+        """Make dead letters visible again."""
+        receipts = [self._receipts.pop(id_) for id_ in ids]
         for start in range(0, len(receipts), 10):
-            # SQS ignores this for messages that have been deleted.
-            sqs.change_message_visibility_batch(
-                QueueUrl=url,
+            self._sqs.change_message_visibility_batch(
+                QueueUrl=self._url,
                 Entries=[
                     {"Id": str(i), "ReceiptHandle": receipt, "VisibilityTimeout": 0}
                     for i, receipt in enumerate(receipts[start : start + 10])
                 ],
             )
+
+    def delete(self, dead_letter: ReceivedDeadLetter) -> None:
+        """Delete a dead letter from the queue."""
+        receipt = self._receipts[dead_letter.message_id]
+        self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=receipt)
+        del self._receipts[dead_letter.message_id]
 
 
 def _read(message: Mapping[str, Any]) -> ReceivedDeadLetter:
@@ -162,7 +190,7 @@ def _read(message: Mapping[str, Any]) -> ReceivedDeadLetter:
         reason,
         attributes.get("detail", ""),
         int(message["Attributes"]["SentTimestamp"]) / 1000,
-        message["ReceiptHandle"],
+        message["MessageId"],
     )
 
 
@@ -171,8 +199,8 @@ def show(stack: Stack, most: int, say: Callable[[str], None] = print) -> None:
     sqs = stack.client("sqs")
     for name, route in ROUTES.items():
         url = stack.outputs[route.dead]
-        with receiving(sqs, url, most) as received:
-            groups = group(received)
+        with Receiving(sqs, url) as receiving:
+            groups = group(receiving.receive(most))
         total = sum(g.count for g in groups)
         if not total:
             say(f"{name}: no dead letters.")
@@ -198,44 +226,25 @@ def redrive(
 ) -> None:
     """Move dead letters back to be sent again, no faster than the account's rate.
 
-    SQS moves all of them itself; a reason or a number limits it to some, which are moved one by
-    one. Without `apply`, only say what would be moved.
+    Without `apply`, only say what would be moved.
     """
     route = ROUTES[queue]
     dead, back = stack.outputs[route.dead], stack.outputs[route.back]
     sqs = stack.client("sqs")
-    if not apply:
-        with receiving(sqs, dead, 10_000) as received:
-            matching = [x for x in received if reason in (None, x.reason)]
-        if not matching:
-            say(f"There are no dead letters{f' with the reason {reason}' if reason else ''}.")
-            return
-        count = min(len(matching), most or len(matching))
-        say(f"{_count(count)} would be sent again.\n{report(group(matching), time.time())}")
-        say("\nNothing was moved. To move them, repeat the command with APPLY=1.")
-    # MiniStack has no move tasks, and a task's rate is a whole number.
-    elif reason is None and most is None and not stack.is_local and not 0 < stack.rate < 1:
-        task = start_move(sqs, dead, back, stack.rate)
-        say(
-            f"SQS is moving all dead letters. To stop it: aws sqs cancel-message-move-task "
-            f"--task-handle {task}"
+    if apply:
+        moved = move(
+            sqs, dead, back, reason=reason, most=most, rate=stack.rate, say=say, sleep=sleep
         )
-    else:
-        moved = move(sqs, dead, back, reason=reason, most=most, rate=stack.rate, sleep=sleep)
         say(f"{_count(moved)} moved back.")
-
-
-def start_move(sqs: Any, dead: str, back: str, rate: float) -> str:
-    """Start a task in SQS that moves all dead letters; return its handle."""
-    pace = {"MaxNumberOfMessagesPerSecond": min(int(rate), 500)} if rate else {}
-    try:
-        # SQS knows no source queue for them: the sender puts them there itself.
-        answer = sqs.start_message_move_task(
-            SourceArn=_arn(sqs, dead), DestinationArn=_arn(sqs, back), **pace
-        )
-    except ClientError as error:
-        raise OperatorError(f"SQS refused to move the dead letters: {error}") from None
-    return str(answer["TaskHandle"])
+        return
+    with Receiving(sqs, dead) as receiving:
+        matching = [x for x in receiving.receive(10_000) if reason in (None, x.reason)]
+    if not matching:
+        say(f"There are no dead letters{f' with the reason {reason}' if reason else ''}.")
+        return
+    count = min(len(matching), most or len(matching))
+    say(f"{_count(count)} would be sent again.\n{report(group(matching), time.time())}")
+    say("\nNothing was moved. To move them, repeat the command with APPLY=1.")
 
 
 def move(
@@ -246,24 +255,55 @@ def move(
     reason: str | None,
     most: int | None,
     rate: float,
-    sleep: Callable[[float], None],
+    say: Callable[[str], None] = print,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> int:
     """Move dead letters one by one; return how many.
 
-    Only those there at the start are moved: one that fails again comes back at once and would be
-    moved forever. Interrupted between its two calls, this leaves a dead letter on both queues.
-    The copies have the same generation, so the message is still sent again only once.
+    Only those there at the start are moved: all are received before the first is put back, and one
+    that fails again comes back as another dead letter. (AWS does not say whether SQS's own
+    StartMessageMoveTask moves what arrives while it runs.)
+
+    An interruption loses nothing, because each is put back before it is deleted. Between the two
+    calls it leaves a dead letter on both queues. The copies have the same generation, so the
+    message is still sent again only once, even if the command is repeated.
     """
-    with receiving(sqs, dead, 100_000) as received:  # SQS hides no more at a time
-        chosen = list(islice((x for x in received if reason in (None, x.reason)), most))
-        for dead_letter in chosen:
-            sqs.send_message(QueueUrl=back, MessageBody=dead_letter.body)
-            sqs.delete_message(QueueUrl=dead, ReceiptHandle=dead_letter.receipt)
-            if rate:
-                sleep(1 / rate)
-    return len(chosen)
+    # The last one must be moved while it is still hidden.
+    in_time = max(1, int(rate * MOVE_SECONDS * 0.9)) if rate else MOST
+    with Receiving(sqs, dead, MOVE_SECONDS) as receiving:
+        matching = (x for x in receiving.receive(MOST) if reason in (None, x.reason))
+        chosen = list(islice(matching, min(most or MOST, in_time)))
+        receiving.show(receiving.hidden - {dead_letter.message_id for dead_letter in chosen})
+        moved = 0
+        try:
+            for dead_letter in chosen:
+                sqs.send_message(QueueUrl=back, MessageBody=named(dead_letter))
+                receiving.delete(dead_letter)
+                moved += 1
+                if moved % PROGRESS == 0:
+                    say(f"{moved} of {len(chosen)} moved back …")
+                if rate:
+                    sleep(1 / rate)
+        except BaseException:
+            say(f"Interrupted: {moved} of {len(chosen)} moved back, the others stay.")
+            raise
+    return moved
 
 
-def _arn(sqs: Any, url: str) -> str:
-    attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
-    return str(attributes["QueueArn"])
+def named(dead_letter: ReceivedDeadLetter) -> str:
+    """Return the body, with the id that the relay knows the message by.
+
+    A message without an id is known by its SQS id. SQS keeps that when it moves a message after too
+    many receives: it "moves the message to the associated DLQ (with its original message ID)". But
+    a message that is put back gets a new one, and would be sent again under it. (Both are in the
+    SQS Developer Guide, about dead-letter queues.)
+    """
+    if dead_letter.reason != NO_REASON:
+        return dead_letter.body  # the sender writes the id into what it puts there
+    try:
+        envelope = json.loads(dead_letter.body)
+    except (ValueError, RecursionError):
+        return dead_letter.body
+    if not isinstance(envelope, dict) or envelope.get("id") is not None:
+        return dead_letter.body
+    return json.dumps({**envelope, "id": dead_letter.message_id})

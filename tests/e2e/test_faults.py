@@ -286,7 +286,7 @@ def test_a_redrive_sends_once_more(lab: Lab) -> None:
 
 
 def move_back(lab: Lab, body: str) -> str:
-    """Move one dead letter back, as StartMessageMoveTask does with all of them."""
+    """Move one dead letter back, as `make redrive` does with all of them."""
 
     def receive() -> str | None:
         received = lab.sqs.receive_message(

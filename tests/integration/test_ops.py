@@ -13,7 +13,7 @@ from moto import mock_aws
 
 from ops import dead_letters, secret
 from ops.__main__ import main
-from ops.dead_letters import NO_REASON
+from ops.dead_letters import NO_REASON, PROGRESS, ReceivedDeadLetter
 from ops.remove import remove
 from ops.stack import OperatorError, Stack
 
@@ -73,6 +73,10 @@ def redrive(stack: Stack, **options: Any) -> tuple[str, list[float]]:
     defaults: dict[str, Any] = {"queue": "messages", "reason": None, "most": None, "apply": True}
     dead_letters.redrive(stack, **{**defaults, **options}, say=said.append, sleep=slept.append)
     return "\n".join(said), slept
+
+
+def quiet(_said: str) -> None:
+    pass
 
 
 def test_dead_letters_are_grouped_and_masked(stack: Stack, sqs: Any) -> None:
@@ -139,6 +143,7 @@ def test_what_fails_again_meanwhile_is_not_moved_again(stack: Stack, sqs: Any) -
         reason="read_timeout",
         most=None,
         rate=1.0,
+        say=quiet,
         sleep=fails_again,
     )
 
@@ -169,62 +174,119 @@ def test_the_notifiers_dead_letters_go_back_to_the_notifier(stack: Stack, sqs: A
     assert bodies(sqs, stack.outputs["NotifierQueueUrl"]) == ["n1"]
 
 
-@pytest.mark.parametrize(
-    ("rate", "pace"),
-    [
-        (25.0, {"MaxNumberOfMessagesPerSecond": 25}),
-        (2.5, {"MaxNumberOfMessagesPerSecond": 2}),
-        (900.0, {"MaxNumberOfMessagesPerSecond": 500}),
-        (0.0, {}),
-    ],
-)
-def test_sqs_itself_moves_all_dead_letters(
-    rate: float, pace: dict[str, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    sqs = boto3.client("sqs", region_name=REGION)
-    with Stubber(sqs) as stub:
-        for name in ("dead", "back"):
-            stub.add_response(
-                "get_queue_attributes",
-                {"Attributes": {"QueueArn": f"arn:aws:sqs:{REGION}:1:{name}"}},
-                {"QueueUrl": name, "AttributeNames": ["QueueArn"]},
-            )
-        stub.add_response(
-            "start_message_move_task",
-            {"TaskHandle": "a-task"},
-            {
-                "SourceArn": f"arn:aws:sqs:{REGION}:1:dead",
-                "DestinationArn": f"arn:aws:sqs:{REGION}:1:back",
-                **pace,
-            },
-        )
+def test_all_dead_letters_are_moved_one_by_one_at_the_accounts_rate(stack: Stack, sqs: Any) -> None:
+    dead, back = stack.outputs["DeadLetterQueueUrl"], stack.outputs["MessagesQueueUrl"]
+    for i in range(PROGRESS):
+        put(sqs, dead, f"n{i:03}", "http_404")
 
-        assert dead_letters.start_move(sqs, "dead", "back", rate) == "a-task"
-        stub.assert_no_pending_responses()
+    said, slept = redrive(stack)
+
+    assert said.splitlines() == [
+        f"{PROGRESS} of {PROGRESS + 13} moved back …",
+        f"{PROGRESS + 13} dead letters moved back.",
+    ]
+    assert slept == [0.25] * (PROGRESS + 13)
+    assert len(bodies(sqs, back)) == PROGRESS + 13
+    assert bodies(sqs, dead) == []
 
 
-@pytest.mark.parametrize(("rate", "task"), [(4.0, True), (0.5, False)])
-def test_which_redrive_is_sqss_own(
-    stack: Stack, sqs: Any, monkeypatch: pytest.MonkeyPatch, rate: float, task: bool
-) -> None:
-    started: list[float] = []
+def test_what_fails_again_while_all_are_moved_is_not_moved_again(stack: Stack, sqs: Any) -> None:
+    """The provider refuses everything, and the sender is quick."""
+    dead, back = stack.outputs["DeadLetterQueueUrl"], stack.outputs["MessagesQueueUrl"]
+    slept = 0
 
-    def start(_sqs: Any, _dead: str, _back: str, rate: float) -> str:
-        started.append(rate)
-        return "a-task"
+    def fails_again(_seconds: float) -> None:
+        nonlocal slept
+        slept += 1
+        assert slept < 50, "it moves them forever"
+        for id_ in bodies(sqs, back):
+            put(sqs, dead, id_, "http_404")
 
-    monkeypatch.setattr(dead_letters, "start_move", start)
-    slow = Stack(
-        stack.name, stack.session, None, stack.outputs, {"MessagesPerSecond": str(rate)}, {}
+    moved = dead_letters.move(
+        sqs, dead, back, reason=None, most=None, rate=1.0, say=quiet, sleep=fails_again
     )
 
-    redrive(slow)
+    assert moved == 13
+    assert len(bodies(sqs, dead)) == 13
 
-    assert bool(started) is task
-    moved = bodies(sqs, stack.outputs["MessagesQueueUrl"])
-    assert len(moved) == (0 if task else 13)
+
+@pytest.mark.parametrize("reason", [None, "http_404"])
+def test_an_interrupted_redrive_loses_nothing(stack: Stack, sqs: Any, reason: str | None) -> None:
+    def stop(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    said: list[str] = []
+    dead, back = stack.outputs["DeadLetterQueueUrl"], stack.outputs["MessagesQueueUrl"]
+    with pytest.raises(KeyboardInterrupt):
+        dead_letters.move(
+            sqs, dead, back, reason=reason, most=None, rate=1.0, say=said.append, sleep=stop
+        )
+
+    assert said == [f"Interrupted: 1 of {8 if reason else 13} moved back, the others stay."]
+    there, moved = bodies(sqs, dead), bodies(sqs, back)
+    assert (len(there), len(moved)) == (12, 1)
+
+
+def test_a_dead_letter_is_put_back_before_it_is_deleted(stack: Stack, sqs: Any) -> None:
+    dead, back = stack.outputs["DeadLetterQueueUrl"], stack.outputs["MessagesQueueUrl"]
+
+    class Deaf:
+        """SQS, of which no deletion is heard."""
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "delete_message":
+                raise ClientError({"Error": {"Code": "RequestTimeout"}}, name)
+            return getattr(sqs, name)
+
+    with pytest.raises(ClientError):
+        dead_letters.move(Deaf(), dead, back, reason=None, most=1, rate=0.0, say=quiet)
+
+    assert len(bodies(sqs, dead)) == 13
+    assert len(bodies(sqs, back)) == 1
+
+
+def test_the_last_dead_letter_is_moved_while_it_is_still_hidden(stack: Stack, sqs: Any) -> None:
+    """One a day: the second would be seen again before it is its turn."""
+    dead, back = stack.outputs["DeadLetterQueueUrl"], stack.outputs["MessagesQueueUrl"]
+    moved = dead_letters.move(
+        sqs, dead, back, reason=None, most=None, rate=1 / 86400, say=quiet, sleep=lambda _: None
+    )
+    assert moved == 1
+    assert len(bodies(sqs, dead)) == 12
+
+
+def test_a_message_without_an_id_keeps_the_one_it_had(stack: Stack) -> None:
+    """SQS gave it up after too many receives: it is not to be sent again as another message."""
+    sqs = stack.client("sqs")
+    dead, back = stack.outputs["DeadLetterQueueUrl"], stack.outputs["MessagesQueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]
+    policy = {"deadLetterTargetArn": arn["QueueArn"], "maxReceiveCount": 1}
+    sqs.set_queue_attributes(
+        QueueUrl=back, Attributes={"RedrivePolicy": json.dumps(policy), "VisibilityTimeout": "0"}
+    )
+    envelope = {"subscriberId": "s-1", "text": "Привет \ufffe"}
+    known = sqs.send_message(QueueUrl=back, MessageBody=json.dumps(envelope))["MessageId"]
+    for _ in range(2):
+        sqs.receive_message(QueueUrl=back)
+
+    redrive(stack)
+
+    [moved] = sqs.receive_message(QueueUrl=back)["Messages"]
+    assert json.loads(moved["Body"]) == {**envelope, "id": known}
+    assert moved["MessageId"] != known
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ('{"subscriberId": "s-1", "text": "t", "id": "mine"}', NO_REASON),
+        ('{"subscriberId": "s-1", "txet": "t"}', "invalid"),
+        ("[1]", NO_REASON),
+        ("no JSON", NO_REASON),
+    ],
+)
+def test_any_other_body_is_moved_as_it_is(body: str, reason: str) -> None:
+    assert dead_letters.named(ReceivedDeadLetter(body, reason, "", 0.0, "sqs-1")) == body
 
 
 def test_a_stack_is_removed_only_after_its_name_was_typed(
