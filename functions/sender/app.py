@@ -10,7 +10,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from relay import metrics, wiring
 from relay.logs import logger
 from relay.messages.envelope import QueuedMessage
-from relay.messages.results import Later, Received, Result
+from relay.messages.results import Later, Received, Result, ends_by
 from relay.validation import InvalidMessageError, parse
 
 log = logger("sender")
@@ -54,13 +54,9 @@ def from_sqs(record: dict[str, Any]) -> Received:
     message = parse(QueuedMessage, record["body"])
     if message.id is None:
         message = message.model_copy(update={"id": record["messageId"]})
-    attributes = record["attributes"]
-    return Received(
-        message,
-        door="sqs",
-        sent_at=int(attributes["SentTimestamp"]) / 1000,
-        receive_count=int(attributes["ApproximateReceiveCount"]),
-    )
+    sent_at = int(record["attributes"]["SentTimestamp"]) / 1000
+    count = int(record["attributes"]["ApproximateReceiveCount"])
+    return Received(message, "sqs", sent_at, count, ends_by(sent_at, count))
 
 
 ready()

@@ -21,7 +21,7 @@ from relay.messages.envelope import QueuedMessage
 from relay.messages.intake import Answer, Intake
 from relay.messages.pacing import HORIZON, IDLE_SECONDS, Slots
 from relay.messages.queues import DeadLetterEntry
-from relay.messages.results import Done, Received, Result
+from relay.messages.results import Done, Received, Result, ends_by
 from relay.messages.sender import Ruling, Sender
 from relay.messages.service import Messages
 from relay.messages.states import TERMINAL, Change, Record, Rules, State
@@ -392,7 +392,9 @@ class Relay:
         for copy in copies:
             try:
                 message = parse(QueuedMessage, copy.body)
-                good.append((copy, Received(message, "sqs", copy.sent_at, copy.receive_count)))
+                last = ends_by(copy.sent_at, copy.receive_count)
+                received = Received(message, "sqs", copy.sent_at, copy.receive_count, last)
+                good.append((copy, received))
             except InvalidMessageError as error:
                 results.append((copy, self.sender.refuse(copy.body, "invalid", str(error))))
         delivered = self.sender.deliver([delivery for _, delivery in good], ends_at=ends_at)

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from functions.sender import app
-from relay.messages.states import Rules, State
+from relay.messages.results import LAST_RECEIVES
+from relay.messages.states import LONGEST_LIFE, Rules, State
 from tests.support.world import RUN_SECONDS, Relay
+from tools.translated import template
 
 SOURCE = "arn:aws:sqs:us-east-1:1:messages"
 
@@ -159,3 +161,28 @@ def test_what_is_no_message_stays_while_there_is_no_dead_letter_queue(
 
     assert handle(record(1, "junk")) == {"batchItemFailures": [{"itemIdentifier": "sqs-1"}]}
     assert list(hidden.seconds) == ["receipt-1"]
+
+
+@pytest.mark.usefixtures("hidden")
+def test_a_message_without_an_id_takes_its_own_along_when_it_is_given_up(relay: Relay) -> None:
+    """Moved back by SQS it gets another one, under which it would be sent again."""
+    relay.provider.next = ["is busy"]
+    handle(record(1, envelope("t")))
+    relay.world.now += 60.0
+
+    answer = handle(record(1, envelope("t"), receive_count=LAST_RECEIVES))
+
+    assert answer == {"batchItemFailures": []}
+    [letter] = relay.queues.dead
+    assert (letter.reason, json.loads(letter.body)["id"]) == ("http_503", "sqs-1")
+    handle(record(2, letter.body))
+    assert relay.store.records["sqs-1"].state is State.SENT
+    assert len(relay.store.records) == 1
+
+
+def test_a_message_ends_before_sqs_gives_it_up() -> None:
+    resources = template()["Resources"]
+    for queue in ("MessagesQueue", "BroadcastQueue"):
+        net = resources[queue]["Properties"]["RedrivePolicy"]["maxReceiveCount"]
+        assert net - 100 >= LAST_RECEIVES
+        assert resources[queue]["Properties"]["MessageRetentionPeriod"] > LONGEST_LIFE

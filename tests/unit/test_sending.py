@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from relay.broadcasts.model import BroadcastRecord
 from relay.messages.envelope import OnUnknown, QueuedMessage
 from relay.messages.pacing import GRACE, HORIZON, Slots
+from relay.messages.results import LAST_RECEIVES
 from relay.messages.sender import GROUP
 from relay.messages.states import Change, Rules, State
 from relay.messages.store import Unwritten, Written
@@ -305,3 +307,96 @@ def test_outcomes_are_recorded_in_the_order_of_the_batch(
 
     assert settled == ids[: len(settled)]
     assert len(settled) > 2
+
+
+# ------------------------------------------------------------- what a queue keeps, and for how long
+
+DAY = 86400.0
+KEPT = 14 * DAY
+"""How long a queue keeps a copy, from when it was put there."""
+
+
+def announced(id_: str = "m-1") -> QueuedMessage:
+    return QueuedMessage(subscriberId="s-1", text=id_, id=id_, broadcast="b-1")
+
+
+def test_a_message_ends_before_its_queue_forgets_the_copy_that_waited_long() -> None:
+    """A broadcast's retry time begins with its turn, which may come after ten days."""
+    relay = Relay(Rules(retry_window=7 * DAY))
+    began = relay.world.now
+    relay.broadcasts.items["b-1"] = BroadcastRecord("b-1", "bot", "", began, snapshot="s", total=1)
+    relay.queues.put(announced().to_body())
+    relay.world.now += 10 * DAY
+    relay.provider.next = ["is busy"]
+    relay.run()
+
+    assert relay.store.records["m-1"].deadline < began + KEPT - DAY
+    assert relay.store.records["m-1"].deadline > began + 11 * DAY
+
+
+def test_a_redriven_message_ends_before_its_queue_forgets_the_copy_that_waited_long() -> None:
+    relay = Relay(Rules(retry_window=7 * DAY))
+    put(relay)
+    relay.provider.next = ["refuses", "is busy"]
+    relay.run()
+    relay.queues.redrive(relay.queues.dead[0])
+    redriven = relay.world.now
+    relay.world.now += 10 * DAY
+    relay.run()
+
+    record = relay.store.records["m-1"]
+    assert (record.state, record.generation) == (State.QUEUED, 1)
+    assert redriven + 11 * DAY < record.deadline < redriven + KEPT - DAY
+
+
+def test_an_old_copy_does_not_shorten_the_life_of_a_redriven_message() -> None:
+    relay = Relay(Rules(retry_window=7 * DAY))
+    old = put(relay)
+    relay.provider.next = ["refuses", "is busy", "is busy"]
+    relay.run()
+    relay.queues.put(old.to_body())
+    relay.queues.messages[0].receive_count = LAST_RECEIVES
+    [copy] = relay.queues.messages
+    copy.visible_at = relay.world.now + 8 * DAY
+    relay.world.now += 7 * DAY
+    relay.queues.redrive(relay.queues.dead[0])
+    relay.run()
+    life = relay.store.records["m-1"].deadline
+    relay.world.now += 2 * DAY
+    relay.queues.messages = [copy]
+    relay.run()
+
+    assert (state(relay), relay.store.records["m-1"].deadline) == (State.QUEUED, life)
+
+
+@pytest.mark.parametrize("policy", OnUnknown)
+def test_a_message_that_sqs_is_about_to_give_up_ends_with_a_letter(
+    relay: Relay, policy: OnUnknown
+) -> None:
+    """However it came to that; whether it was sent is told as always."""
+    tried, dead = put(relay, "m-tried"), put(relay, "m-dead", policy)
+    relay.provider.next = ["is busy"]
+    relay.run(1)
+    relay.queues.messages.reverse()
+    make_visible(relay)
+    relay.run_and_crash(4)
+    assert (state(relay, "m-tried"), state(relay, "m-dead")) == (State.QUEUED, State.SENDING)
+    put(relay, "m-new")
+    relay.world.now += 900.0
+    for copy in relay.queues.messages:
+        copy.receive_count = LAST_RECEIVES
+    make_visible(relay)
+    posts = relay.provider.posts.total()
+    relay.run()
+
+    assert state(relay, "m-dead") is (State.UNKNOWN if policy is OnUnknown.HOLD else State.FAILED)
+    assert {id_: relay.store.records[id_].reason for id_ in ("m-tried", "m-dead", "m-new")} == {
+        "m-tried": "http_503",
+        "m-dead": "abandoned",
+        "m-new": "given_up",
+    }
+    assert relay.provider.posts.total() == posts
+    letters = [parse(QueuedMessage, letter.body) for letter in relay.queues.dead]
+    assert {letter.id for letter in letters} == {tried.id, dead.id, "m-new"}
+    assert {letter.generation for letter in letters} == {1}
+    assert not relay.queues.messages

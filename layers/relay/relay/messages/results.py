@@ -1,14 +1,30 @@
 """A message as a queue hands it out, and what a run makes of it."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 
 from relay.messages.envelope import QueuedMessage
-from relay.messages.states import Change, Record, State, tally
+from relay.messages.states import LONGEST_LIFE, Change, Record, State, tally
 from smsgold.responses import Verdict
 
 SOON = 5.0
 """Seconds until another look at a message that another copy or run is busy with."""
+
+
+LAST_RECEIVES = 900
+"""Receives after which a message ends, however it came to so many: at 1,000 SQS gives it up
+(maxReceiveCount in template.yaml) without a record of it, a reason, or the id of one that has none
+in its body. What is left is for messages that are taken up while the table is out of order."""
+
+
+def ends_by(sent_at: float, receive_count: int) -> float:
+    """Return when a message has to end because its queue will not keep this copy much longer.
+
+    SQS forgets a copy 14 days after it was put on the queue, however long it waited there before
+    its message got a record.
+    """
+    return sent_at + LONGEST_LIFE if receive_count < LAST_RECEIVES else sent_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +35,8 @@ class Received:
     door: str
     sent_at: float
     receive_count: int = 1
+    ends_by: float = math.inf
+    """When the message has to end, if no other copy of it is newer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,6 +173,7 @@ class Sender:
                 now=now,
                 rules=self._rules,
                 held_for=ruling.paused_for if ruling else 0.0,
+                ends_by=received.ends_by,
             )
             if isinstance(decision, Send | Finish | WriteDeadLetter):
                 if message.id in seen:

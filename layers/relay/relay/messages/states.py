@@ -5,6 +5,7 @@ successor; it can be made only along `STEPS`, and the store writes it only if th
 the one the step was decided on. Times are seconds since the epoch.
 """
 
+import math
 import random
 from collections import Counter
 from collections.abc import Mapping
@@ -234,28 +235,34 @@ def decide(
     now: float,
     rules: Rules,
     held_for: float = 0.0,
+    ends_by: float = math.inf,
 ) -> Decision:
     """Decide what to do with a message that came from a queue, given what the table knows.
 
-    `held_for` is how long its broadcast was paused: time that does not count against it.
+    `held_for` is how long its broadcast was paused: time that does not count against it. `ends_by`
+    is when it has to end because the queue will not keep this copy for much longer.
     """
     if record is None:
         fresh = first_record(message, door=door, accepted_at=sent_at, now=now, rules=rules)
-        return _send_unless_too_late(None, fresh, now)
+        return _send_unless_too_late(None, fresh, now, ends_by)
     if record.fingerprint != message.fingerprint:
         return Refuse("id_reused", "id: another message has it already; choose a new one")
     if record.state in REDRIVABLE and message.generation > record.generation:
-        return _send_unless_too_late(record, _redriven(record, message.generation, now, rules), now)
+        redriven = _redriven(record, message.generation, now, rules)
+        return _send_unless_too_late(record, redriven, now, ends_by)
     if record.state in TERMINAL:
         return WriteDeadLetter(record) if record.dead_letter is DeadLetter.DUE else Drop(record)
+    if message.generation < record.generation:
+        ends_by = math.inf  # since the redrive there is a newer copy
     if record.state is State.QUEUED:
         # A copy that is a moment early, as whole seconds of a queue can make it, is on time.
-        if record.lease - EARLY > now and now < record.deadline:
+        if record.lease - EARLY > now and now < min(record.deadline, ends_by):
             return Wait(record.lease, record)
-        return _send_unless_too_late(record, _later_deadline(record, held_for, rules), now)
+        later = _later_deadline(record, held_for, rules)
+        return _send_unless_too_late(record, later, now, ends_by)
     if record.lease > now:
         return Wait(record.lease, record)
-    return _abandoned(record, message, now, rules)
+    return _abandoned(record, message, now, rules, ends_by)
 
 
 def claim(send: Send, *, attempt: str, now: float, lease: float) -> Change:
@@ -432,15 +439,18 @@ def _dead(record: Record, state: State) -> Record:
     return replace(record, state=state, lease=0.0, dead_letter=DeadLetter.DUE)
 
 
-def _send_unless_too_late(before: Record | None, base: Record, now: float) -> Decision:
-    if now < base.deadline:
-        return Send(before, base)
+def _send_unless_too_late(
+    before: Record | None, base: Record, now: float, ends_by: float
+) -> Decision:
+    if now < min(base.deadline, ends_by):
+        return Send(before, replace(base, deadline=min(base.deadline, ends_by)))
     expired = base.expires_at is not None and now >= base.expires_at
+    over = "retry_window_ended" if now >= base.deadline else "given_up"
     ended = replace(
         base,
         lease=0.0,
         updated_at=now,
-        reason=base.reason or ("expired" if expired else "retry_window_ended"),
+        reason=base.reason or ("expired" if expired else over),
     )
     # A message that was tried ends as failed: only one that never was is surely nowhere.
     if expired and not base.tries:
@@ -462,7 +472,9 @@ def _redriven(record: Record, generation: int, now: float, rules: Rules) -> Reco
     )
 
 
-def _abandoned(record: Record, message: QueuedMessage, now: float, rules: Rules) -> Decision:
+def _abandoned(
+    record: Record, message: QueuedMessage, now: float, rules: Rules, ends_by: float
+) -> Decision:
     """Decide on a message whose run stopped between claim and record: nobody knows its outcome."""
     attempt = Attempt(record.updated_at, Outcome.UNKNOWN, "abandoned")
     tried = replace(
@@ -476,4 +488,5 @@ def _abandoned(record: Record, message: QueuedMessage, now: float, rules: Rules)
     )
     if (message.on_unknown or rules.on_unknown) is OnUnknown.HOLD:
         return Finish(Change(record, _dead(tried, State.UNKNOWN)))
-    return _send_unless_too_late(record, replace(tried, ambiguous=tried.ambiguous + 1), now)
+    doubtful = replace(tried, ambiguous=tried.ambiguous + 1)
+    return _send_unless_too_late(record, doubtful, now, ends_by)
