@@ -179,8 +179,8 @@ WHERE = $(if $(STACK),--stack $(STACK))
 env: $(INSTALLED) ## print a stack's addresses and keys for your shell: eval "$(make -s env)"
 	@$(OPS) env $(WHERE)
 
-doctor: $(INSTALLED) ## examine a stack and say what to do: make doctor STAGE=prod
-	@$(OPS) doctor $(WHERE)
+doctor: $(INSTALLED) ## examine a stack and say what to do: make doctor STAGE=prod [THOROUGH=1]
+	@$(OPS) doctor $(WHERE) $(if $(THOROUGH),--thorough)
 
 secret: $(INSTALLED) ## store SMS Gold's user and password: make secret STAGE=prod
 	@$(OPS) secret $(WHERE)

@@ -17,7 +17,8 @@ def parser() -> argparse.ArgumentParser:
     )
     top = argparse.ArgumentParser(prog="python -m ops", description="Look after a deployed stack.")
     commands = top.add_subparsers(dest="command", required=True)
-    commands.add_parser("doctor", parents=[every], help="examine it and say what to do")
+    examine = commands.add_parser("doctor", parents=[every], help="examine it and say what to do")
+    examine.add_argument("--thorough", action="store_true", help="read the whole table as well")
     commands.add_parser("env", parents=[every], help="print its addresses and keys for a shell")
     commands.add_parser("secret", parents=[every], help="store SMS Gold's user and password")
     commands.add_parser("remove", parents=[every], help="delete it, but not its table and queues")
@@ -44,7 +45,7 @@ def main() -> int:
         stack = find(options.stack)
         match options.command:
             case "doctor":
-                return 0 if doctor.run(stack) else 1
+                return 0 if doctor.run(stack, thorough=options.thorough) else 1
             case "env":
                 print(shell_variables.script(stack))
             case "secret":

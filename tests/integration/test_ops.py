@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import boto3
@@ -11,11 +12,13 @@ from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from ops import dead_letters, secret
+from ops import dead_letters, doctor, secret
 from ops.__main__ import main
 from ops.dead_letters import NO_REASON, PROGRESS, ReceivedDeadLetter
 from ops.remove import remove
 from ops.stack import OperatorError, Stack
+from relay.messages.states import Record, State
+from relay.messages.store import to_item
 
 REGION = "us-east-1"
 TEXT, NUMBER = "Your code is 4711", "79001234567"
@@ -287,6 +290,35 @@ def test_a_message_without_an_id_keeps_the_one_it_had(stack: Stack) -> None:
 )
 def test_any_other_body_is_moved_as_it_is(body: str, reason: str) -> None:
     assert dead_letters.named(ReceivedDeadLetter(body, reason, "", 0.0, "sqs-1")) == body
+
+
+def test_the_doctor_finds_the_messages_that_never_ended(stack: Stack) -> None:
+    table = stack.client("dynamodb")
+    table.create_table(
+        TableName="relay",
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+    )
+    now = 1_800_000_000.0
+    for id_, state, deadline, broadcast in [
+        ("waits", State.QUEUED, now + 60, ""),
+        ("may-end-now", State.QUEUED, now - 60, ""),
+        ("paused", State.QUEUED, now - 86400, "b-1"),
+        ("ended", State.SENT, now - 86400, ""),
+        ("never-queued", State.QUEUED, now - 86400, ""),
+        ("abandoned", State.SENDING, now - 86400, ""),
+        ("of-a-broadcast", State.QUEUED, now - 5 * 86400, "b-1"),
+    ]:
+        record = Record(id_, state, "f", "http", now, now, deadline, broadcast=broadcast)
+        table.put_item(TableName="relay", Item=to_item(record))
+    table.put_item(TableName="relay", Item={"pk": {"S": "pace"}, "next": {"N": "1"}})
+    examined = replace(stack, outputs={**stack.outputs, "TableName": "relay"})
+
+    found = doctor._read_overdue(examined, now)
+
+    assert found.read == 7
+    assert sorted(found.ids) == ["abandoned", "never-queued", "of-a-broadcast"]
 
 
 def test_a_stack_is_removed_only_after_its_name_was_typed(

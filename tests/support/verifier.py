@@ -8,6 +8,7 @@ import argparse
 import base64
 import json
 import sys
+import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -59,6 +60,8 @@ class Evidence:
     """The requests that followed a redirect."""
     written: Mapping[str, str] = field(default_factory=dict)
     """Everything that must hold no secret, by name: logs, the table, the queues."""
+    at: float = 0.0
+    """When it was read."""
 
     def of(self, ids: Collection[str]) -> "Evidence":
         """Return what concerns these messages, and everything written."""
@@ -126,12 +129,14 @@ def _unfinished(seen: Evidence, sent: Sequence[Sent]) -> Iterator[str]:
     for id_, record in seen.records.items():
         if record.state in TERMINAL:
             continue
+        over = seen.at - record.deadline
+        stands = f"{record.state}{f', {over:.0f} s past its deadline' if over > 0 else ''}"
         if id_ in stranded:
-            yield f"{id_} is {record.state}, and the queue's own net took it: redrive it"
+            yield f"{id_} is {stands}, and the queue's own net took it: redrive it"
         elif id_ in on_queue:
-            yield f"{id_} is not finished: {record.state}, on the queue"
+            yield f"{id_} is not finished: {stands}, on the queue: wait, or start the sender"
         else:
-            yield f"{id_} is lost: {record.state}, and on no queue"
+            yield f"{id_} is lost: {stands}, and on no queue: hand it in again under its id"
     for waiting in seen.waiting:
         yield f"{waiting.id} is still on the Messages queue"
 
@@ -271,6 +276,7 @@ class Reader:
             ledger=_get(f"{self._sandbox}/ledger?fields=id,text,time"),
             elsewhere=_get(f"{self._sandbox}/elsewhere"),
             written=written,
+            at=time.time(),
         )
 
     def _items(self) -> list[dict[str, Any]]:

@@ -4,7 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from ops.doctor import Facts, Finding, Level, Queue, Source, findings
+from ops import doctor
+from ops.doctor import Facts, Finding, Level, Overdue, Queue, Source, findings
+from relay.broadcasts.model import LONGEST_PAUSE
+from relay.messages.intake import OVERDUE
 from tools.translated import template
 
 FORTNIGHT = 1209600
@@ -61,6 +64,7 @@ def test_the_templates_defaults_are_healthy() -> None:
         (parameter(ProviderTimeout="20", SenderTimeout="20"), "too short"),
         (parameter(BackoffMin="700"), "BackoffMin"),
         (parameter(OnUnknown="resend"), "resend"),
+        (replace(HEALTHY, overdue=Overdue(9, ("m-1", "m-2"))), "2 of 9 messages wait past"),
         (replace(HEALTHY, in_alarm=("RedirectsAlarm",)), "RedirectsAlarm is on"),
         (replace(parameter(Stage="prod"), confirmed_mails=0), "nobody is notified"),
         (replace(HEALTHY, queues={}, unread=("the queues (AccessDenied)",)), "not examined: the q"),
@@ -72,3 +76,21 @@ def test_each_trouble_is_named_with_what_to_do(facts: Facts, says: str) -> None:
 
     assert says in found.what
     assert found.todo
+
+
+def test_a_thorough_examination_that_finds_nothing_says_how_much_it_read() -> None:
+    told = findings(replace(HEALTHY, overdue=Overdue(9)))
+    assert "no message of 9 waits past its deadline" in [finding.what for finding in told]
+
+
+def test_many_messages_are_not_all_named() -> None:
+    ids = tuple(f"m-{i}" for i in range(9))
+    [found] = troubles(replace(HEALTHY, overdue=Overdue(99, ids)))
+    assert found.what.endswith(
+        "9 of 99 messages wait past their deadline: m-0, m-1, m-2, m-3, m-4, …"
+    )
+
+
+def test_the_doctor_counts_as_the_relay_does() -> None:
+    assert doctor.GRACE == OVERDUE
+    assert doctor.LONGEST_PAUSE == LONGEST_PAUSE

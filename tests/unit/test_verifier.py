@@ -14,6 +14,7 @@ from relay.messages.states import Attempt, DeadLetter, Event, Record, Rules, Sta
 from tests.support.verifier import Evidence, OnQueue, Sent, changed, violations
 
 NOW = 1_800_000_000.0
+READ_AT = NOW + 60.0
 PASSWORD = 'p@ss w&rd"é+%/'
 SENT = Sent("m-sent", "text of m-sent")
 RESENT = Sent("m-resent", "text of m-resent", resend=True)
@@ -60,6 +61,7 @@ def good() -> Evidence:
             {"id": "p-3", "text": RESENT.text},
         ],
         written={"functions.log": "sent m-sent", "the Messages queue": ""},
+        at=READ_AT,
     )
 
 
@@ -90,6 +92,17 @@ def in_ledger(sent: Sent) -> Callable[[Evidence], Evidence]:
 BROKEN: list[tuple[str, Callable[[Evidence], Evidence]]] = [
     ("m-sent is lost: it has no record", without("m-sent")),
     ("m-sent is lost: sending, and on no queue", with_record("m-sent", state=State.SENDING)),
+    (
+        "m-sent is lost: queued, 60 s past its deadline, and on no queue: hand it in again",
+        with_record("m-sent", state=State.QUEUED, deadline=READ_AT - 60),
+    ),
+    (
+        "m-sent is not finished: queued, 60 s past its deadline, on the queue: wait, or start",
+        lambda seen: replace(
+            with_record("m-sent", state=State.QUEUED, deadline=READ_AT - 60)(seen),
+            waiting=[OnQueue("q-1", message(SENT).to_body())],
+        ),
+    ),
     (
         "m-sent is not finished",
         lambda seen: replace(
