@@ -17,11 +17,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("functions", "layers", "local", "tests", "tools", "pyproject.toml")
+COPIED = (
+    "events",
+    "functions",
+    "layers",
+    "local",
+    "ops",
+    "tests",
+    "tools",
+    "template.yaml",
+    "pyproject.toml",
+)
 PROPERTIES = "tests/unit/test_delivery_properties.py"
 SCENES = "tests/unit/test_sending.py"
 DECISIONS = "tests/unit/test_states.py"
 TABLE = "tests/integration/test_table_store.py"
+CALLS = "tests/unit/test_model_intake.py"
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=unshrunk")
 TEST_TIMEOUT = 300  # seconds
 
@@ -190,16 +201,105 @@ MUTANTS = [
         SCENES,
     ),
     Mutant(
-        "the queue comes before the record",
+        "a message is accepted that was never put on the queue",
         INTAKE,
-        "        refused = self._queues.enqueue([messages[i] for i in to_queue], delay)\n",
-        "        refused = [None] * len(to_queue)\n",
+        "        refused = self._queues.enqueue([*new, *again], delay)\n",
+        "        refused = [None] * len([*new, *again])\n",
+        CALLS,
+    ),
+    Mutant(
+        "a message that the queue did not take is recorded",
+        INTAKE,
+        "        new = [message for message in new if str(message.id) not in answers]\n",
+        "",
+        CALLS,
+    ),
+    Mutant(
+        "a known key is not looked up before the queue",
+        INTAKE,
+        "return self._store.load(ids) if ids else {}",
+        "return {}",
+        CALLS,
+    ),
+    Mutant(
+        "a table that cannot be read knows no key",
+        INTAKE,
+        "        except StoreUnavailableError:\n            return None\n",
+        "        except StoreUnavailableError:\n            return {}\n",
+        "tests/unit/test_intake.py",
+    ),
+    Mutant(
+        "a record that nobody says is written counts as written",
+        INTAKE,
+        "silent = Accepted(record) if message.id in fresh else TABLE_SILENT",
+        "silent = Accepted(record)",
+        CALLS,
+    ),
+    Mutant(
+        "a message without a key needs a record to be accepted",
+        INTAKE,
+        "silent = Accepted(record) if message.id in fresh else TABLE_SILENT",
+        "silent = TABLE_SILENT",
+        CALLS,
+    ),
+    Mutant(
+        "a firing too late is sent where the table is silent",
+        INTAKE,
+        "        return self._concluded([message], [record], [written], door)[0] or TABLE_SILENT\n",
+        "        [answer] = self._concluded([message], [record], [written], door)\n"
+        "        return answer or self.accept([message], door=door)[0]\n",
+        CALLS,
+    ),
+    Mutant(
+        "a key whose record is another's counts as a repeat",
+        INTAKE,
+        "    if record.fingerprint != message.fingerprint:\n        return KeyReused(record)\n",
+        "",
+        CALLS,
     ),
     Mutant(
         "a repeated key is not queued again",
         INTAKE,
-        "if record.state is State.QUEUED and not record.tries:",
-        "if record.tries:",
+        "return never_tried or self._clock() > record.deadline + OVERDUE",
+        "return False",
+        "tests/unit/test_intake.py",
+    ),
+    Mutant(
+        "a message outlives its copy on the queue",
+        STATES,
+        "return Send(before, replace(base, deadline=min(base.deadline, ends_by)))",
+        "return Send(before, base)",
+        SCENES,
+    ),
+    Mutant(
+        "SQS gives a message up",
+        "layers/relay/relay/messages/results.py",
+        "if receive_count < LAST_RECEIVES else sent_at",
+        "",
+        SCENES,
+    ),
+    Mutant(
+        "an old copy ends a redriven message",
+        STATES,
+        "    if message.generation < record.generation:\n",
+        "    if message.generation < 0:\n",
+        SCENES,
+    ),
+    Mutant(
+        "a redrive moves what fails again meanwhile",
+        "ops/dead_letters.py",
+        "        chosen = list(\n",
+        "        chosen = iter(\n",
+        "tests/integration/test_ops.py",
+    ),
+    Mutant(
+        "a letter is deleted before it is put back",
+        "ops/dead_letters.py",
+        "                sqs.send_message(QueueUrl=back, MessageBody=named(letter))\n"
+        "                looking.delete(letter)\n",
+        "                looking.delete(letter)\n"
+        "                sqs.send_message(QueueUrl=back, MessageBody=named(letter))\n",
+        "tests/integration/test_ops.py",
     ),
     Mutant(
         "a key can be reused for another body",

@@ -138,7 +138,8 @@ class Tape:
         del delay
         bodies = [BODIES.index(message.text) for message in messages]
         self.messages |= zip(bodies, messages, strict=True)
-        return [self._next(Put(body)) for body in bodies]
+        answers = [self._next(Put(body)) for body in bodies]
+        return [None if answer == "on the queue" else answer for answer in answers]
 
     def enqueue_dead_letters(self, letters: Sequence[DeadLetterEntry]) -> list[str | None]:
         raise NotImplementedError
@@ -200,6 +201,8 @@ class Told(NamedTuple):
     words: str
     """`accepted`, `reused` or `unavailable`."""
     status: str = ""
+    heard: bool = False
+    """The queue had told the call that it has the message."""
 
 
 def message(body: int, id_: str) -> QueuedMessage:
@@ -421,7 +424,8 @@ class _Search:
         """Return the world in which a call waits for its next answer, or has told its caller."""
         match self._door.run(*call):
             case Told() as told:
-                return world._replace(told=(*world.told, told))
+                heard = "on the queue" in call.answers
+                return world._replace(told=(*world.told, told._replace(heard=heard)))
         return world._replace(calls=(*world.calls, call))
 
     def _answers(self, world: World, effect: Effect) -> Iterator[tuple[str, World, Any]]:
@@ -448,7 +452,8 @@ class _Search:
 
     def _done(self, world: World, effect: Put | Write) -> tuple[World, Any]:
         if isinstance(effect, Put):
-            return world._replace(copies=tuple(sorted((*world.copies, effect.body)))), None
+            copies = tuple(sorted((*world.copies, effect.body)))
+            return world._replace(copies=copies), "on the queue"
         change = effect.change
         if world.record != change.before:
             return world, Conflict(world.record)
@@ -510,6 +515,8 @@ class _Search:
 
     def _untrue(self, world: World, told: Told) -> str:
         """Return how what a caller was told is not true, now or any more."""
+        if told.words == "unavailable" and told.heard and self._of.door is http_without_a_key:
+            return "its caller is told to repeat it, under another id, and it is on the queue"
         if told.words != "accepted" or told.status == State.EXPIRED:
             return ""
         if world.record and (world.record.tries or world.record.state in TERMINAL):

@@ -9,9 +9,9 @@ from tests.model.intake import Configuration, event, explore, hook, http, http_w
     ("configuration", "worlds"),
     [
         (Configuration(http, faults=2), 8_000),
-        (Configuration(http, calls=3, faults=2, bodies=1), 15_000),
+        (Configuration(http, calls=3, bodies=1), 4_000),
         (Configuration(http_without_a_key, calls=1, faults=2, bodies=1), 40),
-        (Configuration(hook, faults=2), 8_000),
+        (Configuration(hook), 3_000),
         (Configuration(event, faults=2, bodies=1, late=True), 4_000),
     ],
     ids=["http", "http, one body", "http without a key", "hook", "event"],
