@@ -450,7 +450,7 @@ def test_what_the_queue_does_not_take_is_told_by_item(http: Api) -> None:
     results = http.post({"messages": [MESSAGE, MESSAGE]}, "/messages/batch").json["results"]
     assert results[0]["status"] == "queued"
     assert results[1]["error"]["type"] == "urn:smsgold-relay:problem:unavailable"
-    assert len(http.relay.store.records) == 1, "the other one is taken back"
+    assert len(http.relay.store.records) == 1, "the other one is not recorded"
 
 
 # ------------------------------------------------------------------------- state, cancel, resolve

@@ -220,8 +220,7 @@ class Promises(RuleBasedStateMachine):
         if junk:
             self.relay.queues.put(junk)
             self.junk[junk] += 1
-        # One that is queued may still be withdrawn, and its id be free again.
-        elif record and record.state is not State.QUEUED:
+        elif record:
             other = self.bodies[id_].model_copy(update={"text": f"another {id_}"})
             self.relay.queues.put(other.to_body())
             self.impostors.add(id_)
