@@ -288,17 +288,19 @@ MUTANTS = [
     Mutant(
         "a redrive moves what fails again meanwhile",
         "ops/dead_letters.py",
-        "        chosen = list(\n",
-        "        chosen = iter(\n",
+        "        chosen = list(islice(matching, min(most or MOST, in_time)))\n"
+        "        receiving.show(receiving.hidden - {dead_letter.message_id"
+        " for dead_letter in chosen})\n",
+        "        chosen = islice(matching, most)\n",
         "tests/integration/test_ops.py",
     ),
     Mutant(
         "a letter is deleted before it is put back",
         "ops/dead_letters.py",
-        "                sqs.send_message(QueueUrl=back, MessageBody=named(letter))\n"
-        "                looking.delete(letter)\n",
-        "                looking.delete(letter)\n"
-        "                sqs.send_message(QueueUrl=back, MessageBody=named(letter))\n",
+        "                sqs.send_message(QueueUrl=back, MessageBody=named(dead_letter))\n"
+        "                receiving.delete(dead_letter)\n",
+        "                receiving.delete(dead_letter)\n"
+        "                sqs.send_message(QueueUrl=back, MessageBody=named(dead_letter))\n",
         "tests/integration/test_ops.py",
     ),
     Mutant(
