@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -235,6 +236,120 @@ def test_a_deadline_before_the_first_byte_is_not_sent(monkeypatch: pytest.Monkey
         verdict = client.send(CREDENTIALS, MESSAGE)
     assert (verdict.outcome, verdict.reason) == (Outcome.NOT_SENT, "connect_timeout")
     assert len(server.requests) == 1
+
+
+# ---------------------------------------------------------------------- at the first byte
+
+
+class NotAfter:
+    """Withholds a message once so many seconds have passed, and counts how often it was asked."""
+
+    def __init__(self, seconds: float) -> None:
+        self.ends = time.monotonic() + seconds
+        self.asked = 0
+
+    def __call__(self) -> str | None:
+        self.asked += 1
+        return "too_late" if time.monotonic() > self.ends else None
+
+
+def test_a_message_that_may_be_sent_is_sent() -> None:
+    with Server(answer(http("200 OK", b"{}"))) as server:
+        verdict = Client(server.url).send(CREDENTIALS, MESSAGE, withhold=NotAfter(LONG))
+    assert verdict.outcome is Outcome.ACCEPTED
+    assert len(server.requests) == server.connections == 1
+
+
+def withheld_and_then_sent(client: Client, server: Server, seconds: float = SHORT) -> None:
+    """A first message is too late once there is a connection; the next one finds it open."""
+    verdict = client.send(CREDENTIALS, MESSAGE, withhold=NotAfter(seconds))
+    assert (verdict.outcome, verdict.reason) == (Outcome.WITHHELD, "too_late")
+    assert server.requests == []
+
+    verdict = client.send(CREDENTIALS, MESSAGE, withhold=NotAfter(LONG))
+    assert verdict.outcome is Outcome.ACCEPTED
+    assert (len(server.requests), server.connections) == (1, 1)
+
+
+def test_what_a_slow_connect_made_too_late_is_not_sent() -> None:
+    with Server(answer(http("200 OK", b"{}")), busy_for=SHORT) as server:
+        withheld_and_then_sent(Client(server.url), server)
+
+
+def test_what_a_slow_handshake_made_too_late_is_not_sent(
+    server_tls: ssl.SSLContext, trusting: urllib3.PoolManager
+) -> None:
+    script = answer(http("200 OK", b"{}"))
+    with Server(script, tls=server_tls, handshake_after=2 * SHORT) as server:
+        withheld_and_then_sent(Client(server.url, http=trusting), server)
+
+
+def test_what_a_slow_resolver_made_too_late_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = socket.getaddrinfo
+
+    def slowly(*args: object, **options: object) -> object:
+        time.sleep(2 * SHORT)
+        return resolve(*args, **options)  # type: ignore[arg-type]
+
+    with Server(answer(http("200 OK", b"{}"))) as server:
+        monkeypatch.setattr(socket, "getaddrinfo", slowly)
+        withheld_and_then_sent(Client(server.url), server)
+
+
+def test_the_last_moment_is_the_first_byte_and_not_the_connection(
+    server_tls: ssl.SSLContext, trusting: urllib3.PoolManager
+) -> None:
+    """Another thread takes the open connection, and the second one is slow."""
+    script = answer(http("200 OK", b"{}"))
+    with Server(script, tls=server_tls, handshake_after=SHORT) as server:
+        pool = trusting.connection_from_url(server.url)
+        client = Client(server.url, http=trusting)
+        taken: list[Any] = []
+
+        def withhold() -> str | None:
+            if taken:
+                return "too_late"
+            taken.append(pool._get_conn())
+            return None
+
+        verdict = client.send(CREDENTIALS, MESSAGE, withhold=withhold)
+        taken[0].close()
+    assert (verdict.outcome, verdict.reason) == (Outcome.WITHHELD, "too_late")
+    assert (server.requests, server.connections) == ([], 2)
+
+
+def test_a_connection_made_ahead_is_used(
+    server_tls: ssl.SSLContext, trusting: urllib3.PoolManager
+) -> None:
+    """TLS 1.3 servers send session tickets, which make a connection look dropped."""
+    with Server(answer(http("200 OK", b"{}")), tls=server_tls) as server:
+        client = Client(server.url, http=trusting)
+        for _ in range(3):
+            client.connect()
+            time.sleep(0.1)  # for the tickets
+        assert client.send(CREDENTIALS, MESSAGE).outcome is Outcome.ACCEPTED
+        assert client.send(CREDENTIALS, MESSAGE).outcome is Outcome.ACCEPTED
+    assert (len(server.requests), server.connections) == (2, 1)
+
+
+@pytest.mark.parametrize("end", [reset, lambda sock: sock.close(), answer(b"unasked")])
+def test_a_connection_made_ahead_that_the_server_has_spoiled_is_replaced(
+    end: Callable[[socket.socket], None],
+) -> None:
+    with Server(talk=end) as server:
+        client = Client(server.url)
+        client.connect()
+        port = server.port
+    with Server(answer(http("200 OK", b"{}")), port=port):
+        assert client.send(CREDENTIALS, MESSAGE).outcome is Outcome.ACCEPTED
+
+
+def test_connecting_ahead_is_best_effort() -> None:
+    with Server() as server:
+        pass
+    client = Client(server.url)
+    client.connect()
+    assert client.send(CREDENTIALS, MESSAGE).reason == "connect_refused"
 
 
 # ----------------------------------------------------------------------------- after sending

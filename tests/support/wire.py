@@ -4,6 +4,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from types import TracebackType
@@ -53,7 +54,11 @@ def until_closed(sock: socket.socket) -> None:
 
 
 class Server:
-    """Serves each connection by running `after_request` after every request, or `talk` alone."""
+    """Serves each connection by running `after_request` after every request, or `talk` alone.
+
+    For `busy_for` seconds its backlog is full, and each TLS handshake begins `handshake_after`
+    seconds late.
+    """
 
     def __init__(
         self,
@@ -63,20 +68,27 @@ class Server:
         tls: ssl.SSLContext | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
+        busy_for: float = 0.0,
+        handshake_after: float = 0.0,
     ) -> None:
         self.requests: list[bytes] = []
+        self.times: list[float] = []
+        """When each request had arrived."""
         self.connections = 0
+        self._busy_for = busy_for
+        self._handshake_after = handshake_after
         self._after_request = after_request
         self._talk = talk
         self._tls = tls
-        self._listener = socket.create_server((host, port))
+        self._listener = socket.create_server((host, port), backlog=0 if busy_for else None)
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self.port: int = self._listener.getsockname()[1]
         self.url = f"{'https' if tls else 'http'}://{'localhost' if tls else host}:{self.port}"
 
     def __enter__(self) -> Self:
-        self._start(self._accept)
+        fillers = _fill(self._listener) if self._busy_for else []
+        self._start(self._accept, fillers)
         return self
 
     def __exit__(
@@ -99,7 +111,12 @@ class Server:
         self._threads.append(thread)
         thread.start()
 
-    def _accept(self) -> None:
+    def _accept(self, fillers: list[socket.socket]) -> None:
+        if fillers:
+            time.sleep(self._busy_for)
+            self.connections -= len(fillers) - 1  # the last one found no place
+            for filler in fillers:
+                filler.close()
         with suppress(OSError):
             while True:
                 sock, _ = self._listener.accept()
@@ -114,11 +131,13 @@ class Server:
                 self._talk(sock)
                 return
             if self._tls:
+                time.sleep(self._handshake_after)
                 sock = self._tls.wrap_socket(sock, server_side=True)
                 self._open.append(sock)
             with closing(sock):
                 while request := read_request(sock):
                     self.requests.append(request)
+                    self.times.append(time.time())
                     assert self._after_request
                     self._after_request(sock)
 
@@ -130,17 +149,22 @@ def full_backlog(host: str = "127.0.0.1") -> Iterator[int]:
         listener.bind((host, 0))
         listener.listen(0)
         port: int = listener.getsockname()[1]
-        waiting: list[socket.socket] = []
+        waiting = _fill(listener)
         try:
-            while True:
-                filler = socket.socket()
-                waiting.append(filler)
-                filler.settimeout(0.2)
-                try:
-                    filler.connect((host, port))
-                except TimeoutError:
-                    break
             yield port
         finally:
             for filler in waiting:
                 filler.close()
+
+
+def _fill(listener: socket.socket) -> list[socket.socket]:
+    """Return the connections that fill a backlog, and one more that finds no place in it."""
+    fillers: list[socket.socket] = []
+    while True:
+        filler = socket.socket()
+        fillers.append(filler)
+        filler.settimeout(0.2)
+        try:
+            filler.connect(listener.getsockname())
+        except TimeoutError:
+            return fillers

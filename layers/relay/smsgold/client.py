@@ -14,10 +14,13 @@ from smsgold.credentials import Credentials
 from smsgold.errors import BaseUrlError, TransportError
 from smsgold.redaction import MASK, MIN_LENGTH, Redactor
 from smsgold.responses import Response, Verdict, classify
-from smsgold.transport import exchange, hide_queries, pool_manager
+from smsgold.transport import Withhold, connect, exchange, hide_queries, pool_manager
 
 DEFAULT_BASE_URL = "https://webapi.smsgold.ru/v1/telegram/bot"
 USER_AGENT = f"smsgold-relay/{__version__}"
+
+CONNECT_SECONDS = 2.0
+"""What `connect` may take; a message that finds no connection makes one within its own deadline."""
 
 MAX_RESPONSE = 256 * 1024
 """Bytes read of the response to a message; a few hundred are expected."""
@@ -102,8 +105,22 @@ class Client:
         result = self._get("/subscribers/", credentials, {"botId": bot_id})
         return responses.subscribers(result, self._clock(), Redactor(credentials.password))
 
-    def send(self, credentials: Credentials, message: OutgoingMessage) -> Verdict:
-        """Make at most one POST and return what came of it, whatever the provider or network do."""
+    def connect(self) -> None:
+        """Have a connection at hand for the next message, if one can be made; never raise."""
+        connect(self._pool, min(self._deadline, CONNECT_SECONDS))
+
+    def send(
+        self,
+        credentials: Credentials,
+        message: OutgoingMessage,
+        *,
+        withhold: Withhold | None = None,
+    ) -> Verdict:
+        """Make at most one POST and return what came of it, whatever the provider or network do.
+
+        `withhold` is asked when there is a connection, right before the first byte: if it gives a
+        reason, nothing is sent, and the verdict's outcome is WITHHELD with that reason.
+        """
         result = exchange(
             self._pool,
             "POST",
@@ -112,6 +129,7 @@ class Client:
             body=message.body(credentials),
             deadline=self._deadline,
             max_body=MAX_RESPONSE,
+            withhold=withhold,
         )
         return classify(result, self._clock(), _echo_remover(credentials, message))
 

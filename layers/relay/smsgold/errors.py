@@ -8,6 +8,7 @@ SmsGoldError
 ├── CredentialsError              fix the secret, or the permission to read it
 ├── BaseUrlError                  fix the provider's address in the settings
 └── TransportError                internal: an exchange without a response; see `classify`
+    └── WithheldError             its caller did not let it begin
 
 None of these holds a credential or a URL in its text, an attribute or a chained exception. Foreign
 exceptions may (urllib3's do), so `transport_error` describes and drops them; none is ever chained.
@@ -75,6 +76,13 @@ class TransportError(SmsGoldError):
         self.reason = reason
         self.detail = detail
         self.maybe_sent = maybe_sent
+
+
+class WithheldError(TransportError):
+    """The caller withheld the request before its first byte."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, maybe_sent=False)
 
 
 _BEFORE_SENDING: tuple[tuple[str, tuple[type[BaseException], ...]], ...] = (

@@ -17,6 +17,7 @@ from smsgold.errors import (
     ProviderError,
     ProviderRefusedError,
     ProviderUnavailableError,
+    WithheldError,
     transport_error,
 )
 
@@ -50,6 +51,8 @@ class Outcome(StrEnum):
     ACCEPTED = "accepted"
     REFUSED = "refused"
     NOT_SENT = "not_sent"
+    WITHHELD = "withheld"
+    """The caller changed its mind before the first byte."""
     CREDENTIALS = "credentials"
     MISDIRECTED = "misdirected"
     UNKNOWN = "unknown"
@@ -93,6 +96,8 @@ def classify(
     if isinstance(result, BaseException):
         error = transport_error(result, began=True)
         outcome = Outcome.UNKNOWN if error.maybe_sent else Outcome.NOT_SENT
+        if isinstance(error, WithheldError):
+            outcome = Outcome.WITHHELD
         return Verdict(outcome, error.reason, error.detail)
     if 200 <= result.status <= 299:
         return _success(result, redact)

@@ -10,8 +10,9 @@ import io
 import logging
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,13 +21,16 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util.connection import create_connection
 
-from smsgold.errors import TransportError, transport_error
+from smsgold.errors import TransportError, WithheldError, transport_error
 from smsgold.responses import Response
 
 MAX_IDLE = 4.0
 """Seconds after which an idle connection is not reused. Servers close theirs after 5 s or more, and
 the outcome of a request sent at that moment is unknown. A thawed Lambda environment also holds
 connections that the network has long dropped."""
+
+Withhold = Callable[[], str | None]
+"""Says why a request must not be sent any more, or None while it may."""
 
 READ_BYTES = 64 * 1024
 SEND_BYTES = 15 * 1024
@@ -58,21 +62,29 @@ def exchange(
     body: bytes | None = None,
     deadline: float,
     max_body: int,
+    withhold: Withhold | None = None,
 ) -> Response | TransportError:
     """Make one request and return its response, or the error if there is none.
 
-    `target` is the URL's path and query; `deadline` is in seconds from now. The error is returned,
-    not raised: raising it would chain the exception it came from, which may hold the URL.
+    `target` is the URL's path and query; `deadline` is in seconds from now. `withhold` is asked
+    when there is a connection, right before the first byte of a request that has a body: connecting
+    can take seconds. The error is returned, not raised: raising it would chain the exception it
+    came from, which may hold the URL.
     """
-    outgoing = _Body(body) if body else None
+    outgoing = _Body(body, withhold) if body else None
+    ends = time.monotonic() + deadline
     length = {"Content-Length": str(len(body))} if body is not None else {}
     try:
+        if withhold and isinstance(pool, _Pool):
+            # A connection that was too slow for this request is there for the next one.
+            pool.make_ready(deadline)
+            _allow(withhold)
         response = pool.urlopen(
             method,
             target,
             body=outgoing,
             headers={**headers, **length},
-            timeout=urllib3.Timeout(total=deadline),
+            timeout=urllib3.Timeout(total=max(ends - time.monotonic(), 0.001)),
             redirect=False,
             retries=False,
             preload_content=False,
@@ -82,6 +94,22 @@ def exchange(
         return transport_error(error, began=outgoing is None or outgoing.began)
     received, cut = _read(response, max_body)
     return Response(response.status, dict(response.headers), received, cut)
+
+
+def connect(pool: urllib3.HTTPConnectionPool, deadline: float) -> TransportError | None:
+    """Have an open connection in the pool, or return why there is none.
+
+    While one thread makes one, the others do not wait for it.
+    """
+    if not isinstance(pool, _Pool) or not pool.connecting.acquire(blocking=False):
+        return None
+    try:
+        pool.make_ready(deadline)
+    except Exception as error:  # noqa: BLE001 - as in `exchange`
+        return transport_error(error, began=False)
+    finally:
+        pool.connecting.release()
+    return None
 
 
 def _read(response: urllib3.BaseHTTPResponse, max_body: int) -> tuple[bytes, str | None]:
@@ -126,13 +154,24 @@ class _Body:
     An exception before that proves that nothing was sent.
     """
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, withhold: Withhold | None) -> None:
         self._content = content
+        self._withhold = withhold
         self.began = False
+
+    def begin(self) -> None:
+        """Note that the first byte leaves now; raise WithheldError if it must not."""
+        _allow(self._withhold)
+        self.began = True
 
     def __iter__(self) -> Iterator[bytes]:
         for start in range(0, len(self._content), SEND_BYTES):
             yield self._content[start : start + SEND_BYTES]
+
+
+def _allow(withhold: Withhold | None) -> None:
+    if withhold and (reason := withhold()):
+        raise WithheldError(reason)
 
 
 class _HttpConnection(HTTPConnection):
@@ -140,6 +179,7 @@ class _HttpConnection(HTTPConnection):
 
     _ends = float("inf")
     _used_at = 0.0
+    _has_answered = False
     _outgoing: _Body | None = None
     _headers = b""
 
@@ -157,7 +197,31 @@ class _HttpConnection(HTTPConnection):
     def is_connected(self) -> bool:
         # Wall clock: the monotonic one may stop while the Lambda environment is frozen.
         idle = time.time() - self._used_at
-        return 0 <= idle <= MAX_IDLE and super().is_connected
+        if not 0 <= idle <= MAX_IDLE:
+            return False
+        return super().is_connected if self._has_answered else self._is_silent()
+
+    def _is_silent(self) -> bool:
+        """Tell a server that sent only TLS session tickets from one that has closed.
+
+        They come after the handshake and make the socket readable, which urllib3 takes for a closed
+        connection. Reading takes them in.
+        """
+        if self.sock is None:
+            return False
+        try:
+            self.sock.settimeout(0)
+            self.sock.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except OSError:
+            pass
+        return False
+
+    def connect(self) -> None:
+        super().connect()
+        self._has_answered = False
+        self._used_at = time.time()
 
     def _new_conn(self) -> socket.socket:
         """Connect to the first address that answers, giving each a share of the time left.
@@ -201,7 +265,7 @@ class _HttpConnection(HTTPConnection):
             self.connect()
         self.sock.settimeout(_left(self._ends))
         if self._outgoing and not self._outgoing.began:
-            self._outgoing.began = True
+            self._outgoing.begin()
             data = self._headers + data
         super().send(data)
 
@@ -209,6 +273,7 @@ class _HttpConnection(HTTPConnection):
         # http.client instantiates this; bind the current request's deadline.
         self.response_class = partial(_Response, self._ends)  # type: ignore[assignment]
         self._used_at = time.time()
+        self._has_answered = True
         return super().getresponse()
 
 
@@ -253,9 +318,29 @@ class _HttpsConnection(_HttpConnection, HTTPSConnection):
     """The same over TLS."""
 
 
-class _HttpPool(urllib3.HTTPConnectionPool):
+class _Pool(urllib3.HTTPConnectionPool):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.connecting = threading.Lock()
+
+    def make_ready(self, seconds: float) -> None:
+        """Have an open connection in the pool; open one if there is none."""
+        connection: Any = self._get_conn()
+        try:
+            if not connection.is_connected:
+                connection.timeout = seconds
+                connection.connect()
+        except BaseException:
+            connection.close()
+            connection = None
+            raise
+        finally:
+            self._put_conn(connection)
+
+
+class _HttpPool(_Pool):
     ConnectionCls = _HttpConnection
 
 
-class _HttpsPool(urllib3.HTTPSConnectionPool):
+class _HttpsPool(_Pool, urllib3.HTTPSConnectionPool):
     ConnectionCls = _HttpsConnection
