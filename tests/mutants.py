@@ -196,7 +196,7 @@ MUTANTS = [
     Mutant(
         "a known outcome is dropped when the table refuses it",
         IN_FLIGHT,
-        "if unwritten and self._clock() + SETTLE_SECONDS / 2 > self._ends_at:",
+        "if unwritten and self._clock() + TABLE_SECONDS > self._ends_at:",
         "if unwritten:",
         SCENES,
     ),

@@ -224,11 +224,26 @@ class MemoryProvider:
         self.password = "the first password"
         self.next: list[str] = []
         """How the next POSTs are answered, in order; after that all are accepted."""
+        self.connecting: list[float] = []
+        """Seconds from the next POSTs' slots to their first bytes, in order; after that none."""
         self.meanwhile: Callable[[], None] | None = None
         """What happens while the next POST is under way."""
         self._world = world
 
-    def send(self, credentials: Credentials, message: OutgoingMessage) -> Verdict:
+    def connect(self) -> None:
+        pass  # each POST says itself how long it connects
+
+    def send(
+        self,
+        credentials: Credentials,
+        message: OutgoingMessage,
+        *,
+        withhold: Callable[[], str | None],
+    ) -> Verdict:
+        if self.connecting:
+            self._world.sleep(self.connecting.pop(0))
+        if reason := withhold():
+            return Verdict(Outcome.WITHHELD, reason)
         self._world.effect("before a POST")
         began = self._world.now
         self.times.append(began)
@@ -290,6 +305,8 @@ class MemoryPacer:
     def reserve(self, count: int, *, within: float = HORIZON) -> Slots:
         if self._world.table_down:
             raise StoreUnavailableError("down")
+        if not self._rate:
+            return Slots((self._world.now,) * count, self._world.now, grace=float("inf"))
         first = max(self._next, self._world.now - IDLE_SECONDS)
         if first > self._world.now + within:
             return Slots((), first)

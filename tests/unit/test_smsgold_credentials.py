@@ -16,6 +16,7 @@ from moto import mock_aws
 
 from smsgold.credentials import Credentials, CredentialsSource, from_secrets_manager
 from smsgold.errors import CredentialsError
+from tests.support import poll
 
 PASSWORD = 'p@ss w&rd"é+%/'
 
@@ -251,6 +252,36 @@ def test_many_threads_cause_one_fetch(source: CredentialsSource, vault: Vault) -
         vault.open.set()
         assert {future.result() for future in renewed} == {TWO}
     assert vault.reads == 2
+
+
+def test_the_last_good_value_is_there_while_one_caller_refreshes_it(
+    source: CredentialsSource, vault: Vault, clock: Clock
+) -> None:
+    source.get()
+    vault.text = secret("two2")
+    clock.now += 300
+    vault.open.clear()
+    with ThreadPoolExecutor(2) as threads:
+        refreshed = threads.submit(source.get)
+        poll.until(lambda: vault.reads == 2, "second fetch", every=0.01)
+        meanwhile = threads.submit(source.get)
+        try:
+            assert meanwhile.result(timeout=10) == ONE
+        finally:
+            vault.open.set()
+        assert refreshed.result() == TWO
+    assert source.get() == TWO
+    assert vault.reads == 2
+
+
+def test_the_last_value_is_had_without_a_fetch(
+    source: CredentialsSource, vault: Vault, clock: Clock
+) -> None:
+    assert source.last() is None
+    source.get()
+    clock.now += 1e6
+    assert source.last() == ONE
+    assert vault.reads == 1
 
 
 def test_on_change_gets_a_value_before_any_caller(vault: Vault) -> None:

@@ -60,8 +60,8 @@ S = TypeVar("S")
 class SecretSource(Generic[S]):
     """A secret, fetched on demand and cached for `max_age` seconds; thread-safe.
 
-    If a refresh fails, the last good value stays in use and `on_stale` gets the error. `on_change`
-    gets every new value before any caller does.
+    While one caller refreshes it, the others get the last good value; if that fails, it stays in
+    use and `on_stale` gets the error. `on_change` gets every new value before any caller does.
     """
 
     @staticmethod
@@ -95,12 +95,23 @@ class SecretSource(Generic[S]):
         """Return the secret; raise CredentialsError if there is none yet."""
         if (held := self._held) is not None and self._clock() < self._next_fetch:
             return held
-        with self._lock:
+        # Only the first fetch is waited for: a later one can take seconds, and there is a value.
+        if held is None:
+            self._lock.acquire()
+        elif not self._lock.acquire(blocking=False):
+            return held
+        try:
             if self._clock() >= self._next_fetch:
                 self._refresh()
             if self._held is not None:
                 return self._held
             raise CredentialsError(*(self._failure.args if self._failure else ()))
+        finally:
+            self._lock.release()
+
+    def last(self) -> S | None:
+        """Return the secret as it was last fetched, however old, without fetching anything."""
+        return self._held
 
     def renew(self, refused: S) -> S | None:
         """Return what to try instead of a refused secret, or None; it may be the same, refetched.

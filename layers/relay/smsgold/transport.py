@@ -242,10 +242,10 @@ class _HttpConnection(HTTPConnection):
                     _left(self._ends) / waiting,
                     socket_options=self.socket_options,
                 )
-                sock.settimeout(_left(self._ends))
             except OSError as error:
                 failure = error
             else:
+                sock.settimeout(max(0.001, self._ends - time.monotonic()))
                 return sock
         if isinstance(failure, TimeoutError):
             raise ConnectTimeoutError(self, "timed out") from failure

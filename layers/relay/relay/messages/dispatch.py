@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from relay.messages.breaker import Breaker
@@ -20,15 +20,38 @@ from smsgold.responses import Outcome, Verdict
 
 log = logging.getLogger(__name__)
 
-SETTLE_SECONDS = 3.0
-"""Kept at a run's end for recording what the provider answered."""
+TABLE_SECONDS = 4.0
+"""What one call to the table may take; a test holds the client's time-outs and tries to it."""
+
+SETTLE_SECONDS = 4.0
+"""Kept at a run's end for recording what the provider answered: one call to the table."""
+
+RENEW_SECONDS = 9.0
+"""What fetching the credentials anew may take; held to as the table's is."""
+
+CONNECT_AHEAD = 2.0
+"""Seconds before a slot at which a connection is made for it, unless one is open."""
 
 
 class Provider(Protocol):
     """What the dispatcher needs of the provider's client."""
 
-    def send(self, credentials: Credentials, message: OutgoingMessage) -> Verdict:
-        """Make one POST; never raise for what the provider or the network does."""
+    def connect(self) -> None:
+        """Have a connection at hand for the next message, if one can be made; never raise."""
+        ...
+
+    def send(
+        self,
+        credentials: Credentials,
+        message: OutgoingMessage,
+        *,
+        withhold: Callable[[], str | None],
+    ) -> Verdict:
+        """Make one POST; never raise for what the provider or the network does.
+
+        `withhold` is asked right before the first byte; with a reason, nothing is sent, and the
+        verdict is WITHHELD.
+        """
         ...
 
 
@@ -37,6 +60,10 @@ class CredentialsKeeper(Protocol):
 
     def get(self) -> Credentials:
         """Return the credentials; raise CredentialsError if there are none."""
+        ...
+
+    def last(self) -> Credentials | None:
+        """Return them as they were last fetched, without fetching."""
         ...
 
     def renew(self, refused: Credentials) -> Credentials | None:
@@ -107,9 +134,14 @@ class Dispatcher:
         self._sleep = sleep
         self._held_until = 0.0
 
-    def check_credentials(self) -> None:
-        """Raise CredentialsError if there are no credentials to send with."""
+    def prepare(self) -> None:
+        """Have at hand what takes time to get, so that no message that has its slot waits for it.
+
+        Raises CredentialsError if there are no credentials to send with.
+        """
         self._credentials.get()
+        if self._breaker.room() != 0:
+            self._provider.connect()
 
     def room(self) -> int | None:
         """Return how many messages are worth claiming now; None for any number."""
@@ -119,52 +151,95 @@ class Dispatcher:
         """Return until when a POST may start so that it is finished and recorded by `ends_at`."""
         return ends_at - self._provider_timeout - SETTLE_SECONDS
 
-    def submit(self, claimed: Claimed, ends_at: float) -> Future[Exchange]:
-        """Send a message at its slot, in a thread of its own; the future never raises."""
-        return self._executor.submit(self._guarded, claimed, ends_at)
+    def submit(self, claimed: Claimed, *, latest: float, ends_at: float) -> Future[Exchange]:
+        """Send a message at its slot, in a thread of its own; the future never raises.
 
-    def _guarded(self, claimed: Claimed, ends_at: float) -> Exchange:
+        No POST starts after `latest`, nor anything else that might not be over by `ends_at`.
+        """
+        return self._executor.submit(self._guarded, claimed, latest, ends_at)
+
+    def _guarded(self, claimed: Claimed, latest: float, ends_at: float) -> Exchange:
         began = self._clock()
         try:
-            return self._exchange(claimed, ends_at)
+            return self._exchange(claimed, latest, ends_at)
         except Exception as error:  # noqa: BLE001 - one message's bug must not cost its neighbours' outcomes
             kind = type(error).__name__
             log.error("unexpected error", extra={"message_id": claimed.record.id, "error": kind})
             verdict = Verdict(Outcome.UNKNOWN, "unexpected_error", kind)
             return Sent(claimed, verdict, began, self._clock())
 
-    def _exchange(self, claimed: Claimed, ends_at: float) -> Exchange:
+    def _exchange(self, claimed: Claimed, latest: float, ends_at: float) -> Exchange:
         """Wait for the message's slot and make its POST, if there is still time and reason to."""
-        self._pause_until(claimed.slot)
-        if unsent := self._too_late(claimed, ends_at):
+        if claimed.slot > self._clock():
+            self._pause_until(claimed.slot - CONNECT_AHEAD)
+            self._provider.connect()
+            self._pause_until(claimed.slot)
+        if unsent := self._too_late(claimed, latest):
             return unsent
-        try:
-            credentials = self._credentials.get()
-        except CredentialsError:
+        # However old: a fetch could take longer than the slot lasts.
+        credentials = self._credentials.last()
+        if credentials is None:
             return Unsent(claimed, SOON, "no_credentials")
         if not self._breaker.admit():
             shut = self._breaker.shut_until() - self._clock()
             return Unsent(claimed, max(1.0, shut), "provider_failing")
         outgoing = _outgoing(claimed.message)
         began = self._clock()
-        verdict = self._provider.send(credentials, outgoing)
-        if (
-            verdict.outcome is Outcome.CREDENTIALS
-            and (renewed := self._renew(credentials))
-            and self._slot_for_one_more(ends_at)
-        ):
-            verdict = self._provider.send(renewed, outgoing)
+        verdict = self._post(credentials, outgoing, claimed, latest)
+        if verdict.outcome is Outcome.WITHHELD:
+            return self._too_late(claimed, latest) or Unsent(claimed, 1.0, verdict.reason)
+        if verdict.outcome is Outcome.CREDENTIALS:
+            verdict = self._post_again(credentials, outgoing, claimed, latest, ends_at) or verdict
         ended = self._clock()
         self._breaker.record(failed=_provider_failing(verdict))
         if verdict.status == 429:
             self._slow_down(verdict, ended)
         return Sent(claimed, verdict, began, ended)
 
-    def _too_late(self, claimed: Claimed, ends_at: float) -> Unsent | None:
+    def _post(
+        self,
+        credentials: Credentials,
+        outgoing: OutgoingMessage,
+        claimed: Claimed,
+        latest: float,
+    ) -> Verdict:
+        """Make one POST, unless it becomes too late for it before its first byte.
+
+        The client is given the question, not a time: a hold can begin while it connects.
+        """
+
+        def withhold() -> str | None:
+            unsent = self._too_late(claimed, latest)
+            return unsent.reason if unsent else None
+
+        return self._provider.send(credentials, outgoing, withhold=withhold)
+
+    def _post_again(
+        self,
+        refused: Credentials,
+        outgoing: OutgoingMessage,
+        claimed: Claimed,
+        latest: float,
+        ends_at: float,
+    ) -> Verdict | None:
+        """Make a second POST, with renewed credentials and in a slot of its own.
+
+        Returns None if there is no reason, no slot or no time for it.
+        """
+        last_moment = ends_at - SETTLE_SECONDS - TABLE_SECONDS - RENEW_SECONDS
+        if self._clock() > last_moment or not (renewed := self._renew(refused)):
+            return None
+        if (again := self._another_slot(claimed, latest)) is None:
+            return None
+        self._pause_until(again.slot)
+        verdict = self._post(renewed, outgoing, again, latest)
+        return None if verdict.outcome is Outcome.WITHHELD else verdict
+
+    def _too_late(self, claimed: Claimed, latest: float) -> Unsent | None:
         """Say why a message cannot be sent any more, now that its slot has come."""
         now = self._clock()
         record = claimed.record
-        if now > self.last_start(ends_at):
+        if now > latest:
             return Unsent(claimed, 1.0, "run_ends")
         if now >= record.deadline:
             return Unsent(claimed, 1.0, "too_late")
@@ -184,16 +259,16 @@ class Dispatcher:
             return None
         return renewed if renewed != refused else None
 
-    def _slot_for_one_more(self, ends_at: float) -> bool:
-        """Take a slot for a message's second POST and wait for it, if it comes in time."""
+    def _another_slot(self, claimed: Claimed, latest: float) -> Claimed | None:
+        """Give a message a second slot, if there is one in time."""
         try:
-            times = self._pacer.reserve(1).times
+            slots = self._pacer.reserve(1)
         except StoreUnavailableError:
-            return False
-        if not times or times[0] > self.last_start(ends_at):
-            return False
-        self._pause_until(times[0])
-        return self._clock() <= self.last_start(ends_at)
+            return None
+        if not slots.times or slots.times[0] > latest:
+            return None
+        [slot] = slots.times
+        return replace(claimed, slot=slot, slot_ends=slot + slots.grace)
 
     def _slow_down(self, verdict: Verdict, now: float) -> None:
         """Hold the whole account back for as long as the provider asks, up to the cap.

@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 
 from relay.messages.dead_letters import DeadLetters, Ended
-from relay.messages.dispatch import SETTLE_SECONDS, Claimed, Exchange, Sent, Unsent
+from relay.messages.dispatch import SETTLE_SECONDS, TABLE_SECONDS, Claimed, Exchange, Sent, Unsent
 from relay.messages.results import SOON, Counts, Later, Result
 from relay.messages.states import Change, Rules, release, settle
 from relay.messages.store import Applied, Conflict, Store
@@ -137,7 +137,7 @@ class InFlight:
                 case _:
                     unwritten.append(o)
         # A verdict that is never written counts as unknown: keep trying until the run's end.
-        if unwritten and self._clock() + SETTLE_SECONDS / 2 > self._ends_at:
+        if unwritten and self._clock() + TABLE_SECONDS > self._ends_at:
             ids = [o.claimed.record.id for o in unwritten]
             log.error("outcomes not recorded", extra={"message_ids": ids})
             for o in unwritten:

@@ -264,7 +264,7 @@ class Sender:
         if not sends:
             return
         try:
-            self._dispatcher.check_credentials()
+            self._dispatcher.prepare()
         except CredentialsError as error:
             log.error("no credentials", extra={"reason": str(error)})
             self._hand_back(run, [i for i, _ in sends], "no_credentials")
@@ -279,7 +279,7 @@ class Sender:
             sleep=self._sleep,
             jitter=self._jitter,
         )
-        latest = min(run.start_by, self._dispatcher.last_start(run.ends_at))
+        latest = self._latest(run)
         give_way = all(received.message.broadcast for received in run.batch)
         horizon = BROADCAST_HORIZON if give_way else HORIZON
         while sends:
@@ -296,7 +296,8 @@ class Sender:
                 self._hand_back(run, [i for i, _ in ready], "table_unavailable")
                 break
             in_time = [at for at in slots.times if at <= latest]
-            self._claim_and_submit(run, ready[: len(in_time)], in_time, slots.grace, in_flight)
+            claimable = ready[: len(in_time)]
+            self._claim_and_submit(run, claimable, in_time, slots.grace, in_flight)
             left = ready[len(in_time) :]
             again_at = slots.next - horizon
             if not give_way or again_at > min(self._clock() + HORIZON, latest):
@@ -305,6 +306,10 @@ class Sender:
             run.results |= in_flight.settle_until(again_at)
             sends = self._refresh(run, left)
         run.results |= in_flight.settle_all()
+
+    def _latest(self, run: _Run) -> float:
+        """Return until when a POST may start."""
+        return min(run.start_by, self._dispatcher.last_start(run.ends_at))
 
     def _claim_and_submit(
         self,
@@ -319,7 +324,8 @@ class Sender:
             group, slots = sends[start : start + GROUP], times[start : start + GROUP]
             run.results |= in_flight.settle_until(slots[0] - CLAIM_AHEAD)
             for claimed in self._claim(run, group, slots, grace):
-                in_flight.add(self._dispatcher.submit(claimed, run.ends_at))
+                latest = self._latest(run)
+                in_flight.add(self._dispatcher.submit(claimed, latest=latest, ends_at=run.ends_at))
 
     def _claim(
         self, run: _Run, group: Sendable, slots: Sequence[float], grace: float
