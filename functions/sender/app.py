@@ -29,7 +29,10 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         try:
             received[record["messageId"]] = from_sqs(record)
         except InvalidMessageError as error:
-            results[record["messageId"]] = sender.refuse(record["body"], "invalid", str(error))
+            sent_at, count = _on_the_queue(record)
+            results[record["messageId"]] = sender.refuse(
+                record["body"], "invalid", str(error), sent_at=sent_at, receive_count=count
+            )
     delivered = sender.deliver(list(received.values()), ends_at=ends_at)
     metrics.delivered(list(received.values()), delivered)
     results |= dict(zip(received, delivered, strict=True))
@@ -54,9 +57,14 @@ def from_sqs(record: dict[str, Any]) -> Received:
     message = parse(QueuedMessage, record["body"])
     if message.id is None:
         message = message.model_copy(update={"id": record["messageId"]})
-    sent_at = int(record["attributes"]["SentTimestamp"]) / 1000
-    count = int(record["attributes"]["ApproximateReceiveCount"])
+    sent_at, count = _on_the_queue(record)
     return Received(message, "sqs", sent_at, count, ends_by(sent_at, count))
+
+
+def _on_the_queue(record: dict[str, Any]) -> tuple[float, int]:
+    """Return when a record's message was put on its queue, and how often it was received."""
+    attributes = record["attributes"]
+    return int(attributes["SentTimestamp"]) / 1000, int(attributes["ApproximateReceiveCount"])
 
 
 ready()

@@ -345,6 +345,8 @@ class Relay:
         self.pacer = MemoryPacer(self.world, rate)
         self.secret = self.provider.password
         """The password that the secret holds; empty where it cannot be read."""
+        self.fetch_takes = 0.0
+        self.fetched_at: list[float] = []
         self.sender = self.new_sender()
 
     def new_sender(self) -> Sender:
@@ -386,6 +388,8 @@ class Relay:
         )
 
     def _fetch(self) -> str:
+        self.fetched_at.append(self.world.now)
+        self.world.sleep(self.fetch_takes)
         if not self.secret:
             raise CredentialsError("the secret cannot be read")
         return json.dumps({"user": "10001", "pass": self.secret})
@@ -413,7 +417,14 @@ class Relay:
                 received = Received(message, "sqs", copy.sent_at, copy.receive_count, last)
                 good.append((copy, received))
             except InvalidMessageError as error:
-                results.append((copy, self.sender.refuse(copy.body, "invalid", str(error))))
+                refused = self.sender.refuse(
+                    copy.body,
+                    "invalid",
+                    str(error),
+                    sent_at=copy.sent_at,
+                    receive_count=copy.receive_count,
+                )
+                results.append((copy, refused))
         delivered = self.sender.deliver([delivery for _, delivery in good], ends_at=ends_at)
         results += zip((copy for copy, _ in good), delivered, strict=True)
         for copy, result in results:

@@ -249,6 +249,22 @@ class Promises(RuleBasedStateMachine):
         self._prepare(answers)
         self.relay.run(most)
 
+    @rule(
+        answers=FEW_ANSWERS,
+        connecting=st.lists(st.sampled_from([0.0, 0.3, 3.0, 11.0]), max_size=4),
+        fetching=st.sampled_from([0.0, 8.0]),
+    )
+    def run_while_all_takes_long(
+        self, answers: list[str], connecting: list[float], fetching: float
+    ) -> None:
+        """Much time passes between a message's slot and its first byte."""
+        self._prepare(answers)
+        self.relay.provider.connecting += connecting
+        self.relay.fetch_takes = fetching
+        self.relay.run()
+        self.relay.provider.connecting.clear()
+        self.relay.fetch_takes = 0.0
+
     @rule(answer=st.sampled_from(sorted(ANSWERS)), times=st.integers(6, 15))
     def run_while_the_provider_keeps_at_it(self, answer: str, times: int) -> None:
         self._prepare([answer] * times)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
@@ -10,7 +10,7 @@ from botocore.config import Config
 from moto import mock_aws
 
 from relay.messages.breaker import Breaker
-from relay.messages.pacing import GRACE, HORIZON, IDLE_SECONDS, TablePacer
+from relay.messages.pacing import CLOCK_SLACK, GRACE, HORIZON, IDLE_SECONDS, TablePacer
 from relay.messages.store import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -125,6 +125,64 @@ def test_a_hold_stops_everyone_until_its_end(dynamodb: "DynamoDBClient", clock: 
     assert other.reserve(10).next == pytest.approx(clock.now + 30)
     clock.now += 25
     assert other.reserve(10).times[0] == pytest.approx(clock.now + 5)
+
+
+@pytest.mark.parametrize("rate", [0.05, 1.0, RATE])
+def test_a_clock_that_is_an_hour_ahead_stalls_nobody(
+    dynamodb: "DynamoDBClient", clock: Clock, rate: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    ahead = Clock()
+    ahead.now = clock.now + 3600
+    pacer(dynamodb, ahead, rate).reserve(10)
+    one, other = pacer(dynamodb, clock, rate), pacer(dynamodb, clock, rate)
+
+    granted = one.reserve(1)
+    assert granted.times[0] == pytest.approx(clock.now - IDLE_SECONDS, abs=1e-3)
+    assert other.reserve(1, within=1 / rate).times[0] == pytest.approx(granted.next, abs=1e-3)
+    [told] = caplog.records
+    assert told.__dict__["ahead_seconds"] == pytest.approx(3600 + 10 / rate, abs=20 / rate)
+
+
+def test_a_line_put_right_by_two_runs_at_once_is_one_line(
+    dynamodb: "DynamoDBClient", clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = Clock()
+    ahead.now = clock.now + 3600
+    pacer(dynamodb, ahead).reserve(10)
+    one, other = pacer(dynamodb, clock), pacer(dynamodb, clock)
+    update = one._update
+    first: list[float] = []
+
+    def overtaken(expression: str, condition: str, values: dict[str, float]) -> Any:
+        if "believable" in condition:
+            first.extend(other.reserve(5).times)
+        return update(expression, condition, values)
+
+    monkeypatch.setattr(one, "_update", overtaken)
+    times = [*one.reserve(5).times, *first]
+
+    assert len({round(at, 3) for at in times}) == 10, "no slot is given twice"
+
+
+@pytest.mark.parametrize("longest_hold", [60.0, 600.0, 3600.0])
+def test_the_longest_hold_is_believed(
+    dynamodb: "DynamoDBClient", clock: Clock, longest_hold: float
+) -> None:
+    line = TablePacer(dynamodb, "relay", RATE, longest_hold=longest_hold, clock=clock)
+    line.hold(clock.now + longest_hold)
+    clock.now -= CLOCK_SLACK - 1  # and seen by a host whose clock is behind
+
+    assert line.reserve(1).times == ()
+
+
+def test_the_longest_line_is_believed(dynamodb: "DynamoDBClient", clock: Clock) -> None:
+    line = TablePacer(dynamodb, "relay", 0.01, longest_hold=1.0, clock=clock)
+    line.reserve(1)
+    clock.now += 95.0
+    assert len(line.reserve(1).times) == 1
+    clock.now -= CLOCK_SLACK - 1
+
+    assert line.reserve(1).times == ()
 
 
 def test_rate_0_switches_pacing_off(dynamodb: "DynamoDBClient", clock: Clock) -> None:

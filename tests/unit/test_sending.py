@@ -1,6 +1,7 @@
 """Deliveries in a small world, scene by scene; the property test plays them at random."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import pytest
 
@@ -12,7 +13,7 @@ from relay.messages.sender import GROUP
 from relay.messages.states import Change, Rules, State
 from relay.messages.store import Unwritten, Written
 from relay.validation import parse
-from tests.support.world import Relay
+from tests.support.world import RUN_SECONDS, Relay
 
 RULES = Rules(retry_window=3600.0)
 
@@ -283,6 +284,96 @@ def test_a_second_post_after_refused_credentials_takes_a_slot_of_its_own(
 
     assert state(relay, "m-2") is State.SENT
     assert taken == [1, 1], "two POSTs, two slots"
+
+
+def after_a_change_of_password(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch, second_slot: float, lives: float | None = None
+) -> None:
+    """Send a message whose POST is refused, and whose second slot comes so much later."""
+    put(relay)
+    relay.run()  # the first password is known, and good
+    relay.world.now += 60.0
+    relay.provider.password = relay.secret = "another password"
+    relay.provider.times.clear()
+    ends = relay.world.now + lives if lives else None
+    expires = datetime.fromtimestamp(ends, UTC) if ends else None
+    relay.provider.last_moment |= {"m-2": ends} if ends else {}
+    message = QueuedMessage(subscriberId="s-1", text="m-2", id="m-2", expiresAt=expires)
+    relay.queues.put(message.to_body())
+    reserve = relay.pacer.reserve
+
+    def later(count: int, *, within: float = HORIZON) -> Slots:
+        if not relay.provider.times:
+            return reserve(count, within=within)
+        at = relay.world.now + second_slot
+        return Slots((at,), at + 1.0)
+
+    monkeypatch.setattr(relay.pacer, "reserve", later)
+    relay.run()
+    monkeypatch.undo()
+
+
+def test_a_second_post_that_would_come_too_late_is_not_made(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after_a_change_of_password(relay, monkeypatch, second_slot=8.0, lives=5.0)
+
+    assert len(relay.provider.times) == 1
+    [attempt] = relay.store.records["m-2"].attempts
+    assert attempt.reason == "http_401", "the first one's verdict"
+    relay.settle_down()
+    assert state(relay, "m-2") is State.FAILED
+
+
+def test_a_second_post_that_misses_its_slot_is_not_made(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay.provider.connecting = [0.0, 0.0, GRACE + 0.1]
+    after_a_change_of_password(relay, monkeypatch, second_slot=1.0)
+
+    assert len(relay.provider.times) == 1
+    assert state(relay, "m-2") is State.QUEUED
+    relay.settle_down()
+    assert state(relay, "m-2") is State.SENT
+
+
+def test_a_second_post_in_time_is_made(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    after_a_change_of_password(relay, monkeypatch, second_slot=1.0, lives=5.0)
+
+    assert len(relay.provider.times) == 2
+    assert state(relay, "m-2") is State.SENT
+
+
+def test_no_credentials_are_renewed_so_late_that_the_outcome_could_not_be_recorded(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay.provider.password = "another password"
+    put(relay)
+    began = relay.world.now
+    relay.provider.meanwhile = lambda: relay.world.sleep(11.0)
+
+    def late(count: int, *, within: float) -> Slots:
+        del count, within
+        return Slots((began + 40.0,), began + 41.0)
+
+    monkeypatch.setattr(relay.pacer, "reserve", late)
+    relay.fetch_takes = 9.0
+    relay.run()
+
+    assert relay.fetched_at == [began], "51 s after the run began, 9 s before it ends"
+    assert relay.world.now <= began + RUN_SECONDS
+    assert state(relay) is State.QUEUED
+
+
+def test_what_becomes_too_late_while_it_connects_costs_no_attempt(relay: Relay) -> None:
+    put(relay)
+    relay.provider.connecting = [GRACE + 0.5]
+    relay.run()
+
+    assert relay.provider.times == []
+    assert (state(relay), relay.store.records["m-1"].tries) == (State.QUEUED, 0)
+    relay.settle_down()
+    assert state(relay) is State.SENT
 
 
 def test_outcomes_are_recorded_in_the_order_of_the_batch(

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from relay import wiring
+from relay.messages.dispatch import RENEW_SECONDS, SETTLE_SECONDS, TABLE_SECONDS
 from smsgold.errors import CredentialsError
 from tests.support.template import settings
 
@@ -33,7 +34,7 @@ def test_a_secret_that_cannot_be_read_anew_is_told(
             raise CredentialsError("the secret cannot be read: AccessDenied")
         return answers.pop()
 
-    monkeypatch.setattr(wiring, "_aws", lambda _: None)
+    monkeypatch.setattr(wiring, "_aws", lambda *_: None)
     monkeypatch.setattr(wiring, "from_secrets_manager", lambda *_: fetch)
     make.cache_clear()
     source = make()
@@ -46,3 +47,33 @@ def test_a_secret_that_cannot_be_read_anew_is_told(
     [told] = caplog.records
     assert told.__dict__["reason"] == "the secret cannot be read: AccessDenied"
     assert "a password" not in caplog.text
+
+
+def longest(config: Any) -> float:
+    """Return what one call may take: each try's time-outs, and the waits between the tries.
+
+    botocore's standard mode waits up to 1, 2, 4 … 20 s.
+    """
+    tries = config.retries["total_max_attempts"]
+    waits = sum(min(2.0**i, 20.0) for i in range(tries - 1))
+    return float(tries * (config.connect_timeout + config.read_timeout) + waits)
+
+
+@pytest.mark.parametrize(
+    ("client", "seconds"),
+    [
+        (wiring._dynamodb, TABLE_SECONDS),
+        (lambda: wiring._aws("secretsmanager", wiring.SECRET_CONFIG), RENEW_SECONDS),
+    ],
+    ids=["the table", "a secret"],
+)
+def test_a_call_takes_no_longer_than_a_run_reckons_with(
+    client: Any, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in settings().items():
+        monkeypatch.setenv(name, value)
+    assert longest(client().meta.config) <= seconds
+
+
+def test_an_outcome_can_be_recorded_in_the_time_kept_for_it() -> None:
+    assert TABLE_SECONDS <= SETTLE_SECONDS

@@ -42,13 +42,23 @@ would only wait for the CPU of a 512 MB function (docs/performance.md)."""
 _CONFIG = Config(
     connect_timeout=2,
     read_timeout=5,
-    retries={"mode": "standard", "max_attempts": 3},
+    retries={"mode": "standard", "total_max_attempts": 4},
     # The requests are our own, and checking their fields takes a sixth of a message's CPU.
     parameter_validation=False,
 )
 
-_TABLE_CONFIG = _CONFIG.merge(Config(connect_timeout=1, read_timeout=2))
-"""The table answers in milliseconds; a claim must not wait long for a lost packet."""
+TABLE_CONFIG = _CONFIG.merge(
+    Config(
+        connect_timeout=0.5, read_timeout=1, retries={"mode": "standard", "total_max_attempts": 2}
+    )
+)
+"""The table answers in milliseconds; a claim must not wait long for a lost packet, nor an outcome
+for longer than a run keeps for it: dispatch.TABLE_SECONDS."""
+
+SECRET_CONFIG = _CONFIG.merge(
+    Config(connect_timeout=1, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 2})
+)
+"""A run begins with a secret's refresh, and renews a refused one: dispatch.RENEW_SECONDS."""
 
 
 log = logging.getLogger(__name__)
@@ -66,7 +76,7 @@ def _aws(service: str, config: Config = _CONFIG) -> Any:
 
 @cache
 def _dynamodb() -> "DynamoDBClient":
-    client: DynamoDBClient = _aws("dynamodb", _TABLE_CONFIG)
+    client: DynamoDBClient = _aws("dynamodb", TABLE_CONFIG)
     return client
 
 
@@ -121,7 +131,9 @@ def credentials() -> CredentialsSource:
     def redact_them(found: Credentials) -> None:
         redact.register(found.password)
 
-    fetch = from_secrets_manager(_aws("secretsmanager"), settings.provider_credentials)
+    fetch = from_secrets_manager(
+        _aws("secretsmanager", SECRET_CONFIG), settings.provider_credentials
+    )
     return CredentialsSource(fetch, on_change=redact_them, on_stale=_stale)
 
 
@@ -160,7 +172,7 @@ def hook_secrets() -> HookSecrets:
         for secret in (secret for secrets in found.values() for secret in secrets):
             redact.register(secret)
 
-    fetch = from_secrets_manager(_aws("secretsmanager"), settings.hook_secrets)
+    fetch = from_secrets_manager(_aws("secretsmanager", SECRET_CONFIG), settings.hook_secrets)
     return HookSecrets(fetch, on_change=redact_them, on_stale=_stale)
 
 
@@ -172,7 +184,12 @@ def _stale(error: CredentialsError) -> None:
 def sender() -> Sender:
     """Return the sender."""
     rules = settings.rules
-    pacer = TablePacer(_dynamodb(), settings.table, settings.messages_per_second)
+    pacer = TablePacer(
+        _dynamodb(),
+        settings.table,
+        settings.messages_per_second,
+        longest_hold=rules.backoff_max,
+    )
     dispatcher = Dispatcher(
         provider=provider(),
         credentials=credentials(),

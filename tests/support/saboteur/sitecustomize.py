@@ -48,7 +48,7 @@ def break_client(module: ModuleType) -> None:
     """Wrap the provider's client."""
     send = module.Client.send
 
-    def sabotaged(self: Any, credentials: Any, message: Any) -> Any:
+    def sabotaged(self: Any, credentials: Any, message: Any, **how: Any) -> Any:
         found = ORDER.search(message.text)
         order = found[1] if found and first_time(message.text) else ""
         if order == "crash-before-post":
@@ -57,7 +57,7 @@ def break_client(module: ModuleType) -> None:
             time.sleep(STALL)
         if order == "poison":
             raise RuntimeError(message.text)
-        verdict = send(self, credentials, message)
+        verdict = send(self, credentials, message, **how)
         if order == "crash-after-post":
             os._exit(1)
         return verdict

@@ -2,9 +2,11 @@
 
 The account has one line of slots, 1/rate apart. A run takes a block of them with one conditional
 write to one item of the table, whose `next` is the first slot nobody has. Times are seconds since
-the epoch; Lambda's clocks are kept by NTP, well within a slot.
+the epoch; Lambda's clocks are kept by NTP, well within a slot. A run on a host whose clock is wrong
+leaves a `next` that nobody could have reserved; the next run puts it right.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from relay.messages.store import StoreUnavailableError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
+
+log = logging.getLogger(__name__)
 
 KEY = {"pk": {"S": "pacing"}}
 
@@ -34,6 +38,11 @@ HORIZON = 10.0
 BROADCAST_HORIZON = 0.5
 """The same for broadcast-only batches, which also reserve no more slots than fit into it. A single
 message therefore waits about a second at most for its slot."""
+
+
+CLOCK_SLACK = 300.0
+"""Seconds by which clocks may differ. AWS refuses what a host further off signs: "In most cases, a
+request must reach AWS within five minutes of the time stamp in the request" (IAM User Guide)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +78,13 @@ class TablePacer:
         table: str,
         rate: float,
         *,
+        longest_hold: float = 600.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
         self._table = table
         self._rate = rate
+        self._longest_hold = longest_hold
         self._clock = clock
 
     def reserve(self, count: int, *, within: float = HORIZON) -> Slots:
@@ -98,6 +109,15 @@ class TablePacer:
             )
             if busy.applied:
                 return self._slots(busy.next - block, count)
+            if busy.next > (believable := self._believable(now)):
+                log.error("pace put right", extra={"ahead_seconds": round(busy.next - now)})
+                # Guarded: where another run was faster, this one joins its line.
+                self._update(
+                    "SET #next = :floor",
+                    "#next > :believable",
+                    {":floor": floor, ":believable": believable},
+                )
+                continue
             if busy.next > now + within:
                 return Slots((), busy.next)
             idle = self._update(
@@ -116,6 +136,11 @@ class TablePacer:
             "attribute_not_exists(#next) OR #next < :until",
             {":until": until},
         )
+
+    def _believable(self, now: float) -> float:
+        """Return the latest `next` that a hold or a block of slots can have left."""
+        block = max(HORIZON, 1 / self._rate)
+        return now + max(self._longest_hold, HORIZON + block) + CLOCK_SLACK
 
     def _slots(self, first: float, count: int) -> Slots:
         times = tuple(first + i / self._rate for i in range(count))

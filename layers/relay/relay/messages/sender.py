@@ -20,10 +20,12 @@ from relay.messages.dispatch import Claimed, Dispatcher
 from relay.messages.in_flight import InFlight
 from relay.messages.pacing import BROADCAST_HORIZON, HORIZON, Pacer, Slots
 from relay.messages.results import SOON, Counts, Done, Later, Received, Result
+from relay.messages.spacing import spaced
 from relay.messages.states import (
     Change,
     Drop,
     Finish,
+    Record,
     Refuse,
     Rules,
     Send,
@@ -142,11 +144,36 @@ class Sender:
         self._deliver(run)
         for id_, counts in run.counts.items():
             self._gate.count(id_, counts)
-        return [run.results[i] for i in range(len(batch))]
+        return [self._spaced(run.results[i], received) for i, received in enumerate(batch)]
 
-    def refuse(self, body: str, reason: str, detail: str) -> Result:
+    def refuse(
+        self, body: str, reason: str, detail: str, *, sent_at: float, receive_count: int
+    ) -> Result:
         """Put a body that is no message of the relay's on the DeadLetter queue, unchanged."""
-        return self._dead_letters.refuse(body, reason, detail)
+        result = self._dead_letters.refuse(body, reason, detail)
+        if isinstance(result, Later):
+            waited = self._clock() - sent_at
+            return replace(result, seconds=spaced(result.seconds, receive_count, waited))
+        return result
+
+    def _spaced(self, result: Result, received: Received) -> Result:
+        """Space out the looks at a message that stays on its queue; one is just in time."""
+        if not isinstance(result, Later):
+            return result
+        now = self._clock()
+        seconds = spaced(result.seconds, received.receive_count, now - received.sent_at)
+        if (ends := self._ends(received, result.record)) > now:
+            seconds = min(seconds, max(result.seconds, ends - now - 1.0))
+        return replace(result, seconds=seconds)
+
+    def _ends(self, received: Received, record: Record | None) -> float:
+        """Return a message's deadline, as far as it is known."""
+        if record:
+            return record.deadline
+        at = received.message.expires_at
+        if received.message.broadcast and at is None:
+            return math.inf  # it begins when its turn comes
+        return deadline(received.sent_at, at.timestamp() if at else None, self._rules)
 
     def _deliver(self, run: _Run) -> None:
         try:
@@ -192,7 +219,7 @@ class Sender:
                 case WriteDeadLetter(record):
                     ended.append(Ended(i, message, record))
                 case Refuse(reason, detail):
-                    run.results[i] = self.refuse(message.to_body(), reason, detail)
+                    run.results[i] = self._dead_letters.refuse(message.to_body(), reason, detail)
         self._finish(run, finishes, ended)
         self._send(run, self._sendable(run, sends, rulings))
 
