@@ -364,6 +364,14 @@ def test_no_credentials_are_renewed_so_late_that_the_outcome_could_not_be_record
     assert relay.world.now <= began + RUN_SECONDS
     assert state(relay) is State.QUEUED
 
+    monkeypatch.undo()
+    relay.secret = relay.provider.password
+    relay.world.now += 60.0
+    make_visible(relay)
+    relay.run()
+    assert len(relay.fetched_at) == 2, "but by the next run, before it sends"
+    assert (state(relay), relay.store.records["m-1"].tries) == (State.SENT, 2)
+
 
 def test_what_becomes_too_late_while_it_connects_costs_no_attempt(relay: Relay) -> None:
     put(relay)

@@ -133,13 +133,16 @@ class Dispatcher:
         self._clock = clock
         self._sleep = sleep
         self._held_until = 0.0
+        self._refused: Credentials | None = None
+        """What was refused and not renewed yet: a run's end was too near."""
 
     def prepare(self) -> None:
         """Have at hand what takes time to get, so that no message that has its slot waits for it.
 
         Raises CredentialsError if there are no credentials to send with.
         """
-        self._credentials.get()
+        if self._credentials.get() == self._refused:
+            self._renew(self._refused)
         if self._breaker.room() != 0:
             self._provider.connect()
 
@@ -226,6 +229,7 @@ class Dispatcher:
 
         Returns None if there is no reason, no slot or no time for it.
         """
+        self._refused = refused
         last_moment = ends_at - SETTLE_SECONDS - TABLE_SECONDS - RENEW_SECONDS
         if self._clock() > last_moment or not (renewed := self._renew(refused)):
             return None
