@@ -33,12 +33,19 @@ SCENES = "tests/unit/test_sending.py"
 DECISIONS = "tests/unit/test_states.py"
 TABLE = "tests/integration/test_table_store.py"
 CALLS = "tests/unit/test_model_intake.py"
+CLIENT = "tests/integration/test_smsgold_client.py"
+FIRST_BYTE = "tests/integration/test_first_byte.py"
+PACE = "tests/unit/test_pacing.py"
+WAITS = "tests/unit/test_spacing.py"
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=unshrunk")
 TEST_TIMEOUT = 300  # seconds
 
 DEAD_LETTERS = "layers/relay/relay/messages/dead_letters.py"
 DISPATCH = "layers/relay/relay/messages/dispatch.py"
 IN_FLIGHT = "layers/relay/relay/messages/in_flight.py"
+PACING = "layers/relay/relay/messages/pacing.py"
+CREDENTIALS = "layers/relay/smsgold/credentials.py"
+TRANSPORT = "layers/relay/smsgold/transport.py"
 INTAKE = "layers/relay/relay/messages/intake.py"
 SENDER = "layers/relay/relay/messages/sender.py"
 STATES = "layers/relay/relay/messages/states.py"
@@ -176,8 +183,8 @@ MUTANTS = [
     Mutant(
         "a second POST after refused credentials takes no slot",
         DISPATCH,
-        "            and self._slot_for_one_more(ends_at)\n",
-        "",
+        "if (again := self._another_slot(claimed, latest)) is None:",
+        "if (again := claimed) is None:",
         SCENES,
     ),
     Mutant(
@@ -199,6 +206,75 @@ MUTANTS = [
         "if unwritten and self._clock() + TABLE_SECONDS > self._ends_at:",
         "if unwritten:",
         SCENES,
+    ),
+    Mutant(
+        "the first byte leaves unasked",
+        TRANSPORT,
+        "        _allow(self._withhold)\n",
+        "",
+        CLIENT,
+    ),
+    Mutant(
+        "a message is not judged at its first byte",
+        DISPATCH,
+        "return unsent.reason if unsent else None",
+        "return None",
+    ),
+    Mutant(
+        "a connection that came too late is thrown away",
+        TRANSPORT,
+        "            pool.make_ready(deadline)\n            _allow(withhold)\n",
+        "            pass\n",
+        CLIENT,
+    ),
+    Mutant(
+        "a second POST keeps to no time",
+        DISPATCH,
+        "verdict = self._post(renewed, outgoing, again, latest)",
+        "verdict = self._provider.send(renewed, outgoing, withhold=lambda: None)",
+        SCENES,
+    ),
+    Mutant(
+        "a thread that has its slot fetches the secret",
+        DISPATCH,
+        "credentials = self._credentials.last()",
+        "credentials = self._credentials.get()",
+        FIRST_BYTE,
+    ),
+    Mutant(
+        "one slow fetch holds every thread",
+        CREDENTIALS,
+        "elif not self._lock.acquire(blocking=False):",
+        "elif not self._lock.acquire():",
+        "tests/unit/test_smsgold_credentials.py",
+    ),
+    Mutant(
+        "waiting does not back off",
+        SENDER,
+        "seconds = spaced(result.seconds, received.receive_count, now - received.sent_at)",
+        "seconds = result.seconds",
+        WAITS,
+    ),
+    Mutant(
+        "a spaced-out look comes after the deadline",
+        SENDER,
+        "seconds = min(seconds, max(result.seconds, ends - now - 1.0))",
+        "pass",
+        WAITS,
+    ),
+    Mutant(
+        "a clock that is an hour ahead is believed",
+        PACING,
+        "if busy.next > (believable := self._believable(now)):",
+        "if busy.next > (believable := self._believable(now) + 1e9):",
+        PACE,
+    ),
+    Mutant(
+        "the pace is put right without a guard",
+        PACING,
+        '"#next > :believable",',
+        '"#next > :believable OR #next <= :believable",',
+        PACE,
     ),
     Mutant(
         "a message is accepted that was never put on the queue",

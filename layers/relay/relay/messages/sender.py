@@ -169,11 +169,12 @@ class Sender:
     def _ends(self, received: Received, record: Record | None) -> float:
         """Return a message's deadline, as far as it is known."""
         if record:
-            return record.deadline
+            return min(record.deadline, received.ends_by)
         at = received.message.expires_at
         if received.message.broadcast and at is None:
-            return math.inf  # it begins when its turn comes
-        return deadline(received.sent_at, at.timestamp() if at else None, self._rules)
+            return received.ends_by  # its own time begins when its turn comes
+        ends = deadline(received.sent_at, at.timestamp() if at else None, self._rules)
+        return min(ends, received.ends_by)
 
     def _deliver(self, run: _Run) -> None:
         try:
