@@ -1,11 +1,11 @@
 """How often a message is looked at while it waits, whatever it waits for.
 
-SQS moves a message to the dead-letter queue, without a reason, once it was received
-`maxReceiveCount` times; 1,000 is the most that SQS allows. Each look is a receive, so the looks
-have to last for as long as a queue can keep a message: 14 days. They are spread by its age: the
-first hundred come as often as asked for, and after that each waits a hundredth of the time waited
-so far. A message is therefore sent at most about one per cent later than it could have been, and
-is received some 860 times in 14 days.
+Each look is a receive, and SQS allows 1,000 of them at most (maxReceiveCount), after which it moves
+a message to the dead-letter queue without a reason; the sender ends one after LAST_RECEIVES. So the
+looks must last for the 14 days that SQS keeps a message at most. They are spread by its age: the
+first hundred come as often as asked for, and each later one after about a hundredth of the time
+waited so far. That makes 861 receives in 14 days, and no message is sent much more than one per
+cent later than it could have been.
 """
 
 import math
