@@ -19,7 +19,7 @@ from relay.messages.dead_letters import DeadLetters
 from relay.messages.dispatch import Dispatcher
 from relay.messages.envelope import QueuedMessage
 from relay.messages.intake import Answer, Intake
-from relay.messages.pacing import HORIZON, IDLE_SECONDS, Slots
+from relay.messages.pacing import GRACE, HORIZON, IDLE_SECONDS, Slots
 from relay.messages.queues import DeadLetterEntry
 from relay.messages.results import Done, Received, Result, ends_by
 from relay.messages.sender import Ruling, Sender
@@ -224,6 +224,8 @@ class MemoryProvider:
         self.password = "the first password"
         self.next: list[str] = []
         """How the next POSTs are answered, in order; after that all are accepted."""
+        self.in_a_slot: Callable[[float], bool] = lambda _: True
+        """Whether a POST may come at this time."""
         self.connecting: list[float] = []
         """Seconds from the next POSTs' slots to their first bytes, in order; after that none."""
         self.meanwhile: Callable[[], None] | None = None
@@ -248,6 +250,7 @@ class MemoryProvider:
         began = self._world.now
         self.times.append(began)
         assert began >= self.quiet_until, "sent while the provider asked for quiet"
+        assert self.in_a_slot(began), "sent in nobody's slot"
         if meanwhile := self.meanwhile:
             self.meanwhile = None
             meanwhile()
@@ -301,6 +304,15 @@ class MemoryPacer:
         self._world = world
         self._rate = rate
         self._next = 0.0
+        self._granted: list[float] = []
+
+    def use(self, at: float) -> bool:
+        """Use up a slot for a POST at this time; False if none was granted for then."""
+        found = next((s for s in self._granted if s - 1e-6 <= at <= s + GRACE + 1e-6), None)
+        if found is None:
+            return False
+        self._granted.remove(found)
+        return True
 
     def reserve(self, count: int, *, within: float = HORIZON) -> Slots:
         if self._world.table_down:
@@ -312,7 +324,9 @@ class MemoryPacer:
             return Slots((), first)
         count = min(count, max(1, int(self._rate * within)))
         self._next = first + count / self._rate
-        return Slots(tuple(first + i / self._rate for i in range(count)), self._next)
+        times = tuple(first + i / self._rate for i in range(count))
+        self._granted = [*self._granted[-1000:], *times]
+        return Slots(times, self._next)
 
     def hold(self, until: float) -> None:
         if self._world.table_down:

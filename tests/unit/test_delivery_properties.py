@@ -55,6 +55,7 @@ class Promises(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.relay = Relay(RULES, rate=RATE)
+        self.relay.provider.in_a_slot = self.relay.pacer.use
         self.accepted: set[str] = set()
         self.bodies: dict[str, QueuedMessage] = {}
         self.resends: set[str] = set()
