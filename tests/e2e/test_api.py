@@ -70,7 +70,8 @@ def test_one_key_sent_a_hundred_times_is_one_message(
         answers = list(threads.map(post, range(100)))
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.json()["id"] for answer in answers}) == 1
-    assert sum("Idempotency-Replayed" in answer.headers for answer in answers) == 99
+    # None says that it was first if the sender had the message before any of them wrote its record.
+    assert sum("Idempotency-Replayed" in answer.headers for answer in answers) >= 99
     until(lambda: sent(deployment, answers[0].json()["id"]), "sent message", seconds=120)
     assert len(sandbox.ledger(text=text)) == 1
 
@@ -107,7 +108,7 @@ def test_one_key_sent_a_hundred_times_at_once_is_one_message(
     with ThreadPoolExecutor(100) as threads:
         answers = list(threads.map(accept, range(100)))
     assert all(isinstance(answer, Accepted) for answer in answers)
-    assert sum(isinstance(answer, Accepted) and not answer.replayed for answer in answers) == 1
+    assert sum(isinstance(answer, Accepted) and not answer.replayed for answer in answers) <= 1
     until(lambda: sent(deployment, str(message.id)), "sent message", seconds=120)
     assert len(sandbox.ledger(text=text)) == 1
 

@@ -165,7 +165,10 @@ def test_an_accepted_message_is_counted_once_whoever_writes_its_record(relay: Re
     assert counted == [1, 0, 1, 0]
 
 
-def test_what_the_sender_met_first_is_no_repeat(relay: Relay) -> None:
+@pytest.mark.parametrize("fresh", [True, False])
+def test_only_a_key_of_ones_own_is_no_repeat_when_the_sender_was_faster(
+    relay: Relay, *, fresh: bool
+) -> None:
     class Hasty(MemoryQueues):
         """A queue whose sender takes a message before its record is written."""
 
@@ -176,8 +179,8 @@ def test_what_the_sender_met_first_is_no_repeat(relay: Relay) -> None:
             return answers
 
     intake = Intake(relay.store, Hasty(relay.world), Rules(), clock=relay.world.clock)
-    [answer] = intake.accept([message()], door="http")
-    assert answer == Accepted(relay.store.records["m-1"], replayed=False)
+    [answer] = intake.accept([message()], door="http", fresh={"m-1"} if fresh else ())
+    assert answer == Accepted(relay.store.records["m-1"], replayed=not fresh)
     assert relay.store.records["m-1"].state is State.SENT
 
 

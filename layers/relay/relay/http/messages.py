@@ -195,14 +195,14 @@ def routes(service: Messages) -> Router:
                 MessageState,
                 Location="The address of its state.",
                 Preference_Applied="The seconds it may have waited.",
-                Idempotency_Replayed="`true` if an earlier request brought it.",
+                Idempotency_Replayed="`true` if its key was known already.",
             ),
             202: answer(
                 "Accepted. With `Prefer: wait`, it has not ended yet; the body is its state.",
                 MessageReceipt,
                 Location="The address of its state.",
                 Preference_Applied="The seconds it may have waited.",
-                Idempotency_Replayed="`true` if an earlier request brought it.",
+                Idempotency_Replayed="`true` if its key was known already.",
             ),
         },
     )

@@ -93,7 +93,7 @@ class Intake:
         """Record that a message is too late to be sent, unless it was accepted in time."""
         record = replace(self._record(message, door), state=State.EXPIRED, reason=reason)
         [written] = self._store.apply([Change(None, record)])
-        return self._concluded([message], [record], [written], door)[0] or TABLE_SILENT
+        return self._concluded([message], [record], [written])[0] or TABLE_SILENT
 
     def accept(
         self,
@@ -137,10 +137,14 @@ class Intake:
             for message in new
         ]
         written = self._store.apply([Change(None, record) for record in records])
-        concluded = self._concluded(new, records, written, door)
+        concluded = self._concluded(new, records, written)
         for message, record, answer in zip(new, records, concluded, strict=True):
-            silent = Accepted(record) if message.id in fresh else TABLE_SILENT
-            answers[record.id] = answer or silent
+            if message.id in fresh:
+                # Nobody else can have used the id: what has its record is the sender.
+                found = answer.record if isinstance(answer, Accepted) else record
+                answers[record.id] = Accepted(found)
+            else:
+                answers[record.id] = answer or TABLE_SILENT
         # What the sender made the record of, it counts itself.
         ours = {record.attempt for record in records}
         self._count(sum(isinstance(a, Accepted) and a.record.attempt in ours for a in concluded))
@@ -173,7 +177,6 @@ class Intake:
         messages: Sequence[QueuedMessage],
         records: Sequence[Record],
         written: Sequence[Written],
-        door: str,
     ) -> list[Answer | None]:
         """Return what the attempts to write first records mean; None where nobody can say.
 
@@ -200,13 +203,14 @@ class Intake:
             elif current.attempt == record.attempt and current.state is record.state:
                 answers.append(Accepted(current))
             else:
-                # The sender may have met the message before its record was written.
-                answers.append(_repeat(current, message, replayed=current.door == door))
+                # Another call's, or the sender's, which was faster. Nobody can tell which call was
+                # first then, so that none says that it was.
+                answers.append(_repeat(current, message))
         return answers
 
 
-def _repeat(record: Record, message: QueuedMessage, *, replayed: bool = True) -> Answer:
+def _repeat(record: Record, message: QueuedMessage) -> Answer:
     """Return the answer to a message whose id has a record."""
     if record.fingerprint != message.fingerprint:
         return KeyReused(record)
-    return Accepted(record, replayed=replayed)
+    return Accepted(record, replayed=True)
