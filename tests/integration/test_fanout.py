@@ -1,7 +1,7 @@
 """A broadcast's way through the table and the queue, whatever kills the run that fans it out."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import boto3
@@ -16,12 +16,14 @@ from relay.broadcasts.model import (
     Command,
     QueuedBroadcast,
     Status,
+    first_record_of,
     hold_for,
     queued_broadcast,
 )
 from relay.broadcasts.service import Broadcasts, InvalidTransition, Reused, Started
 from relay.broadcasts.table import CHUNK, BroadcastTable
 from relay.messages.envelope import QueuedMessage
+from relay.messages.queues import QueueUnavailableError
 from relay.messages.states import Record, Rules, State
 from relay.validation import parse, validate
 from smsgold.errors import ProviderRefusedError, ProviderUnavailableError
@@ -68,6 +70,7 @@ class Fanned:
             AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
             KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
         )
+        self.client = client
         self.dying = Dying(client)
         self.relay = Relay(RULES)
         self.table = BroadcastTable(self.dying, "Relay")  # type: ignore[arg-type] # it passes on
@@ -104,13 +107,14 @@ class Fanned:
         self.names += 1
         return f"s{self.names}"
 
-    def start(self, text: str = "To all", id_: str = "x") -> Started | Reused:
+    def start(self, text: str = "To all", *, late: bool = False) -> Started | Reused:
         broadcast = validate(Broadcast, {"botId": "b-1", "text": text})
-        return self.broadcasts.start(queued_broadcast(broadcast, id_))
+        return self.broadcasts.start(queued_broadcast(broadcast, "x"), late=late)
 
-    def run(self, ends_in: float = 60.0) -> float | None:
+    def run(self, ends_in: float = 60.0, *, order: int = 0) -> float | None:
+        """Run the fan-out for an order that was put on the queue, the first or another."""
         return self.fan_out.run(
-            parse(QueuedBroadcast, self.queued[0]), ends_at=self.relay.world.now + ends_in
+            parse(QueuedBroadcast, self.queued[order]), ends_at=self.relay.world.now + ends_in
         )
 
     def progress(self) -> BroadcastRecord:
@@ -127,6 +131,11 @@ class Fanned:
         for id_ in ids:
             key = message_id("x", id_)
             self.relay.store.records[key] = Record(key, state, "f", "sqs", at, at, at)
+
+
+def refused(_: str) -> None:
+    """The notifier's queue, that does not say that it took an order."""
+    raise QueueUnavailableError("no answer")
 
 
 @pytest.fixture
@@ -281,6 +290,142 @@ def test_the_same_order_twice_is_one_broadcast_and_another_is_refused(fanned: Fa
     assert isinstance(again, Started)
     assert again.replayed
     assert isinstance(fanned.start("Another text"), Reused)
+    assert len(fanned.queued) == 2, "what is refused is not put on the queue"
+
+
+def test_what_a_repeat_was_told_is_accepted_is_sent_whatever_the_first_call_meets(
+    fanned: Fanned,
+) -> None:
+    fanned.listed = entries(2)
+
+    def hangs(body: str) -> None:
+        fanned.relay.queues.enqueue_notifier = fanned.queued.append  # type: ignore[method-assign, assignment]
+        assert isinstance(fanned.start(), Started)
+        refused(body)
+
+    fanned.relay.queues.enqueue_notifier = hangs  # type: ignore[method-assign]
+    with pytest.raises(QueueUnavailableError):
+        fanned.start()
+    fanned.run()
+    assert fanned.enqueued() == dict.fromkeys(ids(2), 1)
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_a_call_that_dies_leaves_the_key_to_the_next_or_is_sent(fanned: Fanned, step: int) -> None:
+    fanned.listed = entries(2)
+    fanned.dying.dies_in = step
+    with pytest.raises(Crash):
+        fanned.start("To all")
+    fanned.dying.dies_in = None
+    again = fanned.start("Another text")
+    for order in range(len(fanned.queued)):
+        fanned.run(order=order)
+    texts = {parse(QueuedMessage, copy.body).text for copy in fanned.relay.queues.messages}
+    # Refused as another's key only if the other is sent.
+    assert texts == {"Another text" if isinstance(again, Started) else "To all"}
+
+
+def test_an_order_that_lies_on_the_queue_without_a_record_is_sent(fanned: Fanned) -> None:
+    fanned.listed = entries(2)
+    fanned.dying.dies_in = 2  # it is on the queue by then
+    with pytest.raises(Crash):
+        fanned.start()
+    fanned.run()
+    assert fanned.enqueued() == dict.fromkeys(ids(2), 1)
+    again = fanned.start()
+    assert isinstance(again, Started)
+    assert again.replayed
+
+
+def test_a_record_that_vanishes_under_the_fan_out_is_made_again(fanned: Fanned) -> None:
+    fanned.listed = entries(2 * CHUNK)
+    fanned.start()
+    put = fanned.relay.queues.enqueue_broadcast
+
+    def vanishes(messages: Sequence[QueuedMessage]) -> list[str | None]:
+        fanned.relay.queues.enqueue_broadcast = put  # type: ignore[method-assign]
+        fanned.client.delete_item(TableName="Relay", Key={"pk": {"S": "broadcast#x"}})
+        return put(messages)
+
+    fanned.relay.queues.enqueue_broadcast = vanishes  # type: ignore[method-assign]
+    assert fanned.run() is not None
+    fanned.run()
+    assert set(fanned.enqueued()) == set(ids(2 * CHUNK))
+
+
+def test_a_record_that_version_0_1_0_left_without_an_order_gets_one_from_a_repeat(
+    fanned: Fanned,
+) -> None:
+    broadcast = queued_broadcast(validate(Broadcast, {"botId": "b-1", "text": "To all"}), "x")
+    fanned.table.create(first_record_of(broadcast, START))
+    assert isinstance(fanned.start(), Started)
+    assert len(fanned.queued) == 1
+
+
+def test_a_firing_that_died_in_time_is_not_sent_when_its_retry_is_too_late(fanned: Fanned) -> None:
+    fanned.listed = entries(2)
+    fanned.dying.dies_in = 2
+    with pytest.raises(Crash):
+        fanned.start()
+    fanned.start(late=True)
+    assert fanned.run() is None
+    assert fanned.enqueued() == {}
+
+
+def test_a_pause_between_listing_and_failing_does_not_lose_it(fanned: Fanned) -> None:
+    fanned.start()
+
+    def meanwhile() -> list[Mapping[str, object]]:
+        fanned.meanwhile = None
+        fanned.broadcasts.command("x", Command.PAUSE)
+        raise ProviderRefusedError("http_404", "no such bot")
+
+    fanned.meanwhile = meanwhile
+    assert fanned.run() is not None
+    fanned.error = ProviderRefusedError("http_404", "no such bot")
+    assert fanned.run() is None
+    assert fanned.progress().command is Command.FAIL
+
+
+def test_a_run_that_cannot_list_does_not_fail_what_another_has_listed(fanned: Fanned) -> None:
+    fanned.start()
+
+    def meanwhile() -> list[Mapping[str, object]]:
+        fanned.meanwhile = None
+        fanned.listed = entries(2)
+        fanned.run()
+        raise ProviderRefusedError("http_404", "no such bot")
+
+    fanned.meanwhile = meanwhile
+    fanned.run()
+    assert fanned.progress().command is Command.RUN
+    assert set(fanned.enqueued()) == set(ids(2))
+
+
+def test_what_two_runs_enqueue_around_a_stop_is_due(fanned: Fanned) -> None:
+    fanned.listed = entries(3 * CHUNK)
+    fanned.start()
+    put, advance = fanned.relay.queues.enqueue_broadcast, fanned.table.advance
+
+    def killed_after(messages: Sequence[QueuedMessage]) -> list[str | None]:
+        put(messages)
+        raise Crash("here")
+
+    def overtaken(broadcast: BroadcastRecord, enqueued: int, *, halted: bool = False) -> bool:
+        """Another copy of the order goes further, and is killed before it can say so."""
+        fanned.table.advance = advance  # type: ignore[method-assign]
+        moved = advance(broadcast, enqueued, halted=halted)
+        fanned.relay.queues.enqueue_broadcast = killed_after  # type: ignore[method-assign]
+        with pytest.raises(Crash):
+            fanned.run()
+        fanned.relay.queues.enqueue_broadcast = put  # type: ignore[method-assign]
+        fanned.broadcasts.command("x", Command.STOP)
+        return moved
+
+    fanned.table.advance = overtaken  # type: ignore[method-assign]
+    fanned.run()
+    assert fanned.progress().halted
+    assert len(fanned.enqueued()) == fanned.progress().due == 2 * CHUNK
 
 
 def test_orders_and_what_they_lead_to(fanned: Fanned) -> None:
@@ -353,8 +498,7 @@ def test_refusals_above_the_share_pause_it_once_and_a_resumption_forgives(fanned
 
 
 def test_one_that_comes_too_late_is_recorded_and_sent_to_nobody(fanned: Fanned) -> None:
-    broadcast = validate(Broadcast, {"botId": "b-1", "text": "Late"})
-    fanned.broadcasts.start(queued_broadcast(broadcast, "x"), late=True)
+    fanned.start(late=True)
     assert fanned.queued == []
     progress = fanned.progress()
     assert (progress.status(START), progress.reason) == (Status.STOPPED, "late")

@@ -24,7 +24,6 @@ ROLES: Mapping[str, Permissions] = {
         "RelayTable": frozenset(
             {
                 "dynamodb:BatchGetItem",
-                "dynamodb:DeleteItem",
                 "dynamodb:PartiQLInsert",
                 "dynamodb:PartiQLUpdate",
                 "dynamodb:PutItem",
@@ -64,7 +63,6 @@ ROLES: Mapping[str, Permissions] = {
         "RelayTable": frozenset(
             {
                 "dynamodb:BatchGetItem",
-                "dynamodb:DeleteItem",
                 "dynamodb:PartiQLInsert",
                 "dynamodb:PutItem",
             }
@@ -78,7 +76,6 @@ ROLES: Mapping[str, Permissions] = {
         "RelayTable": frozenset(
             {
                 "dynamodb:BatchGetItem",
-                "dynamodb:DeleteItem",
                 "dynamodb:GetItem",
                 "dynamodb:PartiQLInsert",
                 "dynamodb:PutItem",

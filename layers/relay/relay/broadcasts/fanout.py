@@ -18,6 +18,7 @@ from relay.broadcasts.model import (
     Command,
     QueuedBroadcast,
     failed,
+    first_record_of,
     message_for,
     recipients,
 )
@@ -94,19 +95,37 @@ class FanOut:
         """
         still_here(HEARTBEAT)
         try:
-            broadcast = self._table.load([queued.id]).get(queued.id)
-            if broadcast is None or broadcast.command is Command.FAIL:
+            broadcast = self._record_of(queued)
+            if broadcast and broadcast.awaits_snapshot:
+                broadcast = self._take_snapshot(broadcast)
+            if broadcast is None or not broadcast.snapshot:
                 return None
-            if not broadcast.snapshot:
-                stopped = broadcast.command is Command.STOP
-                taken = None if stopped else self._take_snapshot(broadcast)
-                if taken is None:
-                    return None
-                broadcast = taken
             return self._enqueue(queued, broadcast, ends_at, still_here)
         except (_NotYetError, StoreUnavailableError, QueueUnavailableError) as error:
             log.warning("broadcast waits", extra={"broadcast": queued.id, "reason": str(error)})
             return backoff(receive_count, None, self._rules)
+
+    def _record_of(self, queued: QueuedBroadcast) -> BroadcastRecord | None:
+        """Return a queued broadcast's record, made now if it has none; None if the id is another's.
+
+        Whoever put it on the queue may have died before the record was written.
+        """
+        broadcast = self._table.load([queued.id]).get(queued.id)
+        if broadcast is None:
+            first = first_record_of(queued, self._clock())
+            broadcast = self._table.create(first) or first
+        if broadcast.fingerprint != queued.fingerprint:
+            # Its caller was told so, or was told nothing.
+            log.warning("another broadcast has the id", extra={"broadcast": queued.id})
+            return None
+        return broadcast
+
+    def _again(self, id_: str) -> BroadcastRecord:
+        """Return a broadcast as it is now."""
+        broadcast = self._table.load([id_]).get(id_)
+        if broadcast is None:
+            raise _NotYetError("its record is gone")
+        return broadcast
 
     # ------------------------------------------------------------------------------ snapshot
 
@@ -133,12 +152,21 @@ class FanOut:
                 without_id=without_id,
             )
             self._table.put_snapshot(broadcast.id, after.snapshot, ids, now)
-            self._table.commit_snapshot(broadcast.id, after)
-            # Another run may have committed one first; then that one counts.
-            return self._table.load([broadcast.id])[broadcast.id]
-        self._table.write_command(broadcast, failed(broadcast, now, *problem))
-        log.warning("broadcast failed", extra={"broadcast": broadcast.id, "reason": problem[0]})
-        return None
+            self._table.commit_snapshot(broadcast, after)
+            return self._unless_changed(broadcast.id)
+        if self._table.write_command(broadcast, failed(broadcast, now, *problem)):
+            log.warning("broadcast failed", extra={"broadcast": broadcast.id, "reason": problem[0]})
+        return self._unless_changed(broadcast.id)
+
+    def _unless_changed(self, id_: str) -> BroadcastRecord:
+        """Return a broadcast as it is now that it was to be listed.
+
+        Another run may have listed it first; then its snapshot counts.
+        """
+        broadcast = self._again(id_)
+        if broadcast.awaits_snapshot:
+            raise _NotYetError("a command came in between")
+        return broadcast
 
     # ---------------------------------------------------------------------------- enqueueing
 
@@ -151,18 +179,18 @@ class FanOut:
     ) -> float | None:
         """Enqueue from the saved position on; once all are queued, wait for the end."""
         while broadcast.enqueued < broadcast.total and not broadcast.halted:
-            # Finish the chunk even when stopped, so `enqueued` is never below what is queued.
+            # Another run may have put a part of this chunk on the queue, and none can be further.
+            # So a stopped broadcast takes this chunk in and no other: then all that may be on the
+            # queue is counted.
             ids = self._table.chunk(broadcast, broadcast.enqueued // CHUNK)
             messages = [message_for(queued, id_, message_id(queued.id, id_)) for id_ in ids]
             if any(self._queues.enqueue_broadcast(messages)):
                 raise QueueUnavailableError("not all were taken")
-            self._table.advance(broadcast, broadcast.enqueued + len(ids))
+            stopped = broadcast.command is Command.STOP
+            self._table.advance(broadcast, broadcast.enqueued + len(ids), halted=stopped)
             still_here(HEARTBEAT)
-            broadcast = self._table.load([queued.id])[queued.id]
+            broadcast = self._again(queued.id)
             log.info("enqueued", extra={"broadcast": queued.id, "enqueued": broadcast.enqueued})
-            if broadcast.command is Command.STOP:
-                self._table.advance(broadcast, broadcast.enqueued, halted=True)
-                break
             if broadcast.enqueued < broadcast.total and self._clock() > ends_at - SPARE_SECONDS:
                 return 0.0
         return self._watch_the_end(broadcast)
@@ -203,7 +231,7 @@ class FanOut:
 
 
 class _NotYetError(Exception):
-    """The provider cannot list the subscribers now."""
+    """The broadcast cannot go on now."""
 
 
 def message_id(broadcast_id: str, subscriber_id: str) -> str:

@@ -118,6 +118,11 @@ class BroadcastRecord:
         """How many messages there will be, unless it is stopped."""
         return self.enqueued if self.command is Command.STOP else self.total
 
+    @property
+    def awaits_snapshot(self) -> bool:
+        """Return whether its subscribers are still to be listed."""
+        return not self.snapshot and self.command in (Command.RUN, Command.PAUSE)
+
     def pause_so_far(self, now: float) -> float:
         """Return the seconds spent in pauses."""
         return self.paused_for + (now - self.commanded_at if self.command is Command.PAUSE else 0.0)

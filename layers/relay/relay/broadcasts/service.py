@@ -15,7 +15,7 @@ from relay.broadcasts.model import (
     stopped,
 )
 from relay.broadcasts.table import BroadcastTable
-from relay.messages.queues import Queues, QueueUnavailableError
+from relay.messages.queues import Queues
 from relay.messages.store import StoreUnavailableError
 
 READ_WRITE_ROUNDS = 3
@@ -70,24 +70,26 @@ class Broadcasts:
     def start(self, broadcast: QueuedBroadcast, *, late: bool = False) -> Started | Reused:
         """Accept a broadcast; one that is too `late` is recorded as stopped and never sent.
 
-        Raises StoreUnavailableError or QueueUnavailableError if it is not accepted.
+        The queue comes first, the record second, so a record says that the broadcast is, or was,
+        on the queue; the fan-out makes the record if nobody else did. StoreUnavailableError and
+        QueueUnavailableError mean that nobody knows whether it is accepted: a repeat will say.
         """
         now = self._clock()
         first = first_record_of(broadcast, now)
         if late:
             first = stopped(first, now, "late") or first
-        known = self._table.create(first)
-        if known and known.fingerprint != broadcast.fingerprint:
-            return Reused(known)
-        if (known or first).status(now) is Status.PREPARING:
-            # A repeat enqueues it again, as the first call may have failed to; copies do no harm.
-            try:
+        known = earlier = self._table.load([broadcast.id]).get(broadcast.id)
+        if known is None:
+            if not late:
                 self._queues.enqueue_notifier(broadcast.to_body())
-            except QueueUnavailableError:
-                if not known:
-                    self._table.delete(broadcast.id)
-                raise
-        return Started(known or first, replayed=known is not None)
+            # The fan-out may have met it on the queue and made the record meanwhile.
+            known = self._table.create(first) or first
+        if known.fingerprint != broadcast.fingerprint:
+            return Reused(known)
+        if earlier and earlier.awaits_snapshot:
+            # Version 0.1.0 wrote the record first, and may have died before it came to the queue.
+            self._queues.enqueue_notifier(broadcast.to_body())
+        return Started(known, replayed=earlier is not None)
 
     def get(self, id_: str) -> BroadcastRecord | None:
         """Return a broadcast as it stands; raise StoreUnavailableError."""

@@ -36,14 +36,10 @@ class BroadcastTable:
             return self.load([broadcast.id]).get(broadcast.id)
         return None
 
-    def delete(self, id_: str) -> None:
-        """Delete a broadcast whose caller was not told that it is accepted."""
-        self._call("delete_item", Key=_key(id_))
-
     def load(self, ids: Iterable[str]) -> dict[str, BroadcastRecord]:
         """Return the broadcasts there are, by id, as of now."""
         keys = [_key(id_) for id_ in dict.fromkeys(ids)]
-        found = {}
+        found: dict[str, BroadcastRecord] = {}
         for start in range(0, len(keys), KEYS_PER_CALL):
             wanted: Any = keys[start : start + KEYS_PER_CALL]
             while wanted:
@@ -58,11 +54,14 @@ class BroadcastTable:
         return found
 
     def write_command(self, before: BroadcastRecord, after: BroadcastRecord) -> bool:
-        """Write a new command; return False if the one it was decided on has changed."""
+        """Write a new command; return False if what it was decided on has changed."""
         judged = ("judgedOutcomes", "judgedRefusals")
         names = ("order", "orderedAt", "reason", "detail", "pausedFor", *judged)
         content = _attributes(after)
-        guard = {"order": {"S": before.command}, "orderedAt": _number(before.commanded_at)}
+        guard: dict[str, Any] = _command(before)
+        if after.command is Command.FAIL:
+            # Another run may have listed the subscribers meanwhile.
+            guard["snapshot"] = None
         return self._update(before.id, {name: content[name] for name in names}, guard)
 
     def put_snapshot(self, id_: str, name: str, ids: Sequence[str], now: float) -> None:
@@ -74,11 +73,12 @@ class BroadcastTable:
                 | {"ids": {"S": json.dumps(ids[start : start + CHUNK])}, "ttl": _ttl(now)},
             )
 
-    def commit_snapshot(self, id_: str, after: BroadcastRecord) -> bool:
-        """Commit a snapshot, unless one is committed already."""
+    def commit_snapshot(self, before: BroadcastRecord, after: BroadcastRecord) -> bool:
+        """Commit a snapshot, unless there is one already or a command came in between."""
         names = ("snapshot", "startedAt", "total", "duplicates", "withoutId")
         content = _attributes(after)
-        return self._update(id_, {name: content[name] for name in names}, {"snapshot": None})
+        guard = {"snapshot": None, **_command(before)}
+        return self._update(before.id, {name: content[name] for name in names}, guard)
 
     def chunk(self, broadcast: BroadcastRecord, n: int) -> list[str]:
         """Return the ids in one chunk of the snapshot, counted from 0."""
@@ -88,8 +88,8 @@ class BroadcastTable:
         found: list[str] = json.loads(answer["Item"]["ids"]["S"])
         return found
 
-    def advance(self, broadcast: BroadcastRecord, enqueued: int, *, halted: bool = False) -> bool:
-        """Save the position; return False if another run has moved it."""
+    def advance(self, broadcast: BroadcastRecord, enqueued: int, *, halted: bool) -> bool:
+        """Save the position, the last one if `halted`; return False if another run has moved it."""
         content = {"enqueued": {"N": str(enqueued)}, "halted": {"BOOL": halted}}
         return self._update(broadcast.id, content, {"enqueued": {"N": str(broadcast.enqueued)}})
 
@@ -168,6 +168,11 @@ def _key(id_: str) -> dict[str, Any]:
 
 def _chunk_key(id_: str, snapshot: str, n: int) -> dict[str, Any]:
     return {"pk": {"S": f"broadcast#{id_}#{snapshot}#{n}"}}
+
+
+def _command(broadcast: BroadcastRecord) -> dict[str, Any]:
+    """Return the attributes that differ if a command came in between."""
+    return {"order": {"S": broadcast.command}, "orderedAt": _number(broadcast.commanded_at)}
 
 
 def _number(value: float) -> dict[str, str]:
