@@ -18,12 +18,14 @@ from relay.broadcasts.model import (
     Status,
     first_record_of,
     hold_for,
+    paused_too_long,
     queued_broadcast,
 )
 from relay.broadcasts.service import Broadcasts, InvalidTransition, Reused, Started
 from relay.broadcasts.table import CHUNK, BroadcastTable
 from relay.messages.envelope import QueuedMessage
 from relay.messages.queues import QueueUnavailableError
+from relay.messages.sender import Passage
 from relay.messages.states import Record, Rules, State
 from relay.validation import parse, validate
 from smsgold.errors import ProviderRefusedError, ProviderUnavailableError
@@ -116,6 +118,10 @@ class Fanned:
         return self.fan_out.run(
             parse(QueuedBroadcast, self.queued[order]), ends_at=self.relay.world.now + ends_in
         )
+
+    def gate(self) -> BroadcastGate:
+        """Return the gate of a fresh environment of the sender."""
+        return BroadcastGate(self.table, refusals_percent=50, clock=self.relay.world.clock)
 
     def progress(self) -> BroadcastRecord:
         return self.table.load(["x"])["x"]
@@ -226,11 +232,11 @@ def test_an_unknown_bot_fails_and_an_unreachable_provider_is_asked_again(fanned:
     wait = fanned.run()
     assert wait is not None
     assert wait > 0
-    assert fanned.progress().status(START) is Status.PREPARING
+    assert fanned.progress().status is Status.PREPARING
     fanned.error = ProviderRefusedError("http_404", "no such bot")
     assert fanned.run() is None
     failed = fanned.progress()
-    assert (failed.status(START), failed.reason, failed.detail) == (
+    assert (failed.status, failed.reason, failed.detail) == (
         Status.FAILED,
         "http_404",
         "no such bot",
@@ -248,7 +254,7 @@ def test_a_provider_out_of_reach_for_the_retry_window_fails_it(fanned: Fanned) -
 def test_an_empty_list_is_completed(fanned: Fanned) -> None:
     fanned.start()
     assert fanned.run() is None
-    assert fanned.progress().status(START) is Status.COMPLETED
+    assert fanned.progress().status is Status.COMPLETED
 
 
 def test_counts_that_a_killed_run_left_short_are_put_right(fanned: Fanned) -> None:
@@ -270,7 +276,7 @@ def test_counts_that_a_killed_run_left_short_are_put_right(fanned: Fanned) -> No
     counts = {state: n for state, n in fanned.progress().counts.items() if n}
     assert counts == {State.SENT: 6, State.REJECTED: 4}
     assert fanned.run() is None
-    assert fanned.progress().status(now) is Status.COMPLETED
+    assert fanned.progress().status is Status.COMPLETED
 
 
 def test_what_was_settled_a_moment_ago_is_left_to_its_run(fanned: Fanned) -> None:
@@ -443,7 +449,7 @@ def test_orders_and_what_they_lead_to(fanned: Fanned) -> None:
     ]:
         done = fanned.broadcasts.command("x", order)
         assert isinstance(done, BroadcastRecord)
-        assert done.status(fanned.relay.world.now) is status
+        assert done.status is status
     assert isinstance(fanned.broadcasts.command("x", Command.RUN), InvalidTransition)
 
 
@@ -458,17 +464,36 @@ def test_time_in_pause_is_kept_and_too_much_of_it_stops(fanned: Fanned) -> None:
     assert fanned.progress().pause_so_far(world.now) == pytest.approx(100)
     fanned.broadcasts.command("x", Command.PAUSE)
     world.now += 3 * 86400
-    progress = fanned.progress()
-    assert progress.status(world.now) is Status.STOPPED
-    assert progress.why(world.now) == "paused_too_long"
-    assert isinstance(fanned.broadcasts.command("x", Command.RUN), InvalidTransition)
+    refused = fanned.broadcasts.command("x", Command.RUN)
+    assert isinstance(refused, InvalidTransition)
+    assert refused.broadcast.status is Status.STOPPED
+    assert fanned.progress().why == "paused_too_long"
+    assert fanned.progress().pause_so_far(world.now) == pytest.approx(3 * 86400 + 100)
+
+
+@pytest.mark.parametrize("met_by", ["the fan-out", "a run of the sender"])
+def test_what_was_stopped_for_too_long_a_pause_stays_stopped_to_the_last_message(
+    fanned: Fanned, met_by: str
+) -> None:
+    fanned.listed = entries(2)
+    fanned.start()
+    fanned.run()
+    fanned.broadcasts.command("x", Command.PAUSE)
+    fanned.relay.world.now += 3 * 86400 + 1
+    gate = fanned.gate()
+    if met_by == "the fan-out":
+        fanned.run()
+    assert gate.check(["x"])["x"].passage is Passage.CANCEL
+    assert (fanned.progress().status, fanned.progress().why) == (Status.STOPPED, "paused_too_long")
+    gate.count("x", {State.CANCELED: 2})
+    assert fanned.progress().status is Status.STOPPED
 
 
 def test_the_longest_pause_hands_a_message_back_less_than_a_queue_allows(fanned: Fanned) -> None:
     fanned.start()
     fanned.broadcasts.command("x", Command.PAUSE)
     progress, world, receive_count = fanned.progress(), fanned.relay.world, 0
-    while progress.status(world.now) is Status.PAUSED:
+    while not paused_too_long(progress, world.now):
         world.now += hold_for(progress, world.now)
         receive_count += 1
     assert receive_count < 700
@@ -478,7 +503,7 @@ def test_refusals_above_the_share_pause_it_once_and_a_resumption_forgives(fanned
     fanned.listed = entries(200)
     fanned.start()
     fanned.run()
-    board = BroadcastGate(fanned.table, refusals_percent=50, clock=fanned.relay.world.clock)
+    board = fanned.gate()
     board.count("x", {State.REJECTED: 10})
     board.count("x", {State.SENT: 9})
     assert fanned.progress().command is Command.RUN, "19 outcomes say nothing yet"
@@ -501,4 +526,4 @@ def test_one_that_comes_too_late_is_recorded_and_sent_to_nobody(fanned: Fanned) 
     fanned.start(late=True)
     assert fanned.queued == []
     progress = fanned.progress()
-    assert (progress.status(START), progress.reason) == (Status.STOPPED, "late")
+    assert (progress.status, progress.reason) == (Status.STOPPED, "late")

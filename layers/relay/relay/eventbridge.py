@@ -136,7 +136,7 @@ class EventDoor:
     def _start(self, broadcast: QueuedBroadcast, *, late: bool) -> dict[str, Any]:
         match self._broadcasts.start(broadcast, late=late):
             case Started(record) | Reused(record):
-                status = record.status(self._clock())
+                status = record.status
         log.info("broadcast", extra={"broadcast": broadcast.id, "status": status, "late": late})
         return {"id": broadcast.id, "status": status}
 

@@ -118,7 +118,7 @@ class FanOut:
             # Its caller was told so, or was told nothing.
             log.warning("another broadcast has the id", extra={"broadcast": queued.id})
             return None
-        return broadcast
+        return self._table.stop_if_paused_too_long(broadcast, self._clock())
 
     def _again(self, id_: str) -> BroadcastRecord:
         """Return a broadcast as it is now."""

@@ -36,7 +36,11 @@ class BroadcastGate:
         """Return the rulings on the broadcasts there are, by id; raise StoreUnavailableError."""
         now = self._clock()
         if now - self._read_at > FRESH_SECONDS or not self._records.keys() >= set(ids):
-            self._records = self._table.load(ids) if ids else {}
+            found = self._table.load(ids) if ids else {}
+            self._records = {
+                id_: self._table.stop_if_paused_too_long(record, now)
+                for id_, record in found.items()
+            }
             self._read_at = now
         return {id_: ruling(record, now) for id_, record in self._records.items()}
 
@@ -59,7 +63,7 @@ class BroadcastGate:
 def ruling(broadcast: BroadcastRecord, now: float) -> Ruling:
     """Return what a broadcast's status means for its messages."""
     paused_for = broadcast.pause_so_far(now)
-    match broadcast.status(now):
+    match broadcast.status:
         case Status.PAUSED:
             return Ruling(Passage.HOLD, hold_for(broadcast, now), paused_for)
         case Status.STOPPED | Status.FAILED:

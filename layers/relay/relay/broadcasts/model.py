@@ -17,8 +17,8 @@ from relay.messages.envelope import MAX_ID, Content, ProviderId, QueuedMessage
 from relay.messages.states import TERMINAL, State
 
 LONGEST_PAUSE = 3 * 86400.0
-"""Seconds of pause after which a broadcast counts as stopped. A message that is held back that long
-is received about 500 times; its queue gives it up after 1,000."""
+"""Seconds of pause after which whoever meets a broadcast stops it. A message that is held back that
+long is received about 500 times; its queue gives it up after 1,000."""
 
 ENOUGH_TO_JUDGE = 20
 """Minimum outcomes before the refusal rate counts."""
@@ -127,8 +127,9 @@ class BroadcastRecord:
         """Return the seconds spent in pauses."""
         return self.paused_for + (now - self.commanded_at if self.command is Command.PAUSE else 0.0)
 
-    def status(self, now: float) -> Status:
-        """Return where the broadcast stands."""
+    @property
+    def status(self) -> Status:
+        """Where the broadcast stands. Only a write changes it, never time alone."""
         match self.command:
             case Command.FAIL:
                 return Status.FAILED
@@ -136,18 +137,15 @@ class BroadcastRecord:
                 return Status.STOPPED
             case _ if self.complete:
                 return Status.COMPLETED
-            case Command.PAUSE if self.pause_so_far(now) > LONGEST_PAUSE:
-                return Status.STOPPED
             case Command.PAUSE:
                 return Status.PAUSED
             case _:
                 return Status.RUNNING if self.snapshot else Status.PREPARING
 
-    def why(self, now: float) -> str:
+    @property
+    def why(self) -> str:
         """Return the reason for its status, or ""."""
-        if self.command is Command.PAUSE and self.status(now) is Status.STOPPED:
-            return "paused_too_long"
-        return "" if self.status(now) is Status.COMPLETED else self.reason
+        return "" if self.status is Status.COMPLETED else self.reason
 
 
 # --------------------------------------------------------------------------------- decisions
@@ -169,14 +167,14 @@ def paused(
     broadcast: BroadcastRecord, now: float, reason: str, detail: str = ""
 ) -> BroadcastRecord | None:
     """Return the broadcast paused, or None if it has ended or is paused already."""
-    if broadcast.status(now) not in (Status.PREPARING, Status.RUNNING):
+    if broadcast.status not in (Status.PREPARING, Status.RUNNING):
         return None
     return replace(broadcast, command=Command.PAUSE, commanded_at=now, reason=reason, detail=detail)
 
 
 def resumed(broadcast: BroadcastRecord, now: float) -> BroadcastRecord | None:
     """Return the broadcast running again, its refusals forgiven; None if it is not paused."""
-    if broadcast.status(now) is not Status.PAUSED:
+    if broadcast.status is not Status.PAUSED:
         return None
     return replace(
         broadcast,
@@ -193,9 +191,23 @@ def stopped(
     broadcast: BroadcastRecord, now: float, reason: str = "requested"
 ) -> BroadcastRecord | None:
     """Return the broadcast stopped for good, or None if it has ended."""
-    if broadcast.status(now) not in (Status.PREPARING, Status.RUNNING, Status.PAUSED):
+    if broadcast.status not in (Status.PREPARING, Status.RUNNING, Status.PAUSED):
         return None
-    return replace(broadcast, command=Command.STOP, commanded_at=now, reason=reason, detail="")
+    return replace(
+        broadcast,
+        command=Command.STOP,
+        commanded_at=now,
+        reason=reason,
+        detail="",
+        paused_for=broadcast.pause_so_far(now),
+    )
+
+
+def paused_too_long(broadcast: BroadcastRecord, now: float) -> BroadcastRecord | None:
+    """Return the broadcast stopped because its pauses were too long, or None if they were not."""
+    if broadcast.status is not Status.PAUSED or broadcast.pause_so_far(now) <= LONGEST_PAUSE:
+        return None
+    return stopped(broadcast, now, "paused_too_long")
 
 
 def failed(broadcast: BroadcastRecord, now: float, reason: str, detail: str) -> BroadcastRecord:
@@ -233,7 +245,7 @@ def hold_for(broadcast: BroadcastRecord, now: float) -> float:
 
 def eta(broadcast: BroadcastRecord, rate: float, now: float) -> float | None:
     """Return when the last message goes out at the account's rate (per second), if known."""
-    if broadcast.status(now) is not Status.RUNNING or not rate:
+    if broadcast.status is not Status.RUNNING or not rate:
         return None
     return now + (broadcast.total - broadcast.finished) / rate
 

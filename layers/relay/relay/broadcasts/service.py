@@ -105,7 +105,8 @@ class Broadcasts:
             if broadcast is None:
                 return None
             now = self._clock()
-            if broadcast.status(now) in OBEYED[command]:
+            broadcast = self._table.stop_if_paused_too_long(broadcast, now)
+            if broadcast.status in OBEYED[command]:
                 return broadcast
             match command:
                 case Command.PAUSE:

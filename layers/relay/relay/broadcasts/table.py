@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from relay.broadcasts.model import COUNTED, BroadcastRecord, Command
+from relay.broadcasts.model import COUNTED, BroadcastRecord, Command, paused_too_long
 from relay.messages.states import State
 from relay.messages.store import KEPT_DAYS, KEYS_PER_CALL, StoreUnavailableError
 
@@ -63,6 +63,15 @@ class BroadcastTable:
             # Another run may have listed the subscribers meanwhile.
             guard["snapshot"] = None
         return self._update(before.id, {name: content[name] for name in names}, guard)
+
+    def stop_if_paused_too_long(self, broadcast: BroadcastRecord, now: float) -> BroadcastRecord:
+        """Stop a broadcast whose pauses were too long; return it as it is then."""
+        after = paused_too_long(broadcast, now)
+        if after is None:
+            return broadcast
+        if self.write_command(broadcast, after):
+            return after
+        return self.load([broadcast.id]).get(broadcast.id, broadcast)
 
     def put_snapshot(self, id_: str, name: str, ids: Sequence[str], now: float) -> None:
         """Write the subscribers' ids beside the broadcast, not yet committed."""

@@ -90,10 +90,10 @@ class BroadcastState(BroadcastReceipt):
         due = eta(broadcast, rate, now)
         return cls(
             id=broadcast.id,
-            status=broadcast.status(now),
+            status=broadcast.status,
             bot_id=broadcast.bot_id,
             reference=broadcast.reference or None,
-            reason=broadcast.why(now) or None,
+            reason=broadcast.why or None,
             detail=broadcast.detail or None,
             accepted_at=rfc3339(broadcast.created_at),
             started_at=rfc3339(broadcast.started_at) if broadcast.started_at else None,
@@ -144,7 +144,7 @@ def routes(broadcasts: Broadcasts) -> Router:
             )
         log.info("accepted", extra={"broadcast": id_, "replayed": started.replayed})
         replayed = {"Idempotency_Replayed": "true"} if started.replayed else {}
-        return BroadcastReceipt(id=id_, status=started.broadcast.status(time.time())).response(
+        return BroadcastReceipt(id=id_, status=started.broadcast.status).response(
             HTTPStatus.ACCEPTED, Location=f"./broadcasts/{id_}", **replayed
         )
 
@@ -163,7 +163,7 @@ def routes(broadcasts: Broadcasts) -> Router:
             case None:
                 raise ProblemError(problems.NOT_FOUND, "No broadcast has this id.")
             case InvalidTransition(broadcast):
-                status = broadcast.status(time.time())
+                status = broadcast.status
                 raise ProblemError(
                     problems.NOT_STEERABLE,
                     f"The broadcast is {status}; GET it to learn more.",

@@ -122,7 +122,7 @@ class Receiver:
         if isinstance(message, Broadcast):
             started = self._broadcasts.start(queued_broadcast(message, id_))
             new = isinstance(started, Started) and not started.replayed
-            return started.broadcast.status(self._clock()), new
+            return started.broadcast.status, new
         [answer] = self._intake.accept([queued(message, id_)], door="hook", fresh=fresh)
         if not isinstance(answer, Accepted | KeyReused):
             raise QueueUnavailableError(str(answer))
