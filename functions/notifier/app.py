@@ -4,6 +4,8 @@ from relay.startup import ready
 
 import json
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -21,7 +23,7 @@ queues = wiring.queues()
 
 
 class UnknownKindError(Exception):
-    """A body on the notifier's queue is neither a broadcast nor an event."""
+    """A body on the notifier's queue is none of those that this version knows."""
 
 
 @log.inject_lambda_context(clear_state=True)
@@ -41,7 +43,12 @@ def done(record: dict[str, Any], ends_at: float) -> bool:
     # others are events that an operator moved back from the dead-letter queue.
     match body.get("kind", "broadcast" if "botId" in body else "event"):
         case "broadcast":
-            return has_ended(validate(QueuedBroadcast, body), record, ends_at)
+            return has_ended(partial(fan_out.run, validate(QueuedBroadcast, body)), record, ends_at)
+        case "recount":
+            asked_at = int(record["attributes"]["SentTimestamp"]) / 1000
+            return has_ended(
+                partial(fan_out.recount, body["id"], asked_at=asked_at), record, ends_at
+            )
         case "event":
             door.accept(body, record["messageId"])
             return True
@@ -49,14 +56,13 @@ def done(record: dict[str, Any], ends_at: float) -> bool:
             raise UnknownKindError(str(kind)[:64])
 
 
-def has_ended(broadcast: QueuedBroadcast, record: dict[str, Any], ends_at: float) -> bool:
-    """Go on with a broadcast; return whether it has ended."""
+def has_ended(go_on: Callable[..., float | None], record: dict[str, Any], ends_at: float) -> bool:
+    """Go on with what a queue record asks for; return whether it has ended."""
 
     def hide(seconds: float) -> None:
         queues.change_visibility(record["eventSourceARN"], {record["receiptHandle"]: seconds})
 
-    seconds = fan_out.run(
-        broadcast,
+    seconds = go_on(
         ends_at=ends_at,
         receive_count=int(record["attributes"]["ApproximateReceiveCount"]),
         still_here=hide,

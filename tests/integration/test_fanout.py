@@ -1,163 +1,29 @@
 """A broadcast's way through the table and the queue, whatever kills the run that fans it out."""
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import boto3
 import pytest
-from moto import mock_aws
 
-from relay.broadcasts.fanout import FanOut, message_id
-from relay.broadcasts.gate import BroadcastGate
 from relay.broadcasts.model import (
     Broadcast,
     BroadcastRecord,
     Command,
-    QueuedBroadcast,
     Status,
     first_record_of,
     hold_for,
     paused_too_long,
     queued_broadcast,
 )
-from relay.broadcasts.service import Broadcasts, InvalidTransition, Reused, Started
-from relay.broadcasts.table import CHUNK, BroadcastTable
+from relay.broadcasts.service import InvalidTransition, Reused, Started
+from relay.broadcasts.table import CHUNK
 from relay.messages.envelope import QueuedMessage
 from relay.messages.queues import QueueUnavailableError
 from relay.messages.sender import Passage
-from relay.messages.states import Record, Rules, State
+from relay.messages.states import State
 from relay.validation import parse, validate
 from smsgold.errors import ProviderRefusedError, ProviderUnavailableError
-from tests.support.world import START, Crash, Relay
-
-LONGEST_RUN = 60.0
-RULES = Rules(retry_window=3600.0)
-
-
-class Dying:
-    """A DynamoDB client in whose calls the run may end, before or after they are made."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-        self.dies_in: int | None = None
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        call = getattr(self._client, name)
-
-        def made(**arguments: Any) -> Any:
-            self._step()
-            answer = call(**arguments)
-            self._step()
-            return answer
-
-        return made
-
-    def _step(self) -> None:
-        if self.dies_in is not None:
-            self.dies_in -= 1
-            if self.dies_in < 0:
-                self.dies_in = None
-                raise Crash("here")
-
-
-class Fanned:
-    """Broadcasts and their fan-out over moto's table and a world in memory."""
-
-    def __init__(self) -> None:
-        client = boto3.client("dynamodb", region_name="us-east-1")
-        client.create_table(
-            TableName="Relay",
-            BillingMode="PAY_PER_REQUEST",
-            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
-            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
-        )
-        self.client = client
-        self.dying = Dying(client)
-        self.relay = Relay(RULES)
-        self.table = BroadcastTable(self.dying, "Relay")  # type: ignore[arg-type] # it passes on
-        self.queued: list[str] = []
-        self.relay.queues.enqueue_notifier = self.queued.append  # type: ignore[method-assign, assignment]
-        self.listed: list[Mapping[str, object]] = []
-        self.error: Exception | None = None
-        self.meanwhile: Callable[[], list[Mapping[str, object]]] | None = None
-        self.names = 0
-        self.broadcasts = Broadcasts(
-            self.table, self.relay.queues, rate=25.0, clock=self.relay.world.clock
-        )
-        self.fan_out = FanOut(
-            table=self.table,
-            store=self.relay.store,
-            queues=self.relay.queues,
-            subscribers=self._subscribers,
-            rules=RULES,
-            longest_run=LONGEST_RUN,
-            rate=25.0,
-            clock=self.relay.world.clock,
-            new_name=self._name,
-        )
-
-    def _subscribers(self, bot_id: str) -> list[Mapping[str, object]]:
-        assert bot_id == "b-1"
-        if self.meanwhile:
-            return self.meanwhile()
-        if self.error:
-            raise self.error
-        return self.listed
-
-    def _name(self) -> str:
-        self.names += 1
-        return f"s{self.names}"
-
-    def start(self, text: str = "To all", *, late: bool = False) -> Started | Reused:
-        broadcast = validate(Broadcast, {"botId": "b-1", "text": text})
-        return self.broadcasts.start(queued_broadcast(broadcast, "x"), late=late)
-
-    def run(self, ends_in: float = 60.0, *, order: int = 0) -> float | None:
-        """Run the fan-out for an order that was put on the queue, the first or another."""
-        return self.fan_out.run(
-            parse(QueuedBroadcast, self.queued[order]), ends_at=self.relay.world.now + ends_in
-        )
-
-    def gate(self) -> BroadcastGate:
-        """Return the gate of a fresh environment of the sender."""
-        return BroadcastGate(self.table, refusals_percent=50, clock=self.relay.world.clock)
-
-    def progress(self) -> BroadcastRecord:
-        return self.table.load(["x"])["x"]
-
-    def enqueued(self) -> Counter[str]:
-        messages = [parse(QueuedMessage, copy.body) for copy in self.relay.queues.messages]
-        assert all(m.id == message_id("x", str(m.subscriber_id)) for m in messages)
-        assert all(m.broadcast == "x" for m in messages)
-        return Counter(str(m.subscriber_id) for m in messages)
-
-    def settle(self, ids: list[str], state: State, *, at: float) -> None:
-        """Write the records of messages that came to an end."""
-        for id_ in ids:
-            key = message_id("x", id_)
-            self.relay.store.records[key] = Record(key, state, "f", "sqs", at, at, at)
-
-
-def refused(_: str) -> None:
-    """The notifier's queue, that does not say that it took an order."""
-    raise QueueUnavailableError("no answer")
-
-
-@pytest.fixture
-def fanned(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fanned]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    with mock_aws():
-        yield Fanned()
-
-
-def ids(count: int) -> list[str]:
-    return [f"s-{n}" for n in range(count)]
-
-
-def entries(count: int) -> list[Mapping[str, object]]:
-    return [{"id": id_} for id_ in ids(count)]
+from tests.support.fanned import RULES, Fanned, entries, ids, refused
+from tests.support.world import START, Crash
 
 
 def test_duplicates_and_entries_without_an_id_are_skipped_and_counted(fanned: Fanned) -> None:
@@ -184,14 +50,14 @@ def test_a_killed_run_loses_nobody_and_repeats_one_chunk_at_most(fanned: Fanned,
     everybody = 2 * CHUNK + 10
     fanned.listed = entries(everybody)
     fanned.start()
-    fanned.dying.dies_in = step
+    fanned.faulty.dies_in = step
     try:
         fanned.run()
     except Crash:
         # Meanwhile the list has changed: the snapshot has not, once it counts.
         fanned.listed = [*reversed(fanned.listed)]
         fanned.run()
-    fanned.dying.dies_in = None
+    fanned.faulty.dies_in = None
     got = fanned.enqueued()
     assert set(got) == set(ids(everybody))
     assert sum(got.values()) <= everybody + CHUNK
@@ -257,38 +123,6 @@ def test_an_empty_list_is_completed(fanned: Fanned) -> None:
     assert fanned.progress().status is Status.COMPLETED
 
 
-def test_counts_that_a_killed_run_left_short_are_put_right(fanned: Fanned) -> None:
-    fanned.listed = entries(10)
-    fanned.start()
-    fanned.run()
-    now = fanned.relay.world.now
-    fanned.settle(ids(6), State.SENT, at=now)
-    fanned.settle(ids(10)[6:], State.REJECTED, at=now)
-    fanned.table.count("x", {State.SENT: 3}, now)  # and the run with the others was killed
-
-    # A run that is still alive may count yet.
-    fanned.relay.world.now += LONGEST_RUN - 1
-    assert fanned.run() is not None
-    assert fanned.progress().finished == 3
-
-    fanned.relay.world.now += 60
-    fanned.run()
-    counts = {state: n for state, n in fanned.progress().counts.items() if n}
-    assert counts == {State.SENT: 6, State.REJECTED: 4}
-    assert fanned.run() is None
-    assert fanned.progress().status is Status.COMPLETED
-
-
-def test_what_was_settled_a_moment_ago_is_left_to_its_run(fanned: Fanned) -> None:
-    fanned.listed = entries(2)
-    fanned.start()
-    fanned.run()
-    fanned.relay.world.now += 1000
-    fanned.settle(ids(2), State.SENT, at=fanned.relay.world.now - 1)
-    fanned.run()
-    assert fanned.progress().finished == 0
-
-
 def test_the_same_order_twice_is_one_broadcast_and_another_is_refused(fanned: Fanned) -> None:
     first, again = fanned.start(), fanned.start()
     assert isinstance(first, Started)
@@ -319,10 +153,10 @@ def test_what_a_repeat_was_told_is_accepted_is_sent_whatever_the_first_call_meet
 @pytest.mark.parametrize("step", range(4))
 def test_a_call_that_dies_leaves_the_key_to_the_next_or_is_sent(fanned: Fanned, step: int) -> None:
     fanned.listed = entries(2)
-    fanned.dying.dies_in = step
+    fanned.faulty.dies_in = step
     with pytest.raises(Crash):
         fanned.start("To all")
-    fanned.dying.dies_in = None
+    fanned.faulty.dies_in = None
     again = fanned.start("Another text")
     for order in range(len(fanned.queued)):
         fanned.run(order=order)
@@ -333,7 +167,7 @@ def test_a_call_that_dies_leaves_the_key_to_the_next_or_is_sent(fanned: Fanned, 
 
 def test_an_order_that_lies_on_the_queue_without_a_record_is_sent(fanned: Fanned) -> None:
     fanned.listed = entries(2)
-    fanned.dying.dies_in = 2  # it is on the queue by then
+    fanned.faulty.dies_in = 2  # it is on the queue by then
     with pytest.raises(Crash):
         fanned.start()
     fanned.run()
@@ -370,7 +204,7 @@ def test_a_record_that_version_0_1_0_left_without_an_order_gets_one_from_a_repea
 
 def test_a_firing_that_died_in_time_is_not_sent_when_its_retry_is_too_late(fanned: Fanned) -> None:
     fanned.listed = entries(2)
-    fanned.dying.dies_in = 2
+    fanned.faulty.dies_in = 2
     with pytest.raises(Crash):
         fanned.start()
     fanned.start(late=True)

@@ -56,6 +56,7 @@ ROLES: Mapping[str, Permissions] = {
         ),
         "MessagesQueue": frozenset(RECEIVE),
         "BroadcastQueue": frozenset(RECEIVE),
+        "NotifierQueue": SEND,
         "DeadLetterQueue": SEND,
         "ProviderCredentials": SECRET,
     },

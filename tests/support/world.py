@@ -286,6 +286,15 @@ class MemoryGate:
         now = self._world.now
         return {id_: ruling(self.items[id_], now) for id_ in ids if id_ in self.items}
 
+    def reopen(self, id_: str, counts: Mapping[State, int]) -> None:
+        self._world.effect("before a recount is asked for")
+        if self._world.table_down:
+            raise StoreUnavailableError("down")
+        broadcast = self.items[id_]
+        total = {s: broadcast.counts.get(s, 0) - counts.get(s, 0) for s in TERMINAL}
+        self.items[id_] = replace(broadcast, counts=total)
+        self._world.effect("after a recount is asked for")
+
     def count(self, id_: str, counts: Mapping[State, int]) -> None:
         self._world.effect("before a count")
         if self._world.table_down:

@@ -469,14 +469,23 @@ class Promises(RuleBasedStateMachine):
         self.a_terminal_state_changes_only_by_redrive()
         self.the_counts_are_right()
 
+    @invariant()
+    def live_counts_never_run_ahead(self) -> None:
+        for broadcast, item in self.relay.broadcasts.items.items():
+            states = self._states(broadcast)
+            ahead = {s: n for s, n in item.counts.items() if n > states[s]}
+            assert not ahead, f"{broadcast} counts {ahead} of {states}"
+
     def the_counts_are_right(self) -> None:
         """Compare a broadcast's counts, a redriven message's moves among them, with the records."""
         if self.crashes or not self.relay.broadcasts.exact:
             return
         for broadcast, item in self.relay.broadcasts.items.items():
-            records = self.relay.store.records.values()
-            states = Counter(r.state for r in records if r.broadcast == broadcast)
-            assert Counter(item.counts) == states, f"{broadcast} counts {item.counts}"
+            assert Counter(item.counts) == self._states(broadcast), f"{broadcast}: {item.counts}"
+
+    def _states(self, broadcast: str) -> Counter[State]:
+        records = self.relay.store.records.values()
+        return Counter(r.state for r in records if r.broadcast == broadcast)
 
 
 Promises.TestCase.settings = settings(

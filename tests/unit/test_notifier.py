@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 
 from functions.notifier import app
-from relay.broadcasts.model import BroadcastRecord, QueuedBroadcast, first_record_of
+from relay.broadcasts.model import (
+    BroadcastRecord,
+    QueuedBroadcast,
+    first_record_of,
+    recount_order,
+)
 from relay.broadcasts.service import Started
 from relay.eventbridge import EventDoor, NotAcceptedError
 from relay.messages.states import Rules
@@ -42,6 +47,7 @@ class Broadcasts:
     started: list[QueuedBroadcast] = field(default_factory=list)
     late: list[bool] = field(default_factory=list)
     worked: list[QueuedBroadcast] = field(default_factory=list)
+    recounted: list[tuple[str, float]] = field(default_factory=list)
     left: float | None = None
 
     def start(self, broadcast: QueuedBroadcast, *, late: bool) -> Started:
@@ -54,6 +60,11 @@ class Broadcasts:
 
     def run(self, broadcast: QueuedBroadcast, **options: Any) -> float | None:
         self.worked.append(broadcast)
+        options["still_here"](20.0)
+        return self.left
+
+    def recount(self, id_: str, *, asked_at: float, **options: Any) -> float | None:
+        self.recounted.append((id_, asked_at))
         options["still_here"](20.0)
         return self.left
 
@@ -93,7 +104,7 @@ def on_queue(body: object) -> dict[str, Any]:
         "messageId": "sqs-1",
         "receiptHandle": "receipt-1",
         "body": json.dumps(body),
-        "attributes": {"ApproximateReceiveCount": "1"},
+        "attributes": {"ApproximateReceiveCount": "1", "SentTimestamp": "1800000000500"},
         "eventSourceARN": SOURCE,
     }
     return {"Records": [record]}
@@ -127,6 +138,17 @@ def test_a_queued_broadcast_is_fanned_out_until_it_has_ended(
     stack.broadcasts.left = left
     answer = invoke(on_queue({**kind, **BROADCAST, "id": "x"}))
     assert [broadcast.id for broadcast in stack.broadcasts.worked] == ["x"]
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "sqs-1"}] if stays else []}
+    assert stack.hidden == [{"receipt-1": 20.0}, *([{"receipt-1": 30.0}] if stays else [])]
+
+
+@pytest.mark.parametrize(("left", "stays"), [(None, False), (30.0, True)])
+def test_a_recount_stays_on_the_queue_until_it_is_made(
+    stack: Stack, left: float | None, stays: bool
+) -> None:
+    stack.broadcasts.left = left
+    answer = invoke(on_queue(json.loads(recount_order("x"))))
+    assert stack.broadcasts.recounted == [("x", 1_800_000_000.5)]
     assert answer == {"batchItemFailures": [{"itemIdentifier": "sqs-1"}] if stays else []}
     assert stack.hidden == [{"receipt-1": 20.0}, *([{"receipt-1": 30.0}] if stays else [])]
 

@@ -95,7 +95,9 @@ def broadcast_table() -> BroadcastTable:
 @cache
 def gate() -> BroadcastGate:
     """Return the gate that the sender asks about broadcasts."""
-    return BroadcastGate(broadcast_table(), refusals_percent=settings.broadcast_refusals_percent)
+    return BroadcastGate(
+        broadcast_table(), queues(), refusals_percent=settings.broadcast_refusals_percent
+    )
 
 
 @cache

@@ -42,6 +42,9 @@ HEARTBEAT = 20.0
 SPARE_SECONDS = 15.0
 """Seconds kept at a run's end: a chunk takes less, and so does listing the subscribers."""
 
+LONGEST_REQUEST = 29.0
+"""Seconds that the API may take, and so the run in which somebody resolves a message."""
+
 SOONEST, LATEST = 5.0, 1800.0
 """Bounds of the seconds between two looks at a broadcast that is fully enqueued."""
 
@@ -75,8 +78,8 @@ class FanOut:
         self._queues = queues
         self._subscribers = subscribers
         self._rules = rules
-        # By then a run that settled messages has counted them, or has died.
-        self._settled_after = longest_run + 15.0
+        # By then a run has made its steps and counted them, or has died.
+        self._settled_after = max(longest_run, LONGEST_REQUEST) + 15.0
         self._rate = rate
         self._clock = clock
         self._new_name = new_name
@@ -193,41 +196,105 @@ class FanOut:
             log.info("enqueued", extra={"broadcast": queued.id, "enqueued": broadcast.enqueued})
             if broadcast.enqueued < broadcast.total and self._clock() > ends_at - SPARE_SECONDS:
                 return 0.0
-        return self._watch_the_end(broadcast)
+        return self._watch_the_end(broadcast, ends_at, still_here)
 
     # ------------------------------------------------------------------------------- the end
 
-    def _watch_the_end(self, broadcast: BroadcastRecord) -> float | None:
-        """Return the seconds until the next look; recount if a run died before it counted."""
-        now = self._clock()
-        if broadcast.complete:
-            log.info("broadcast ended", extra={"broadcast": broadcast.id})
-            return None
-        quiet = now - max(broadcast.counted_at, broadcast.started_at, broadcast.commanded_at)
-        if quiet > self._settled_after and self._recount(broadcast):
-            return SOONEST
-        left = (broadcast.due - broadcast.finished) / self._rate if self._rate else 0.0
-        return min(LATEST, max(SOONEST, left, quiet / 4))
+    def _watch_the_end(
+        self, broadcast: BroadcastRecord, ends_at: float, still_here: Callable[[float], None]
+    ) -> float | None:
+        """Finish a broadcast whose messages have ended, or return the seconds until a next look.
 
-    def _recount(self, broadcast: BroadcastRecord) -> bool:
-        """Count from the records; tell whether that changed anything.
-
-        Settling a message and counting it are two writes. Only messages that were settled before
-        every live run began are certain to have been counted, or never to be.
+        By the live counts they have, or nothing moves any more: a run may have died before it
+        counted.
         """
-        settled_before = self._clock() - self._settled_after
-        counts: Counter[State] = Counter()
-        for n in range(-(-broadcast.enqueued // CHUNK)):
-            ids = [message_id(broadcast.id, id_) for id_ in self._table.chunk(broadcast, n)]
-            for record in self._store.load(ids).values():
-                if record.state in TERMINAL:
-                    if record.updated_at > settled_before:
-                        return False
-                    counts[record.state] += 1
-        if counts == Counter(broadcast.counts):
-            return False
-        log.warning("counts corrected", extra={"broadcast": broadcast.id})
-        return self._table.recount(broadcast, counts)
+        if broadcast.finished_at:
+            return None
+        quiet = self._quiet(broadcast)
+        left = broadcast.due - broadcast.finished
+        look_again = min(LATEST, max(SOONEST, left / self._rate if self._rate else 0.0, quiet / 4))
+        if left > 0 and quiet <= self._settled_after:
+            return look_again
+        return self._finish(broadcast, look_again, ends_at, still_here)
+
+    def _quiet(self, broadcast: BroadcastRecord) -> float:
+        """Return for how long nothing has moved."""
+        moved_at = max(broadcast.counted_at, broadcast.started_at, broadcast.commanded_at)
+        return self._clock() - moved_at
+
+    def recount(
+        self,
+        id_: str,
+        *,
+        asked_at: float,
+        ends_at: float,
+        receive_count: int = 1,
+        still_here: Callable[[float], None] = lambda _: None,
+    ) -> float | None:
+        """Count anew a broadcast whose ended messages have started again, once they have ended.
+
+        `asked_at` is when that was asked for: before the first of them started again. Returns the
+        seconds until the next run, if any.
+        """
+        now = self._clock()
+        if now < asked_at + self._settled_after:
+            # What is counted before may start again a moment later.
+            return asked_at + self._settled_after - now
+        still_here(HEARTBEAT)
+        try:
+            broadcast = self._table.load([id_]).get(id_)
+            if broadcast is None or broadcast.recount.asked_at > asked_at:
+                return None  # a later one counts what this one would have counted
+            if broadcast.recount.asked_at < asked_at:
+                if not self._table.begin_recount(broadcast, asked_at):
+                    return SOONEST
+                broadcast = self._again(id_)
+            if broadcast.final or not broadcast.finished_at:
+                return None  # one that has not ended is counted at its end
+            look_again = min(LATEST, max(SOONEST, (now - asked_at) / 4))
+            return self._finish(broadcast, look_again, ends_at, still_here)
+        except (_NotYetError, StoreUnavailableError) as error:
+            log.warning("recount waits", extra={"broadcast": id_, "reason": str(error)})
+            return backoff(receive_count, None, self._rules)
+
+    def _finish(
+        self,
+        broadcast: BroadcastRecord,
+        look_again: float,
+        ends_at: float,
+        still_here: Callable[[float], None],
+    ) -> float | None:
+        """Make the final counts if every message has ended; return the seconds until a next look.
+
+        They are counted chunk by chunk, each as soon as all of its messages have ended, by as many
+        runs as it takes.
+        """
+        while broadcast.recount.chunks * CHUNK < broadcast.enqueued:
+            if self._clock() > ends_at - SPARE_SECONDS:
+                return 0.0
+            counts = self._counted(broadcast, broadcast.recount.chunks)
+            if counts is None:
+                return look_again
+            recount = replace(
+                broadcast.recount,
+                chunks=broadcast.recount.chunks + 1,
+                counts=counts + Counter(broadcast.recount.counts),
+            )
+            if not self._table.save_recount(broadcast, recount):
+                return SOONEST
+            still_here(HEARTBEAT)
+            broadcast = replace(broadcast, recount=recount)
+        if not self._table.finish(broadcast, self._clock()):
+            return SOONEST
+        log.info("broadcast counted", extra={"broadcast": broadcast.id, "total": broadcast.total})
+        return None
+
+    def _counted(self, broadcast: BroadcastRecord, n: int) -> Counter[State] | None:
+        """Return what became of a chunk's messages; None if one has not ended."""
+        ids = [message_id(broadcast.id, id_) for id_ in self._table.chunk(broadcast, n)]
+        records = self._store.load(ids)
+        counts = Counter(record.state for record in records.values())
+        return counts if len(records) == len(ids) and counts.keys() <= TERMINAL else None
 
 
 class _NotYetError(Exception):

@@ -3,6 +3,11 @@
 The table keeps one item for each broadcast: the last command, how far it is enqueued, and counts of
 what became of its messages. The subscribers' ids are kept beside it, in a snapshot that is taken
 once. The text travels on the queues only. Times are seconds since the epoch.
+
+Counts are made twice. Live ones are added up by the runs that send: they may fall behind, as when a
+run is killed before it counts, and never run ahead. Final ones are made from the messages' records
+once all have ended; only they complete a broadcast. A redrive or a resolution makes ended messages
+start again, so it has the final counts made anew.
 """
 
 import json
@@ -73,6 +78,17 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Recount:
+    """A count from the messages' records, chunk by chunk, and how far it has come."""
+
+    asked_at: float = 0.0
+    """When it was asked for; 0 for the first one, that every broadcast ends with."""
+    chunks: int = 0
+    """The chunks counted so far: every message in them has ended."""
+    counts: Mapping[State, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class BroadcastRecord:
     """What the table knows of a broadcast."""
 
@@ -100,6 +116,13 @@ class BroadcastRecord:
     counted_at: float = 0.0
     writes: int = 0
     """How many times the counts were written."""
+    writer: str = ""
+    """Who wrote them last, by a name for that one write."""
+    recount: Recount = Recount()
+    finished_at: float = 0.0
+    """When the first recount found that all messages had ended."""
+    final: bool = False
+    """The counts were made from the records, and nobody has asked for another recount."""
     judged: tuple[int, int] = (0, 0)
     """Outcomes and refusals up to the last resume; the refusal rate is of those since."""
 
@@ -109,14 +132,9 @@ class BroadcastRecord:
         return sum(self.counts.values())
 
     @property
-    def complete(self) -> bool:
-        """Return whether every message has ended and is counted."""
-        return bool(self.snapshot) and self.finished >= self.due
-
-    @property
     def due(self) -> int:
-        """How many messages there will be, unless it is stopped."""
-        return self.enqueued if self.command is Command.STOP else self.total
+        """How many messages there will be."""
+        return self.enqueued if self.halted else self.total
 
     @property
     def awaits_snapshot(self) -> bool:
@@ -135,7 +153,7 @@ class BroadcastRecord:
                 return Status.FAILED
             case Command.STOP:
                 return Status.STOPPED
-            case _ if self.complete:
+            case _ if self.finished_at:
                 return Status.COMPLETED
             case Command.PAUSE:
                 return Status.PAUSED
@@ -263,6 +281,11 @@ def recipients(entries: Iterable[Mapping[str, object]]) -> tuple[list[str], int,
         else:
             ids[id_] = None
     return list(ids), duplicates, without_id
+
+
+def recount_order(id_: str) -> str:
+    """Return the body that asks the notifier for a recount of a broadcast."""
+    return json.dumps({"kind": "recount", "id": id_}, separators=(",", ":"))
 
 
 def message_for(broadcast: QueuedBroadcast, subscriber_id: str, message_id: str) -> QueuedMessage:

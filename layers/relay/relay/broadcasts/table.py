@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from relay.broadcasts.model import COUNTED, BroadcastRecord, Command, paused_too_long
+from relay.broadcasts.model import COUNTED, BroadcastRecord, Command, Recount, paused_too_long
 from relay.messages.states import State
 from relay.messages.store import KEPT_DAYS, KEYS_PER_CALL, StoreUnavailableError
 
@@ -58,7 +59,7 @@ class BroadcastTable:
         judged = ("judgedOutcomes", "judgedRefusals")
         names = ("order", "orderedAt", "reason", "detail", "pausedFor", *judged)
         content = _attributes(after)
-        guard: dict[str, Any] = _command(before)
+        guard: dict[str, Any] = {**_command(before), "finishedAt": _number(before.finished_at)}
         if after.command is Command.FAIL:
             # Another run may have listed the subscribers meanwhile.
             guard["snapshot"] = None
@@ -102,40 +103,92 @@ class BroadcastTable:
         content = {"enqueued": {"N": str(enqueued)}, "halted": {"BOOL": halted}}
         return self._update(broadcast.id, content, {"enqueued": {"N": str(broadcast.enqueued)}})
 
-    def count(self, id_: str, counts: Mapping[State, int], now: float) -> BroadcastRecord | None:
-        """Add to the counts in one write; return the broadcast as it is then, if there is one."""
-        added = {state: {"N": str(count)} for state, count in counts.items() if count}
-        try:
-            answer = self._call(
-                "update_item",
-                Key=_key(id_),
-                UpdateExpression="SET countedAt = :now ADD writes :one, "
-                + ", ".join(f"#{state} :{state}" for state in added),
-                ConditionExpression="attribute_exists(pk)",
-                ExpressionAttributeNames={f"#{state}": state for state in added},
-                ExpressionAttributeValues={
-                    ":now": _number(now),
-                    ":one": {"N": "1"},
-                    **{f":{state}": value for state, value in added.items()},
-                },
-                ReturnValues="ALL_NEW",
-            )
-        except _ConditionError:
-            return None
-        return _record(answer["Attributes"])
+    def count(
+        self, id_: str, counts: Mapping[State, int], now: float, *, writer: str
+    ) -> BroadcastRecord | None:
+        """Add to the live counts, at most once; return the broadcast as it is then.
 
-    def recount(self, broadcast: BroadcastRecord, counts: Mapping[State, int]) -> bool:
-        """Replace the counts, unless another write came in between."""
-        content = {state.value: {"N": str(counts.get(state, 0))} for state in COUNTED}
-        content["writes"] = {"N": str(broadcast.writes + 1)}
-        return self._update(broadcast.id, content, {"writes": {"N": str(broadcast.writes)}})
+        None if there is no such broadcast, if its counts are made from the records by now, or if
+        nobody can say whether they were added: the recount will.
+        """
+        before = self.load([id_]).get(id_)
+        while before and not before.finished_at:
+            after = self._add(before, counts, now, writer)
+            if isinstance(after, Added):
+                return after.broadcast
+            if after is None or after.writes != before.writes + 1:
+                # Ours may be among the writes that came in between.
+                return None
+            before = after
+        return None
+
+    def uncount(
+        self, id_: str, counts: Mapping[State, int], now: float, *, writer: str
+    ) -> BroadcastRecord | None:
+        """Take from the live counts, at least once; return the broadcast, if there is one."""
+        taken = {state: -count for state, count in counts.items()}
+        before = self.load([id_]).get(id_)
+        while before and not before.finished_at:
+            after = self._add(before, taken, now, writer)
+            if isinstance(after, Added):
+                return after.broadcast
+            before = after
+        return before
+
+    def _add(
+        self, before: BroadcastRecord, counts: Mapping[State, int], now: float, writer: str
+    ) -> "Added | BroadcastRecord | None":
+        """Add to the counts as they were; return them, or what others have made of them.
+
+        A write whose answer was lost is repeated by botocore and meets itself: `writer` tells.
+        """
+        counted = {
+            state: max(0, before.counts.get(state, 0) + counts.get(state, 0)) for state in COUNTED
+        }
+        after = replace(
+            before, counts=counted, counted_at=now, writes=before.writes + 1, writer=writer
+        )
+        content = _attributes(after)
+        names = ("countedAt", "writes", "writer", *COUNTED)
+        guard = {"writes": _count(before.writes)}
+        if self._update(before.id, {name: content[name] for name in names}, guard):
+            return Added(after)
+        current = self.load([before.id]).get(before.id)
+        return Added(current) if current and current.writer == writer else current
+
+    def begin_recount(self, broadcast: BroadcastRecord, asked_at: float) -> bool:
+        """Have the counts made from the records anew; return False if something came in between."""
+        content = {**_of_recount(Recount(asked_at)), "final": {"BOOL": False}}
+        guard = {"writes": _count(broadcast.writes), **_recount_guard(broadcast)}
+        return self._update(broadcast.id, content, guard)
+
+    def save_recount(self, broadcast: BroadcastRecord, recount: Recount) -> bool:
+        """Save how far a recount has come; return False if another run has moved it."""
+        return self._update(broadcast.id, _of_recount(recount), _recount_guard(broadcast))
+
+    def finish(self, broadcast: BroadcastRecord, now: float) -> bool:
+        """Make a recount the final counts; return False if something came in between."""
+        after = replace(
+            broadcast,
+            counts=broadcast.recount.counts,
+            writes=broadcast.writes + 1,
+            writer="",
+            finished_at=broadcast.finished_at or now,
+            final=True,
+        )
+        content = _attributes(after)
+        names = ("writes", "writer", "finishedAt", "final", *COUNTED)
+        # No count may land on them, and no command on a broadcast that has ended.
+        guard = {
+            "writes": _count(broadcast.writes),
+            **_command(broadcast),
+            **_recount_guard(broadcast),
+        }
+        return self._update(broadcast.id, {name: content[name] for name in names}, guard)
 
     def _update(self, id_: str, content: Mapping[str, Any], guard: Mapping[str, Any]) -> bool:
         """Set attributes if the guard's are as given; None means absent."""
-        conditions = [
-            f"attribute_not_exists(#{name})" if value is None else f"#{name} = :was_{name}"
-            for name, value in guard.items()
-        ]
+        conditions = [_condition(name, value) for name, value in guard.items()]
         try:
             self._call(
                 "update_item",
@@ -167,8 +220,24 @@ class BroadcastTable:
             raise StoreUnavailableError(type(error).__name__) from None
 
 
+@dataclass(frozen=True, slots=True)
+class Added:
+    """The counts are added; the broadcast as it was right then."""
+
+    broadcast: BroadcastRecord
+
+
 class _ConditionError(Exception):
     pass
+
+
+def _condition(name: str, value: Any) -> str:
+    if value is None:
+        return f"attribute_not_exists(#{name})"
+    same = f"#{name} = :was_{name}"
+    # Version 0.1.0 did not write them all: what is not there is nothing.
+    nothing = value in ({"N": "0"}, {"N": "0.000"}, {"BOOL": False})
+    return f"({same} OR attribute_not_exists(#{name}))" if nothing else same
 
 
 def _key(id_: str) -> dict[str, Any]:
@@ -182,6 +251,25 @@ def _chunk_key(id_: str, snapshot: str, n: int) -> dict[str, Any]:
 def _command(broadcast: BroadcastRecord) -> dict[str, Any]:
     """Return the attributes that differ if a command came in between."""
     return {"order": {"S": broadcast.command}, "orderedAt": _number(broadcast.commanded_at)}
+
+
+def _of_recount(recount: Recount) -> dict[str, Any]:
+    counts = {state.value: count for state, count in sorted(recount.counts.items()) if count}
+    return {
+        "recountAskedAt": _number(recount.asked_at),
+        "recountChunks": _count(recount.chunks),
+        "recountCounts": {"S": json.dumps(counts, separators=(",", ":"))},
+    }
+
+
+def _recount_guard(broadcast: BroadcastRecord) -> dict[str, Any]:
+    """Return the attributes that differ if another run has moved the recount."""
+    now = _of_recount(broadcast.recount)
+    return {name: now[name] for name in ("recountAskedAt", "recountChunks")}
+
+
+def _count(value: int) -> dict[str, str]:
+    return {"N": str(value)}
 
 
 def _number(value: float) -> dict[str, str]:
@@ -201,6 +289,7 @@ def _attributes(broadcast: BroadcastRecord) -> dict[str, Any]:
         "reason": broadcast.reason,
         "detail": broadcast.detail,
         "reference": broadcast.reference,
+        "writer": broadcast.writer,
     }
     times = {
         "createdAt": broadcast.created_at,
@@ -208,6 +297,7 @@ def _attributes(broadcast: BroadcastRecord) -> dict[str, Any]:
         "startedAt": broadcast.started_at,
         "pausedFor": broadcast.paused_for,
         "countedAt": broadcast.counted_at,
+        "finishedAt": broadcast.finished_at,
     }
     numbers = {
         "total": broadcast.total,
@@ -222,9 +312,11 @@ def _attributes(broadcast: BroadcastRecord) -> dict[str, Any]:
     return {
         **{name: {"S": value} for name, value in texts.items()},
         **{name: _number(value) for name, value in times.items()},
-        **{name: {"N": str(value)} for name, value in numbers.items()},
+        **{name: _count(value) for name, value in numbers.items()},
+        **_of_recount(broadcast.recount),
         **({"snapshot": {"S": broadcast.snapshot}} if broadcast.snapshot else {}),
         "halted": {"BOOL": broadcast.halted},
+        "final": {"BOOL": broadcast.final},
         "ttl": _ttl(broadcast.created_at),
     }
 
@@ -241,6 +333,17 @@ def _record(item: Mapping[str, Any]) -> BroadcastRecord:
     def count(name: str) -> int:
         return int(item[name]["N"]) if name in item else 0
 
+    def flag(name: str) -> bool:
+        return name in item and bool(item[name]["BOOL"])
+
+    counts = {state: count(state.value) for state in COUNTED}
+    enqueued, total, halted = count("enqueued"), count("total"), flag("halted")
+    finished_at, final = time("finishedAt"), flag("final")
+    if "finishedAt" not in item and text("snapshot"):
+        # Version 0.1.0 completed a broadcast by its live counts.
+        complete = sum(counts.values()) >= (enqueued if halted else total)
+        finished_at = max(time("countedAt"), time("startedAt")) if complete else 0.0
+        final = final or (complete and "final" not in item)
     return BroadcastRecord(
         id=text("pk").partition("#")[2],
         bot_id=text("botId"),
@@ -254,13 +357,21 @@ def _record(item: Mapping[str, Any]) -> BroadcastRecord:
         paused_for=time("pausedFor"),
         snapshot=text("snapshot"),
         started_at=time("startedAt"),
-        total=count("total"),
+        total=total,
         duplicates=count("duplicates"),
         without_id=count("withoutId"),
-        enqueued=count("enqueued"),
-        halted="halted" in item and bool(item["halted"]["BOOL"]),
-        counts={state: count(state.value) for state in COUNTED},
+        enqueued=enqueued,
+        halted=halted,
+        counts=counts,
         counted_at=time("countedAt"),
         writes=count("writes"),
+        writer=text("writer"),
+        recount=Recount(
+            time("recountAskedAt"),
+            count("recountChunks"),
+            {State(s): n for s, n in json.loads(text("recountCounts") or "{}").items()},
+        ),
+        finished_at=finished_at,
+        final=final,
         judged=(count("judgedOutcomes"), count("judgedRefusals")),
     )

@@ -97,9 +97,7 @@ class BroadcastState(BroadcastReceipt):
             detail=broadcast.detail or None,
             accepted_at=rfc3339(broadcast.created_at),
             started_at=rfc3339(broadcast.started_at) if broadcast.started_at else None,
-            finished_at=rfc3339(max(broadcast.counted_at, broadcast.started_at))
-            if broadcast.complete
-            else None,
+            finished_at=rfc3339(broadcast.finished_at) if broadcast.finished_at else None,
             eta=rfc3339(due) if due else None,
             total=broadcast.total,
             queued=max(0, broadcast.due - broadcast.finished),

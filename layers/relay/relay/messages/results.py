@@ -65,6 +65,12 @@ class Counts(dict[str, Counter[State]]):
     """What a run adds to the counts of each broadcast; written once, at its end."""
 
     def note(self, message: QueuedMessage, change: Change) -> None:
-        """Note a step that this run has written."""
-        if message.broadcast and (step := tally(change)):
+        """Note that a step which this run has written ends a message."""
+        # What a redrive takes away was counted before its step was written.
+        if message.broadcast and (step := +tally(change)):
             self.setdefault(message.broadcast, Counter()).update(step)
+
+
+def reopened(change: Change) -> Counter[State]:
+    """Return the state, counted once, out of which a step leads a message that had ended."""
+    return -tally(change)

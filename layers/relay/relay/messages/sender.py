@@ -10,6 +10,7 @@ import math
 import random
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
@@ -19,7 +20,8 @@ from relay.messages.dead_letters import DeadLetters, Ended
 from relay.messages.dispatch import Claimed, Dispatcher
 from relay.messages.in_flight import InFlight
 from relay.messages.pacing import BROADCAST_HORIZON, HORIZON, Pacer, Slots
-from relay.messages.results import SOON, Counts, Done, Later, Received, Result
+from relay.messages.queues import QueueUnavailableError
+from relay.messages.results import SOON, Counts, Done, Later, Received, Result, reopened
 from relay.messages.spacing import spaced
 from relay.messages.states import (
     Change,
@@ -38,7 +40,14 @@ from relay.messages.states import (
     deadline,
     decide,
 )
-from relay.messages.store import Applied, Conflict, Store, StoreUnavailableError
+from relay.messages.store import (
+    Applied,
+    Conflict,
+    Store,
+    StoreUnavailableError,
+    Unwritten,
+    Written,
+)
 from smsgold.errors import CredentialsError
 
 log = logging.getLogger(__name__)
@@ -78,6 +87,13 @@ class Gate(Protocol):
 
     def check(self, ids: Collection[str]) -> Mapping[str, Ruling]:
         """Return the rulings on the broadcasts there are, by id; raise StoreUnavailableError."""
+        ...
+
+    def reopen(self, id_: str, counts: Mapping[State, int]) -> None:
+        """Take back that so many of a broadcast's messages have ended, before they start again.
+
+        Raises StoreUnavailableError or QueueUnavailableError.
+        """
         ...
 
     def count(self, id_: str, counts: Mapping[State, int]) -> None:
@@ -259,7 +275,7 @@ class Sender:
         self, run: _Run, finishes: Sequence[tuple[int, Change]], ended: Sequence[Ended]
     ) -> None:
         ended = list(ended)
-        answers = self._store.apply([change for _, change in finishes])
+        answers = self._apply(run, finishes)
         for (i, change), written in zip(finishes, answers, strict=True):
             match written:
                 case Applied(record) if record:
@@ -270,6 +286,30 @@ class Sender:
                 case _:
                     self._hand_back(run, [i], "table_unavailable")
         run.results |= self._dead_letters.write(ended)
+
+    def _apply(self, run: _Run, steps: Sequence[tuple[int, Change]]) -> list[Written]:
+        """Write steps; first tell the broadcasts whose ended messages start again."""
+        again: dict[str, Counter[State]] = {}
+        for i, change in steps:
+            if (id_ := run.batch[i].message.broadcast) and (ended := reopened(change)):
+                again.setdefault(id_, Counter()).update(ended)
+        untold = {id_ for id_, ended in again.items() if not self._told(id_, ended)}
+        told = [
+            (i, change)
+            for i, change in steps
+            if not reopened(change) or run.batch[i].message.broadcast not in untold
+        ]
+        answers = self._store.apply([change for _, change in told])
+        written = {i: answer for (i, _), answer in zip(told, answers, strict=True)}
+        return [written.get(i, Unwritten("its broadcast was not told")) for i, _ in steps]
+
+    def _told(self, broadcast: str, ended: Mapping[State, int]) -> bool:
+        try:
+            self._gate.reopen(broadcast, ended)
+        except (StoreUnavailableError, QueueUnavailableError) as error:
+            log.warning("not reopened", extra={"broadcast": broadcast, "reason": str(error)})
+            return False
+        return True
 
     def _hand_back(self, run: _Run, indices: Collection[int], reason: str) -> None:
         """Hand back messages that are not to blame: their attempts stay as they are."""
@@ -364,7 +404,8 @@ class Sender:
             for _, send in group
         ]
         claims: list[Claimed] = []
-        answers = self._store.apply(changes)
+        indices = [i for i, _ in group]
+        answers = self._apply(run, list(zip(indices, changes, strict=True)))
         for (i, _), slot, change, written in zip(group, slots, changes, answers, strict=True):
             match written:
                 case Applied(record) if record:

@@ -9,7 +9,7 @@ from typing import Literal
 from relay.messages.envelope import QueuedMessage
 from relay.messages.intake import Accepted, Answer, Intake
 from relay.messages.queues import Queues
-from relay.messages.results import Done, Received
+from relay.messages.results import Done, Received, reopened
 from relay.messages.sender import Gate, Sender
 from relay.messages.states import TERMINAL, Change, Record, State, cancel, resolve, tally
 from relay.messages.store import Applied, Conflict, Store, StoreUnavailableError
@@ -115,10 +115,12 @@ class Messages:
             if (change := step(record)) is None:
                 # A repeated request gets the first one's answer.
                 return record if record.state is state and _by_hand(record) else Refused(record)
+            if record.broadcast and (ended := reopened(change)):
+                self._gate.reopen(record.broadcast, ended)
             match self._store.apply([change]):
                 case [Applied(written)] if written:
                     if written.broadcast:
-                        self._gate.count(written.broadcast, tally(change))
+                        self._gate.count(written.broadcast, +tally(change))
                     return written
                 case [Conflict(current)]:
                     record = current
