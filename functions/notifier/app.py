@@ -12,6 +12,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from relay import wiring
 from relay.broadcasts.model import QueuedBroadcast
+from relay.broadcasts.recounts import Turn
 from relay.eventbridge import EventDoor
 from relay.logs import logger
 from relay.validation import validate
@@ -19,6 +20,7 @@ from relay.validation import validate
 log = logger("notifier")
 door = EventDoor(wiring.intake(), wiring.broadcasts())
 fan_out = wiring.fan_out()
+recounts = wiring.recounts()
 queues = wiring.queues()
 
 
@@ -46,9 +48,8 @@ def done(record: dict[str, Any], ends_at: float) -> bool:
             return has_ended(partial(fan_out.run, validate(QueuedBroadcast, body)), record, ends_at)
         case "recount":
             asked_at = int(record["attributes"]["SentTimestamp"]) / 1000
-            return has_ended(
-                partial(fan_out.recount, body["id"], asked_at=asked_at), record, ends_at
-            )
+            again = partial(recounts.again, body["id"], asked_at=asked_at)
+            return has_ended(again, record, ends_at)
         case "event":
             door.accept(body, record["messageId"])
             return True
@@ -62,11 +63,8 @@ def has_ended(go_on: Callable[..., float | None], record: dict[str, Any], ends_a
     def hide(seconds: float) -> None:
         queues.change_visibility(record["eventSourceARN"], {record["receiptHandle"]: seconds})
 
-    seconds = go_on(
-        ends_at=ends_at,
-        receive_count=int(record["attributes"]["ApproximateReceiveCount"]),
-        still_here=hide,
-    )
+    count = int(record["attributes"]["ApproximateReceiveCount"])
+    seconds = go_on(turn=Turn(ends_at, hide), receive_count=count)
     if seconds is not None:
         hide(seconds)
     return seconds is None

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from relay.broadcasts.fanout import FanOut, message_id
-from relay.broadcasts.model import BroadcastRecord, Command, Recount, Status
+from relay.broadcasts.model import BroadcastRecord, Command, Recount, Status, message_id
+from relay.broadcasts.recounts import Turn
 from relay.broadcasts.service import InvalidTransition
 from relay.broadcasts.table import CHUNK
 from relay.messages.envelope import QueuedMessage
 from relay.messages.states import DeadLetter, Record, State
 from relay.messages.store import StoreUnavailableError
-from tests.support.fanned import LONGEST_RUN, RULES, Fanned, entries, ids, refused
+from tests.support.fanned import LONGEST_RUN, Fanned, entries, ids, refused
 from tests.support.world import START, Crash
 
 SETTLED = LONGEST_RUN + 15.0
@@ -292,7 +292,7 @@ def test_a_recount_under_way_starts_again_when_another_redrive_comes(fanned: Fan
 
 
 def test_a_recount_of_a_broadcast_that_is_not_there_is_dropped(fanned: Fanned) -> None:
-    assert fanned.fan_out.recount("x", asked_at=START - 1000, ends_at=START + 60) is None
+    assert fanned.recounts.again("x", Turn(START + 60), asked_at=START - 1000) is None
     fanned.gate().reopen("x", {State.REJECTED: 1})
     assert fanned.queued == []
 
@@ -345,17 +345,7 @@ def test_300_000_messages_are_counted_in_as_many_runs_as_it_takes(fanned: Fanned
             ExpressionAttributeValues={":n": {"N": str(everybody)}},
         )
     store = Counted(fanned, seconds=0.25)
-    fan_out = FanOut(
-        table=fanned.table,
-        store=store,
-        queues=fanned.relay.queues,
-        subscribers=lambda _: [],
-        rules=RULES,
-        longest_run=LONGEST_RUN,
-        rate=25.0,
-        clock=fanned.relay.world.clock,
-    )
-    fanned.fan_out = fan_out
+    fanned.recounts._store = store
     fanned.relay.world.now += SETTLED + 1
     runs = 1
     gc.disable()

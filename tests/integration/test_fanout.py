@@ -22,7 +22,7 @@ from relay.messages.sender import Passage
 from relay.messages.states import State
 from relay.validation import parse, validate
 from smsgold.errors import ProviderRefusedError, ProviderUnavailableError
-from tests.support.fanned import RULES, Fanned, entries, ids, refused
+from tests.support.fanned import LONGEST_RUN, RULES, Fanned, entries, ids, refused
 from tests.support.world import START, Crash
 
 
@@ -90,6 +90,56 @@ def test_a_stopped_one_enqueues_no_more_and_what_was_enqueued_is_due(fanned: Fan
     assert progress.halted
     # The chunk that a killed run may have begun, and no other.
     assert progress.due == progress.enqueued == sum(fanned.enqueued().values()) == 2 * CHUNK
+
+
+@pytest.fixture
+def narrow(fanned: Fanned, monkeypatch: pytest.MonkeyPatch) -> Fanned:
+    """A broadcast to five chunks, of which two may be on the queue at a time."""
+    monkeypatch.setattr("relay.broadcasts.fanout.WINDOW", 2 * CHUNK)
+    fanned.listed = entries(5 * CHUNK)
+    fanned.start()
+    return fanned
+
+
+def test_no_more_is_put_on_the_queue_than_a_pause_may_hold(narrow: Fanned) -> None:
+    assert narrow.run() == pytest.approx(CHUNK / 25), "until half of it is sent"
+    assert narrow.progress().enqueued == 2 * CHUNK
+    narrow.gate().count("x", {State.SENT: CHUNK - 1})
+    assert narrow.run() is not None
+    assert narrow.progress().enqueued == 2 * CHUNK
+    narrow.gate().count("x", {State.REJECTED: 1})
+    assert narrow.run() is not None
+    assert narrow.progress().enqueued == 3 * CHUNK
+
+
+def test_runs_that_died_before_they_counted_do_not_hold_the_rest_back(narrow: Fanned) -> None:
+    narrow.run()
+    narrow.settle(ids(CHUNK), State.SENT, at=narrow.relay.world.now)
+    narrow.relay.world.now += LONGEST_RUN
+    narrow.run()
+    assert narrow.progress().enqueued == 2 * CHUNK, "they may still count"
+    narrow.relay.world.now += 16
+    narrow.run()
+    assert narrow.progress().enqueued == 3 * CHUNK
+
+
+def test_a_paused_one_puts_nothing_on_the_queue_until_it_is_resumed(narrow: Fanned) -> None:
+    narrow.broadcasts.command("x", Command.PAUSE)
+    assert narrow.run() == 10.0
+    assert narrow.progress().total == 5 * CHUNK, "who gets it is known"
+    narrow.relay.world.now += 400
+    assert narrow.run() == pytest.approx(100.0)
+    assert narrow.enqueued() == {}
+    narrow.broadcasts.command("x", Command.RUN)
+    narrow.run()
+    assert narrow.progress().enqueued == 2 * CHUNK
+
+
+def test_a_stop_does_not_wait_for_room(narrow: Fanned) -> None:
+    narrow.run()
+    narrow.broadcasts.command("x", Command.STOP)
+    narrow.run()
+    assert (narrow.progress().halted, narrow.progress().due) == (True, 3 * CHUNK)
 
 
 def test_an_unknown_bot_fails_and_an_unreachable_provider_is_asked_again(fanned: Fanned) -> None:

@@ -6,15 +6,17 @@ from typing import Any
 
 import boto3
 
-from relay.broadcasts.fanout import FanOut, message_id
+from relay.broadcasts.fanout import FanOut
 from relay.broadcasts.gate import BroadcastGate
 from relay.broadcasts.model import (
     Broadcast,
     BroadcastRecord,
     QueuedBroadcast,
+    message_id,
     queued_broadcast,
     recount_order,
 )
+from relay.broadcasts.recounts import Recounts, Turn
 from relay.broadcasts.service import Broadcasts, Reused, Started
 from relay.broadcasts.table import BroadcastTable
 from relay.messages.envelope import QueuedMessage
@@ -84,13 +86,19 @@ class Fanned:
         self.broadcasts = Broadcasts(
             self.table, self.relay.queues, rate=25.0, clock=self.relay.world.clock
         )
+        self.recounts = Recounts(
+            self.table,
+            self.relay.store,
+            RULES,
+            longest_run=LONGEST_RUN,
+            clock=self.relay.world.clock,
+        )
         self.fan_out = FanOut(
             table=self.table,
-            store=self.relay.store,
             queues=self.relay.queues,
+            recounts=self.recounts,
             subscribers=self._subscribers,
             rules=RULES,
-            longest_run=LONGEST_RUN,
             rate=25.0,
             clock=self.relay.world.clock,
             new_name=self._name,
@@ -114,15 +122,13 @@ class Fanned:
 
     def run(self, ends_in: float = 60.0, *, order: int = 0) -> float | None:
         """Run the fan-out for an order that was put on the queue, the first or another."""
-        return self.fan_out.run(
-            parse(QueuedBroadcast, self.queued[order]), ends_at=self.relay.world.now + ends_in
-        )
+        turn = Turn(self.relay.world.now + ends_in)
+        return self.fan_out.run(parse(QueuedBroadcast, self.queued[order]), turn)
 
     def recount(self, *, asked_at: float) -> float | None:
-        """Run the fan-out for the last order, which is to be one for a recount."""
+        """Work on the last order, which is to be one for a recount."""
         assert self.queued[-1] == recount_order("x")
-        ends_at = self.relay.world.now + 60.0
-        return self.fan_out.recount("x", asked_at=asked_at, ends_at=ends_at)
+        return self.recounts.again("x", Turn(self.relay.world.now + 60.0), asked_at=asked_at)
 
     def counts(self) -> dict[State, int]:
         """Return the counts that are not zero."""

@@ -13,6 +13,7 @@ from relay.broadcasts.model import (
     first_record_of,
     recount_order,
 )
+from relay.broadcasts.recounts import Turn
 from relay.broadcasts.service import Started
 from relay.eventbridge import EventDoor, NotAcceptedError
 from relay.messages.states import Rules
@@ -58,14 +59,16 @@ class Broadcasts:
     def record(self, broadcast: QueuedBroadcast) -> BroadcastRecord:
         return first_record_of(broadcast, START)
 
-    def run(self, broadcast: QueuedBroadcast, **options: Any) -> float | None:
+    def run(self, broadcast: QueuedBroadcast, turn: Turn, *, receive_count: int) -> float | None:
+        assert receive_count == 1
         self.worked.append(broadcast)
-        options["still_here"](20.0)
+        turn.keep()
         return self.left
 
-    def recount(self, id_: str, *, asked_at: float, **options: Any) -> float | None:
+    def again(self, id_: str, turn: Turn, *, asked_at: float, receive_count: int) -> float | None:
+        assert receive_count == 1
         self.recounted.append((id_, asked_at))
-        options["still_here"](20.0)
+        turn.keep()
         return self.left
 
 
@@ -88,6 +91,7 @@ class Stack:
 def stack(monkeypatch: pytest.MonkeyPatch) -> Stack:
     stack = Stack(Relay(Rules()), Broadcasts())
     monkeypatch.setattr(app, "fan_out", stack.broadcasts)
+    monkeypatch.setattr(app, "recounts", stack.broadcasts)
     monkeypatch.setattr(app, "queues", stack)
     door = EventDoor(stack.relay.intake, stack.broadcasts, clock=stack.relay.world.clock)  # type: ignore[arg-type]
     monkeypatch.setattr(app, "door", door)

@@ -11,6 +11,7 @@ from botocore.session import Session
 from relay import metrics
 from relay.broadcasts.fanout import FanOut
 from relay.broadcasts.gate import BroadcastGate
+from relay.broadcasts.recounts import Recounts
 from relay.broadcasts.service import Broadcasts
 from relay.broadcasts.table import BroadcastTable
 from relay.directory import Directory
@@ -152,16 +153,21 @@ def broadcasts() -> Broadcasts:
 
 
 @cache
+def recounts() -> Recounts:
+    """Return the recounts of broadcasts."""
+    return Recounts(broadcast_table(), store(), settings.rules, longest_run=settings.sender_timeout)
+
+
+@cache
 def fan_out() -> FanOut:
     """Return the fan-out of broadcasts."""
     return FanOut(
         table=broadcast_table(),
-        store=store(),
         queues=queues(),
+        recounts=recounts(),
         # Made on the first call: most runs of the notifier ask the provider for nothing.
         subscribers=lambda bot_id: account().subscribers(bot_id),
         rules=settings.rules,
-        longest_run=settings.sender_timeout,
         rate=settings.messages_per_second,
     )
 

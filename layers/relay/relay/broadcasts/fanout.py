@@ -8,7 +8,6 @@ and are dropped like any duplicates.
 import logging
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
@@ -17,16 +16,19 @@ from relay.broadcasts.model import (
     BroadcastRecord,
     Command,
     QueuedBroadcast,
+    Status,
     failed,
     first_record_of,
+    hold_for,
     message_for,
+    message_id,
     recipients,
 )
+from relay.broadcasts.recounts import LATEST, SOONEST, Recounts, Turn
 from relay.broadcasts.table import CHUNK, BroadcastTable
-from relay.messages.intake import scoped_id
 from relay.messages.queues import Queues, QueueUnavailableError
-from relay.messages.states import TERMINAL, Rules, State, backoff
-from relay.messages.store import Store, StoreUnavailableError
+from relay.messages.states import Rules, backoff
+from relay.messages.store import StoreUnavailableError
 from smsgold.errors import (
     CredentialsError,
     CredentialsRefusedError,
@@ -36,17 +38,10 @@ from smsgold.errors import (
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT = 20.0
-"""Seconds until another run takes over from a killed one; a chunk takes less."""
-
-SPARE_SECONDS = 15.0
-"""Seconds kept at a run's end: a chunk takes less, and so does listing the subscribers."""
-
-LONGEST_REQUEST = 29.0
-"""Seconds that the API may take, and so the run in which somebody resolves a message."""
-
-SOONEST, LATEST = 5.0, 1800.0
-"""Bounds of the seconds between two looks at a broadcast that is fully enqueued."""
+WINDOW = 10_000
+"""Messages of one broadcast on the queue at a time. Those of a paused one are in flight, and SQS
+lets a queue have "a maximum of approximately 120,000 in flight messages" (standard queue quotas):
+after that it hands out none until some come back. A dozen broadcasts may be paused before that."""
 
 
 class Subscribers(Protocol):
@@ -64,46 +59,33 @@ class FanOut:
         self,
         *,
         table: BroadcastTable,
-        store: Store,
         queues: Queues,
+        recounts: Recounts,
         subscribers: Subscribers,
         rules: Rules,
-        longest_run: float,
         rate: float,
         clock: Callable[[], float] = time.time,
         new_name: Callable[[], str] = lambda: uuid.uuid4().hex[:8],
     ) -> None:
         self._table = table
-        self._store = store
         self._queues = queues
+        self._recounts = recounts
         self._subscribers = subscribers
         self._rules = rules
-        # By then a run has made its steps and counted them, or has died.
-        self._settled_after = max(longest_run, LONGEST_REQUEST) + 15.0
         self._rate = rate
         self._clock = clock
         self._new_name = new_name
 
-    def run(
-        self,
-        queued: QueuedBroadcast,
-        *,
-        ends_at: float,
-        receive_count: int = 1,
-        still_here: Callable[[float], None] = lambda _: None,
-    ) -> float | None:
-        """Do what can be done for a broadcast now; return the seconds until the next run, if any.
-
-        Calls `still_here` with the seconds after which another run may take over.
-        """
-        still_here(HEARTBEAT)
+    def run(self, queued: QueuedBroadcast, turn: Turn, *, receive_count: int = 1) -> float | None:
+        """Do what can be done for a broadcast now; return the seconds until a next run, if any."""
+        turn.keep()
         try:
             broadcast = self._record_of(queued)
             if broadcast and broadcast.awaits_snapshot:
                 broadcast = self._take_snapshot(broadcast)
             if broadcast is None or not broadcast.snapshot:
                 return None
-            return self._enqueue(queued, broadcast, ends_at, still_here)
+            return self._enqueue(queued, broadcast, turn)
         except (_NotYetError, StoreUnavailableError, QueueUnavailableError) as error:
             log.warning("broadcast waits", extra={"broadcast": queued.id, "reason": str(error)})
             return backoff(receive_count, None, self._rules)
@@ -174,14 +156,13 @@ class FanOut:
     # ---------------------------------------------------------------------------- enqueueing
 
     def _enqueue(
-        self,
-        queued: QueuedBroadcast,
-        broadcast: BroadcastRecord,
-        ends_at: float,
-        still_here: Callable[[float], None],
+        self, queued: QueuedBroadcast, broadcast: BroadcastRecord, turn: Turn
     ) -> float | None:
         """Enqueue from the saved position on; once all are queued, wait for the end."""
         while broadcast.enqueued < broadcast.total and not broadcast.halted:
+            stopped = broadcast.command is Command.STOP
+            if not stopped and (wait := self._no_room_for(broadcast, turn)):
+                return wait
             # Another run may have put a part of this chunk on the queue, and none can be further.
             # So a stopped broadcast takes this chunk in and no other: then all that may be on the
             # queue is counted.
@@ -189,20 +170,32 @@ class FanOut:
             messages = [message_for(queued, id_, message_id(queued.id, id_)) for id_ in ids]
             if any(self._queues.enqueue_broadcast(messages)):
                 raise QueueUnavailableError("not all were taken")
-            stopped = broadcast.command is Command.STOP
             self._table.advance(broadcast, broadcast.enqueued + len(ids), halted=stopped)
-            still_here(HEARTBEAT)
+            turn.keep()
             broadcast = self._again(queued.id)
             log.info("enqueued", extra={"broadcast": queued.id, "enqueued": broadcast.enqueued})
-            if broadcast.enqueued < broadcast.total and self._clock() > ends_at - SPARE_SECONDS:
+            if broadcast.enqueued < broadcast.total and turn.is_over(self._clock()):
                 return 0.0
-        return self._watch_the_end(broadcast, ends_at, still_here)
+        return self._watch_the_end(broadcast, turn)
+
+    def _no_room_for(self, broadcast: BroadcastRecord, turn: Turn) -> float | None:
+        """Return the seconds until there may be room for another chunk on the queue, if none is."""
+        now = self._clock()
+        if broadcast.status is Status.PAUSED:
+            return hold_for(broadcast, now)
+        quiet = self._quiet(broadcast)
+        if _on_the_queue(broadcast) + CHUNK > WINDOW and quiet > self._recounts.settled_after:
+            # Runs may have died before they counted.
+            broadcast = self._recounts.count_on(broadcast, turn)
+        on_queue = _on_the_queue(broadcast)
+        if on_queue + CHUNK <= WINDOW:
+            return None
+        half_empty = (on_queue - WINDOW / 2) / self._rate if self._rate else 0.0
+        return min(LATEST, max(SOONEST, half_empty, quiet / 4))
 
     # ------------------------------------------------------------------------------- the end
 
-    def _watch_the_end(
-        self, broadcast: BroadcastRecord, ends_at: float, still_here: Callable[[float], None]
-    ) -> float | None:
+    def _watch_the_end(self, broadcast: BroadcastRecord, turn: Turn) -> float | None:
         """Finish a broadcast whose messages have ended, or return the seconds until a next look.
 
         By the live counts they have, or nothing moves any more: a run may have died before it
@@ -213,94 +206,20 @@ class FanOut:
         quiet = self._quiet(broadcast)
         left = broadcast.due - broadcast.finished
         look_again = min(LATEST, max(SOONEST, left / self._rate if self._rate else 0.0, quiet / 4))
-        if left > 0 and quiet <= self._settled_after:
+        if left > 0 and quiet <= self._recounts.settled_after:
             return look_again
-        return self._finish(broadcast, look_again, ends_at, still_here)
+        return self._recounts.finish(broadcast, turn, look_again)
 
     def _quiet(self, broadcast: BroadcastRecord) -> float:
         """Return for how long nothing has moved."""
         moved_at = max(broadcast.counted_at, broadcast.started_at, broadcast.commanded_at)
         return self._clock() - moved_at
 
-    def recount(
-        self,
-        id_: str,
-        *,
-        asked_at: float,
-        ends_at: float,
-        receive_count: int = 1,
-        still_here: Callable[[float], None] = lambda _: None,
-    ) -> float | None:
-        """Count anew a broadcast whose ended messages have started again, once they have ended.
 
-        `asked_at` is when that was asked for: before the first of them started again. Returns the
-        seconds until the next run, if any.
-        """
-        now = self._clock()
-        if now < asked_at + self._settled_after:
-            # What is counted before may start again a moment later.
-            return asked_at + self._settled_after - now
-        still_here(HEARTBEAT)
-        try:
-            broadcast = self._table.load([id_]).get(id_)
-            if broadcast is None or broadcast.recount.asked_at > asked_at:
-                return None  # a later one counts what this one would have counted
-            if broadcast.recount.asked_at < asked_at:
-                if not self._table.begin_recount(broadcast, asked_at):
-                    return SOONEST
-                broadcast = self._again(id_)
-            if broadcast.final or not broadcast.finished_at:
-                return None  # one that has not ended is counted at its end
-            look_again = min(LATEST, max(SOONEST, (now - asked_at) / 4))
-            return self._finish(broadcast, look_again, ends_at, still_here)
-        except (_NotYetError, StoreUnavailableError) as error:
-            log.warning("recount waits", extra={"broadcast": id_, "reason": str(error)})
-            return backoff(receive_count, None, self._rules)
-
-    def _finish(
-        self,
-        broadcast: BroadcastRecord,
-        look_again: float,
-        ends_at: float,
-        still_here: Callable[[float], None],
-    ) -> float | None:
-        """Make the final counts if every message has ended; return the seconds until a next look.
-
-        They are counted chunk by chunk, each as soon as all of its messages have ended, by as many
-        runs as it takes.
-        """
-        while broadcast.recount.chunks * CHUNK < broadcast.enqueued:
-            if self._clock() > ends_at - SPARE_SECONDS:
-                return 0.0
-            counts = self._counted(broadcast, broadcast.recount.chunks)
-            if counts is None:
-                return look_again
-            recount = replace(
-                broadcast.recount,
-                chunks=broadcast.recount.chunks + 1,
-                counts=counts + Counter(broadcast.recount.counts),
-            )
-            if not self._table.save_recount(broadcast, recount):
-                return SOONEST
-            still_here(HEARTBEAT)
-            broadcast = replace(broadcast, recount=recount)
-        if not self._table.finish(broadcast, self._clock()):
-            return SOONEST
-        log.info("broadcast counted", extra={"broadcast": broadcast.id, "total": broadcast.total})
-        return None
-
-    def _counted(self, broadcast: BroadcastRecord, n: int) -> Counter[State] | None:
-        """Return what became of a chunk's messages; None if one has not ended."""
-        ids = [message_id(broadcast.id, id_) for id_ in self._table.chunk(broadcast, n)]
-        records = self._store.load(ids)
-        counts = Counter(record.state for record in records.values())
-        return counts if len(records) == len(ids) and counts.keys() <= TERMINAL else None
+def _on_the_queue(broadcast: BroadcastRecord) -> int:
+    """Return how many of its messages may be on the queue, at the most."""
+    return broadcast.enqueued - max(broadcast.finished, broadcast.recount.chunks * CHUNK)
 
 
 class _NotYetError(Exception):
     """The broadcast cannot go on now."""
-
-
-def message_id(broadcast_id: str, subscriber_id: str) -> str:
-    """Return the id of a broadcast's message to one subscriber."""
-    return scoped_id("broadcast", broadcast_id, subscriber_id)

@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from relay.messages.envelope import MAX_ID, Content, ProviderId, QueuedMessage
+from relay.messages.intake import scoped_id
 from relay.messages.states import TERMINAL, State
 
 LONGEST_PAUSE = 3 * 86400.0
@@ -286,6 +287,11 @@ def recipients(entries: Iterable[Mapping[str, object]]) -> tuple[list[str], int,
 def recount_order(id_: str) -> str:
     """Return the body that asks the notifier for a recount of a broadcast."""
     return json.dumps({"kind": "recount", "id": id_}, separators=(",", ":"))
+
+
+def message_id(broadcast_id: str, subscriber_id: str) -> str:
+    """Return the id of a broadcast's message to one subscriber."""
+    return scoped_id("broadcast", broadcast_id, subscriber_id)
 
 
 def message_for(broadcast: QueuedBroadcast, subscriber_id: str, message_id: str) -> QueuedMessage:
