@@ -106,6 +106,9 @@ test-unit: $(INSTALLED) ## run the unit tests
 mutants: $(INSTALLED) ## break the code in one place after another and see the tests fail
 	@$(BIN)/python -m tests.mutants $(ARGS)
 
+model: $(INSTALLED) ## search every interleaving of one message for a broken promise; takes minutes
+	@PYTHONPATH=layers/relay $(BIN)/python -m tests.model $(ARGS)
+
 SCENARIO := PYTHONPATH=layers/relay $(BIN)/python -m scenarios
 
 load: $(INSTALLED) ## send a thousand messages through a stack of its own, a fifth of them faulty

@@ -18,22 +18,29 @@ from relay.messages.states import (
     Change,
     DeadLetter,
     Event,
+    Finish,
     Record,
     Rules,
     Send,
     State,
     cancel,
     claim,
+    decide,
     first_record,
+    marked_dead_lettered,
     release,
     settle,
+    step,
 )
 from relay.messages.store import (
+    STATEMENTS_PER_CALL,
     Applied,
     Conflict,
+    Item,
     Store,
     StoreUnavailableError,
     TableStore,
+    Unreadable,
     Unwritten,
     from_item,
     to_item,
@@ -96,12 +103,23 @@ def stored(record: Record) -> Record:
 def taken(store: Store, record: Record, attempt: str) -> Record:
     [written] = store.apply([claim(Send(record, record), attempt=attempt, now=NOW, lease=NOW + 65)])
     assert isinstance(written, Applied)
-    assert written.record
     return written.record
 
 
 def load(store: Store, id_: str = "m-1") -> Record:
-    return stored(store.load([id_])[id_])
+    record = store.load([id_])[id_]
+    assert isinstance(record, Record)
+    return stored(record)
+
+
+def put(store: Store, item: Item) -> None:
+    """Put an item into the table as somebody else wrote it."""
+    if isinstance(store, MemoryStore):
+        record = from_item(item)
+        store.items[record.id], store.records[record.id] = item, record
+    else:
+        assert isinstance(store, TableStore)
+        store._client.put_item(TableName=store._table, Item=item)
 
 
 def test_what_is_written_is_read(store: Store) -> None:
@@ -140,7 +158,6 @@ def test_a_late_worker_changes_nothing(store: Store) -> None:
     late = taken(store, fresh(), "a1")
     [released] = store.apply([release(late, NOW)])
     assert isinstance(released, Applied)
-    assert released.record
     owner = taken(store, released.record, "a2")
     verdict = Verdict(Outcome.ACCEPTED, "accepted")
 
@@ -173,14 +190,69 @@ def test_steps_of_many_messages_are_answered_each_on_its_own(store: Store) -> No
     assert len(store.load(r.id for r in records)) == 60
 
 
-def test_a_record_is_withdrawn_only_as_it_was(store: Store) -> None:
-    store.apply([Change(None, fresh("m-1")), Change(None, fresh("m-2"))])
-    taken(store, fresh("m-2"), "a1")
+def test_a_step_that_was_decided_before_a_mark_does_not_land_after_it(store: Store) -> None:
+    """Else the record would go on saying that a letter lies there, which is another's."""
+    expired = replace(fresh(), expires_at=NOW + 60, deadline=NOW + 60, tries=1)
+    dead = replace(expired, state=State.FAILED, dead_letter=DeadLetter.DUE)
+    store.apply([Change(None, dead)])
+    redriven = message().model_copy(update={"generation": 1})
+    decision = decide(dead, redriven, door="sqs", sent_at=NOW, now=NOW + 61, rules=RULES)
+    assert isinstance(decision, Finish)
 
-    answers = store.apply([Change(fresh("m-1"), None), Change(fresh("m-2"), None)])
+    [marked, finished] = [
+        *store.apply([marked_dead_lettered(dead)]),
+        *store.apply([decision.change]),
+    ]
 
-    assert [type(a) for a in answers] == [Applied, Conflict]
-    assert list(store.load(["m-1", "m-2"])) == ["m-2"]
+    assert isinstance(marked, Applied)
+    assert isinstance(finished, Conflict)
+    assert finished.current
+    assert stored(finished.current) == load(store) == stored(marked.record)
+
+
+def test_a_claim_that_was_not_made_is_not_released_where_another_was(store: Store) -> None:
+    """Both would have made the same version."""
+    store.apply([Change(None, fresh())])
+    lost = claim(Send(fresh(), fresh()), attempt="a1", now=NOW, lease=NOW + 65).after
+    owner = taken(store, fresh(), "a2")
+    assert owner.version == lost.version
+
+    [written] = store.apply([release(lost, NOW)])
+
+    assert isinstance(written, Conflict)
+    assert load(store) == stored(owner)
+
+
+# ----------------------------------------------------------------- records of other releases
+
+
+def of_release_0_1_0(record: Record) -> Item:
+    return {name: value for name, value in to_item(record).items() if name != "version"}
+
+
+def test_a_record_of_release_0_1_0_goes_on(store: Store) -> None:
+    put(store, of_release_0_1_0(fresh()))
+    known = load(store)
+    assert known.version == 0
+
+    owner = taken(store, known, "a1")
+    [late] = store.apply([claim(Send(known, known), attempt="a2", now=NOW, lease=NOW + 65)])
+
+    assert isinstance(late, Conflict)
+    assert owner.version == 1
+    assert load(store) == stored(owner)
+
+
+def test_a_run_of_release_0_1_0_changes_a_record_without_raising_its_version(store: Store) -> None:
+    store.apply([Change(None, fresh())])
+    known = load(store)
+    theirs = replace(known, state=State.SENDING, attempt="a1", lease=NOW + 65)
+    put(store, to_item(theirs))
+
+    [written] = store.apply([claim(Send(known, known), attempt="a2", now=NOW, lease=NOW + 65)])
+
+    assert isinstance(written, Conflict)
+    assert load(store) == stored(theirs)
 
 
 def test_a_step_from_nothing_that_is_there_is_a_conflict(store: Store) -> None:
@@ -196,6 +268,7 @@ def test_everything_a_record_holds_survives(store: Store) -> None:
         attempt="a1",
         lease=NOW + 65,
         generation=3,
+        version=1,
         tries=7,
         ambiguous=2,
         reason="http_503",
@@ -209,13 +282,16 @@ def test_everything_a_record_holds_survives(store: Store) -> None:
     store.apply([Change(None, full)])
     assert load(store) == stored(full)
 
-    emptied = replace(
-        full, state=State.FAILED, reason="", detail="", history=(), dead_letter=DeadLetter.DUE
+    change = step(
+        full,
+        replace(
+            full, state=State.FAILED, reason="", detail="", history=(), dead_letter=DeadLetter.DUE
+        ),
     )
-    [written] = store.apply([Change(full, emptied)])
+    [written] = store.apply([change])
 
     assert isinstance(written, Applied)
-    assert load(store) == stored(emptied), "what is empty now is gone"
+    assert load(store) == stored(change.after), "what is empty now is gone"
 
 
 # ------------------------------------------------------------------------- the table alone
@@ -228,13 +304,14 @@ class Flaky:
         self._client = client
         self._strike: Callable[[Callable[[], Any]], Any] | None = strike
         self.batch_get_item = client.batch_get_item
+        self.call = client.batch_execute_statement
 
     def batch_execute_statement(self, **request: Any) -> Any:
         def call() -> Any:
             return self._client.batch_execute_statement(**request)
 
         strike, self._strike = self._strike, None
-        return strike(call) if strike else call()
+        return strike(call) if strike else self.call(**request)
 
 
 def throttled(_call: Callable[[], Any]) -> Any:
@@ -248,10 +325,6 @@ def written_and_then_failed(call: Callable[[], Any]) -> Any:
 
 def timed_out(_call: Callable[[], Any]) -> Any:
     raise ReadTimeoutError(endpoint_url="dynamodb")
-
-
-def denied(_call: Callable[[], Any]) -> Any:
-    raise ClientError({"Error": {"Code": "AccessDeniedException"}}, "BatchExecuteStatement")
 
 
 @pytest.mark.parametrize("strike", [throttled, written_and_then_failed])
@@ -269,24 +342,97 @@ def test_a_step_is_written_once_whatever_the_first_answer(
     [written] = store.apply([change])
 
     assert isinstance(written, Applied)
-    assert change.after
     assert load(store) == stored(change.after)
 
 
+def answered(status: int, code: str, *, repeats: int = 0) -> Callable[[Callable[[], Any]], Any]:
+    def strike(_call: Callable[[], Any]) -> Any:
+        metadata: Any = {"HTTPStatusCode": status, "RetryAttempts": repeats}
+        answer: Any = {"Error": {"Code": code}, "ResponseMetadata": metadata}
+        raise ClientError(answer, "BatchExecuteStatement")
+
+    return strike
+
+
 @pytest.mark.parametrize(
-    ("strike", "reason"), [(timed_out, "ReadTimeoutError"), (denied, "AccessDeniedException")]
+    ("strike", "reason", "in_doubt"),
+    [
+        (timed_out, "ReadTimeoutError", True),
+        (answered(500, "InternalServerError"), "InternalServerError", True),
+        (answered(400, "AccessDeniedException"), "AccessDeniedException", False),
+        (answered(400, "ThrottlingException"), "ThrottlingException", False),
+        # The answer is that to botocore's own repetition.
+        (answered(400, "ThrottlingException", repeats=1), "ThrottlingException", True),
+    ],
 )
-def test_a_table_that_does_not_answer_has_not_taken_the_steps(
+def test_a_table_that_does_not_answer_may_have_taken_what_it_was_asked_to(
     dynamodb: "DynamoDBClient",
     table: str,
     strike: Callable[[Callable[[], Any]], Any],
     reason: str,
+    in_doubt: bool,
 ) -> None:
     flaky: Any = Flaky(dynamodb, strike)
 
     answers = TableStore(flaky, table).apply([Change(None, fresh(f"m-{i}")) for i in range(30)])
 
-    assert answers == [Unwritten(reason)] * 30
+    asked, not_asked = Unwritten(reason, in_doubt), Unwritten(reason)
+    assert answers == [asked] * STATEMENTS_PER_CALL + [not_asked] * (30 - STATEMENTS_PER_CALL)
+
+
+@pytest.mark.parametrize("first", [written_and_then_failed, throttled])
+def test_what_may_have_been_written_once_stays_in_doubt(
+    dynamodb: "DynamoDBClient", table: str, first: Callable[[Callable[[], Any]], Any]
+) -> None:
+    def always_throttled(**_request: Any) -> Any:
+        return throttled(lambda: None)
+
+    flaky: Any = Flaky(dynamodb, first)
+    store = TableStore(flaky, table, sleep=lambda _: setattr(flaky, "call", always_throttled))
+
+    [written] = store.apply([Change(None, fresh())])
+
+    assert written == Unwritten("ThrottlingError", in_doubt=first is written_and_then_failed)
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"state": {"S": "dreaming"}},
+        {"deadLetter": {"S": "lost"}},
+        {"attempts": {"L": [{"S": "one"}]}},
+        {"state": {"N": "1"}},
+    ],
+)
+def test_a_record_that_cannot_be_read_costs_no_other(
+    dynamodb: "DynamoDBClient", table: str, spoilt: Item
+) -> None:
+    store = TableStore(dynamodb, table)
+    store.apply([Change(None, fresh("m-1")), Change(None, fresh("m-2"))])
+    put(store, to_item(fresh("m-3")) | spoilt)
+
+    assert store.load(["m-1", "m-2", "m-3"]) == {
+        "m-1": stored(fresh("m-1")),
+        "m-2": stored(fresh("m-2")),
+        "m-3": Unreadable("m-3"),
+    }
+    steps = [
+        Change(None, fresh("m-3")),
+        claim(Send(fresh("m-1"), fresh("m-1")), attempt="a1", now=NOW, lease=NOW + 65),
+    ]
+    assert [type(answer) for answer in store.apply(steps)] == [Conflict, Applied]
+
+
+def test_an_attribute_that_a_later_release_added_survives(
+    dynamodb: "DynamoDBClient", table: str
+) -> None:
+    store = TableStore(dynamodb, table)
+    put(store, to_item(fresh()) | {"mood": {"S": "good"}})
+
+    taken(store, fresh(), "a1")
+
+    item = dynamodb.get_item(TableName=table, Key={"pk": {"S": "message#m-1"}})["Item"]
+    assert item["mood"] == {"S": "good"}
 
 
 def test_a_table_that_cannot_be_read_says_so(dynamodb: "DynamoDBClient") -> None:

@@ -486,7 +486,6 @@ class _Search:
             ):
                 case Send() as send:
                     claimed = claim(send, attempt="claim", now=NOW, lease=NOW + 60).after
-                    assert claimed
                     yield Move(
                         f"{words} and claims it",
                         rest._replace(record=claimed, run=Run(body, claimed)),
@@ -549,8 +548,6 @@ class _Search:
 def _words(effect: Put | Write) -> str:
     if isinstance(effect, Put):
         return f"putting {BODIES[effect.body]!r} on the queue"
-    if effect.change.after is None:
-        return "taking the record back"
     return f"writing the record as {effect.change.after.state}"
 
 

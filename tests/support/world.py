@@ -25,7 +25,18 @@ from relay.messages.results import Done, Received, Result, ends_by
 from relay.messages.sender import Ruling, Sender
 from relay.messages.service import Messages
 from relay.messages.states import TERMINAL, Change, Record, Rules, State
-from relay.messages.store import Applied, Conflict, StoreUnavailableError, Unwritten, Written
+from relay.messages.store import (
+    GUARD,
+    Applied,
+    Conflict,
+    Item,
+    StoreUnavailableError,
+    Unwritten,
+    Written,
+    difference,
+    from_item,
+    to_item,
+)
 from relay.validation import InvalidMessageError, parse
 from smsgold.client import OutgoingMessage
 from smsgold.credentials import Credentials, CredentialsSource
@@ -53,7 +64,8 @@ class World:
     table_down: bool = False
     queue_down: bool = False
     next_writes: list[str] = field(default_factory=list)
-    """What becomes of the next writes, in order: "refused", or "lost", which is written unheard."""
+    """What becomes of the next writes, in order: "refused", "lost", which is written unheard, or
+    "late", which is unheard and written after the next one."""
     next_sends: list[str] = field(default_factory=list)
     """The same of the next messages put on the queue."""
     log: list[str] = field(default_factory=list)
@@ -77,11 +89,15 @@ class World:
 
 
 class MemoryStore:
-    """The Relay table."""
+    """The Relay table: of an item, a step changes the attributes that its statement names."""
 
     def __init__(self, world: World) -> None:
+        self.items: dict[str, Item] = {}
         self.records: dict[str, Record] = {}
-        self.history: dict[str, list[Record | None]] = {}
+        """What the items say, by message id."""
+        self.history: dict[str, list[Record]] = {}
+        self.under_way: list[Change] = []
+        """Writes that nobody waits for any more; they come with the next one."""
         self._world = world
 
     def load(self, ids: Iterable[str]) -> dict[str, Record]:
@@ -98,26 +114,37 @@ class MemoryStore:
         fate = self._world.next_writes.pop(0) if self._world.next_writes else ""
         if fate == "refused":
             return [Unwritten("throttled") for _ in changes]
+        if fate == "late":
+            self.under_way += changes
+            return [Unwritten("no answer", in_doubt=True) for _ in changes]
         answers = [self._apply(change) for change in changes]
+        self.arrive()
         self._world.effect("after a write")
-        return [Unwritten("no answer") for _ in changes] if fate == "lost" else answers
+        if fate == "lost":
+            return [Unwritten("no answer", in_doubt=True) for _ in changes]
+        return answers
+
+    def arrive(self) -> None:
+        """Let the writes arrive that nobody waits for any more."""
+        for change in self.under_way:
+            self._apply(change)
+        self.under_way.clear()
 
     def _apply(self, change: Change) -> Written:
-        record = change.before or change.after
-        assert record is not None
-        current = self.records.get(record.id)
-        expected = change.before
-        if (current is None) != (expected is None) or (
-            current is not None
-            and expected is not None
-            and (current.state, current.attempt) != (expected.state, expected.attempt)
-        ):
-            return Conflict(current)
-        if change.after is None:
-            del self.records[record.id]
+        id_, item = change.after.id, to_item(change.after)
+        there = self.items.get(id_)
+        if change.before is None:
+            if there is not None:
+                return Conflict(self.records[id_])
         else:
-            self.records[record.id] = change.after
-        self.history.setdefault(record.id, []).append(change.after)
+            was = to_item(change.before)
+            if there is None or any(there.get(name) != was.get(name) for name in GUARD):
+                return Conflict(self.records.get(id_))
+            changed, gone = difference(was, item)
+            item = {name: value for name, value in (there | changed).items() if name not in gone}
+        self.items[id_] = item
+        self.records[id_] = from_item(item)
+        self.history.setdefault(id_, []).append(self.records[id_])
         return Applied(change.after)
 
 

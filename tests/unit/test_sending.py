@@ -99,10 +99,7 @@ def test_an_outcome_that_the_table_refuses_holds_up_no_other(
     apply = relay.store.apply
 
     def all_but_the_first(changes: Sequence[Change]) -> list[Written]:
-        refused = [
-            c.after is not None and c.after.id == "m-0" and c.after.state is State.SENT
-            for c in changes
-        ]
+        refused = [c.after.id == "m-0" and c.after.state is State.SENT for c in changes]
         taken = iter(apply([c for c, no in zip(changes, refused, strict=True) if not no]))
         return [Unwritten("hot") if no else next(taken) for no in refused]
 
@@ -394,11 +391,7 @@ def test_outcomes_are_recorded_in_the_order_of_the_batch(
     apply = relay.store.apply
 
     def watched(changes: Sequence[Change]) -> list[Written]:
-        settled.extend(
-            change.after.id
-            for change in changes
-            if change.after and change.after.state is State.SENT
-        )
+        settled.extend(c.after.id for c in changes if c.after.state is State.SENT)
         return apply(changes)
 
     monkeypatch.setattr(relay.store, "apply", watched)

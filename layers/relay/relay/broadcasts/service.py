@@ -15,6 +15,7 @@ from relay.broadcasts.model import (
     stopped,
 )
 from relay.broadcasts.table import BroadcastTable
+from relay.messages.envelope import differ
 from relay.messages.queues import Queues
 from relay.messages.store import StoreUnavailableError
 
@@ -84,7 +85,7 @@ class Broadcasts:
                 self._queues.enqueue_notifier(broadcast.to_body())
             # The fan-out may have met it on the queue and made the record meanwhile.
             known = self._table.create(first) or first
-        if known.fingerprint != broadcast.fingerprint:
+        if differ(known.fingerprint, broadcast.fingerprint):
             return Reused(known)
         if earlier and earlier.awaits_snapshot:
             # Version 0.1.0 wrote the record first, and may have died before it came to the queue.

@@ -36,6 +36,10 @@ ID_PATTERN = rf"^[A-Za-z0-9._:-]{{1,{MAX_ID}}}$"
 
 ADDRESS = ("subscriberId", "botId", "number")
 
+FINGERPRINTS = ""
+"""What every fingerprint begins with: it tells how the fingerprint was made. To be raised to "2:",
+and so on, whenever that changes; else what is in flight then is refused as another message."""
+
 
 class OnUnknown(StrEnum):
     """What to do when a send's outcome is unknown."""
@@ -132,7 +136,19 @@ class Content(BaseModel):
             mode="json", exclude={"id", "generation"}, exclude_defaults=True, exclude_none=True
         )
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return FINGERPRINTS + hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def differ(fingerprint: str, other: str) -> bool:
+    """Return whether two fingerprints are of different envelopes.
+
+    Two that were not made in the same way say nothing: the envelopes count as the same.
+    """
+    return fingerprint != other and _made(fingerprint) == _made(other)
+
+
+def _made(fingerprint: str) -> str:
+    return fingerprint.rpartition(":")[0]
 
 
 _TO_A_SUBSCRIBER: JsonDict = {

@@ -6,12 +6,12 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from relay.messages.dead_letters import DeadLetters, Ended
 from relay.messages.dispatch import SETTLE_SECONDS, TABLE_SECONDS, Claimed, Exchange, Sent, Unsent
 from relay.messages.results import SOON, Counts, Later, Result
-from relay.messages.states import Change, Rules, release, settle
+from relay.messages.states import Change, Rules, release, settle, take_back
 from relay.messages.store import Applied, Conflict, Store
 from smsgold.responses import Verdict
 
@@ -25,7 +25,9 @@ class _Outcome:
     claimed: Claimed
     change: Change
     later: Later | None
-    verdict: Verdict | None
+    verdict: Verdict | None = None
+    lost: Change | None = None
+    """The claim, where the table gave no answer to it and no POST was made."""
 
 
 class InFlight:
@@ -60,6 +62,14 @@ class InFlight:
     def add(self, exchange: Future[Exchange]) -> None:
         """Take charge of an exchange."""
         self._exchanges.append(exchange)
+
+    def take_back(self, claimed: Claimed, lost: Change, later: Later) -> None:
+        """Take charge of a claim that may have been written although the table did not say so.
+
+        Nothing was sent, and nobody else can know that: left alone, it would count as unknown.
+        """
+        back = release(claimed.record, self._clock())
+        self._unwritten.append(_Outcome(claimed, back, later, lost=lost))
 
     def settle_until(self, at: float) -> Mapping[int, Result]:
         """Wait until a moment, and settle meanwhile what ends before it."""
@@ -99,7 +109,7 @@ class InFlight:
         match exchange:
             case Unsent(claimed, retry_in, reason):
                 change = release(claimed.record, self._clock())
-                return _Outcome(claimed, change, Later(retry_in, reason, change.after), None)
+                return _Outcome(claimed, change, Later(retry_in, reason, change.after))
             case Sent(claimed, verdict, began, ended):
                 settlement = settle(
                     claimed.record,
@@ -125,12 +135,17 @@ class InFlight:
         for o, written in zip(outcomes, answers, strict=True):
             i = o.claimed.index
             match written:
-                case Applied(record) if record:
-                    self._counts.note(o.claimed.message, o.change)
+                case Applied(record):
+                    self._count(o)
                     if o.later:
                         results[i] = o.later
                     else:
                         ended.append(Ended(i, o.claimed.message, record, o.verdict))
+                case Conflict(current) if o.lost:
+                    if back := take_back(o.lost, current, self._clock()):
+                        unwritten.append(replace(o, change=back))
+                    else:
+                        results[i] = o.later or Later(SOON, "claim_lost", current)
                 case Conflict(record):
                     log.warning("claim lost", extra={"message_id": o.claimed.record.id})
                     results[i] = Later(SOON, "claim_lost", record, o.verdict)
@@ -147,3 +162,8 @@ class InFlight:
             unwritten = []
         self._unwritten = unwritten
         return {**results, **self._dead_letters.write(ended)}
+
+    def _count(self, outcome: _Outcome) -> None:
+        if outcome.lost and outcome.change.before == outcome.claimed.record:
+            self._counts.note(outcome.claimed.message, outcome.lost)  # it was written after all
+        self._counts.note(outcome.claimed.message, outcome.change)

@@ -11,10 +11,17 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from relay.messages.envelope import Message, QueuedMessage
+from relay.messages.envelope import Message, QueuedMessage, differ
 from relay.messages.queues import Queues
 from relay.messages.states import TERMINAL, Change, Record, Rules, State, first_record
-from relay.messages.store import Applied, Conflict, Store, StoreUnavailableError, Written
+from relay.messages.store import (
+    Applied,
+    Conflict,
+    Store,
+    StoreUnavailableError,
+    Unreadable,
+    Written,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +125,9 @@ class Intake:
             id_ = str(message.id)
             if id_ in fresh:
                 new.append(message)
-            elif known is None:
+            elif known is None or isinstance(record := known.get(id_), Unreadable):
                 answers[id_] = TABLE_SILENT
-            elif record := known.get(id_):
+            elif record:
                 answers[id_] = _repeat(record, message)
                 if isinstance(answers[id_], Accepted) and self._may_be_missing(record):
                     again.append(message)
@@ -154,7 +161,7 @@ class Intake:
         now = self._clock()
         return first_record(message, door=door, accepted_at=now, now=now, rules=self._rules)
 
-    def _known(self, ids: Sequence[str]) -> Mapping[str, Record] | None:
+    def _known(self, ids: Sequence[str]) -> Mapping[str, Record | Unreadable] | None:
         """Return the records there are, or None if the table cannot be read."""
         try:
             return self._store.load(ids) if ids else {}
@@ -197,7 +204,8 @@ class Intake:
                 case Conflict(current):
                     pass
                 case _:
-                    current = known.get(record.id)
+                    found = known.get(record.id)
+                    current = found if isinstance(found, Record) else None
             if current is None:
                 answers.append(None)
             elif current.attempt == record.attempt and current.state is record.state:
@@ -211,6 +219,6 @@ class Intake:
 
 def _repeat(record: Record, message: QueuedMessage) -> Answer:
     """Return the answer to a message whose id has a record."""
-    if record.fingerprint != message.fingerprint:
+    if differ(record.fingerprint, message.fingerprint):
         return KeyReused(record)
     return Accepted(record, replayed=True)

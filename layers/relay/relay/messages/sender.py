@@ -45,6 +45,7 @@ from relay.messages.store import (
     Conflict,
     Store,
     StoreUnavailableError,
+    Unreadable,
     Unwritten,
     Written,
 )
@@ -207,10 +208,14 @@ class Sender:
         for i, received in enumerate(run.batch):
             message = received.message
             assert message.id is not None
+            known = records.get(message.id)
+            if isinstance(known, Unreadable):
+                self._hand_back(run, [i], "record_unreadable")
+                continue
             now = self._clock()
             ruling = rulings.get(message.broadcast)
             decision = decide(
-                records.get(message.id),
+                known,
                 message,
                 door=received.door,
                 sent_at=received.sent_at,
@@ -256,7 +261,7 @@ class Sender:
         canceled: list[tuple[int, Change]] = []
         for i, send in sends:
             message = run.batch[i].message
-            ruling = rulings.get(message.broadcast) if not message.generation else None
+            ruling = None if send.redriven else rulings.get(message.broadcast)
             match ruling:
                 case Ruling(Passage.HOLD, hold_for):
                     # Each a little sooner or later, so that they do not all come back at once.
@@ -278,7 +283,7 @@ class Sender:
         answers = self._apply(run, finishes)
         for (i, change), written in zip(finishes, answers, strict=True):
             match written:
-                case Applied(record) if record:
+                case Applied(record):
                     run.counts.note(run.batch[i].message, change)
                     ended.append(Ended(i, run.batch[i].message, record))
                 case Conflict(record):
@@ -313,18 +318,19 @@ class Sender:
 
     def _hand_back(self, run: _Run, indices: Collection[int], reason: str) -> None:
         """Hand back messages that are not to blame: their attempts stay as they are."""
-        for i in indices:
-            received = run.batch[i]
-            at = received.message.expires_at
-            ends = deadline(received.sent_at, at.timestamp() if at else None, self._rules)
-            wait = backoff(
-                received.receive_count,
-                None,
-                self._rules,
-                time_left=ends - self._clock(),
-                jitter=self._jitter,
-            )
-            run.results[i] = Later(wait, reason)
+        run.results |= {i: self._back_off(run.batch[i], reason) for i in indices}
+
+    def _back_off(self, received: Received, reason: str) -> Later:
+        at = received.message.expires_at
+        ends = deadline(received.sent_at, at.timestamp() if at else None, self._rules)
+        wait = backoff(
+            received.receive_count,
+            None,
+            self._rules,
+            time_left=ends - self._clock(),
+            jitter=self._jitter,
+        )
+        return Later(wait, reason)
 
     # ---------------------------------------------------------------------------------- sending
 
@@ -391,12 +397,17 @@ class Sender:
         for start in range(0, len(sends), GROUP):
             group, slots = sends[start : start + GROUP], times[start : start + GROUP]
             run.results |= in_flight.settle_until(slots[0] - CLAIM_AHEAD)
-            for claimed in self._claim(run, group, slots, grace):
+            for claimed in self._claim(run, group, slots, grace, in_flight):
                 latest = self._latest(run)
                 in_flight.add(self._dispatcher.submit(claimed, latest=latest, ends_at=run.ends_at))
 
     def _claim(
-        self, run: _Run, group: Sendable, slots: Sequence[float], grace: float
+        self,
+        run: _Run,
+        group: Sendable,
+        slots: Sequence[float],
+        grace: float,
+        in_flight: InFlight,
     ) -> list[Claimed]:
         lease = run.ends_at + LEASE_SLACK
         changes = [
@@ -407,13 +418,17 @@ class Sender:
         indices = [i for i, _ in group]
         answers = self._apply(run, list(zip(indices, changes, strict=True)))
         for (i, _), slot, change, written in zip(group, slots, changes, answers, strict=True):
+            message = run.batch[i].message
+            claimed = Claimed(i, change.after, message, slot, slot + grace)
             match written:
-                case Applied(record) if record:
-                    message = run.batch[i].message
+                case Applied():
                     run.counts.note(message, change)
-                    claims.append(Claimed(i, record, message, slot, slot + grace))
+                    claims.append(claimed)
                 case Conflict(record):
                     run.results[i] = Later(1.0, "another_run", record)
+                case Unwritten(in_doubt=True):
+                    later = self._back_off(run.batch[i], "table_unavailable")
+                    in_flight.take_back(claimed, change, later)
                 case _:
                     self._hand_back(run, [i], "table_unavailable")
         return claims

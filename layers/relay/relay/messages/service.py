@@ -12,7 +12,7 @@ from relay.messages.queues import Queues
 from relay.messages.results import Done, Received, reopened
 from relay.messages.sender import Gate, Sender
 from relay.messages.states import TERMINAL, Change, Record, State, cancel, resolve, tally
-from relay.messages.store import Applied, Conflict, Store, StoreUnavailableError
+from relay.messages.store import Applied, Conflict, Store, StoreUnavailableError, Unreadable
 
 POLL_SECONDS = 0.5
 """Seconds between two reads of a message that another run is sending."""
@@ -83,8 +83,11 @@ class Messages:
         return answer
 
     def get(self, id_: str) -> Record | None:
-        """Return a message's record, if there is one."""
-        return self._store.load([id_]).get(id_)
+        """Return a message's record, if there is one; raise StoreUnavailableError."""
+        record = self._store.load([id_]).get(id_)
+        if isinstance(record, Unreadable):
+            raise StoreUnavailableError("the record cannot be read")
+        return record
 
     def cancel(self, id_: str) -> Record | Refused | None:
         """Cancel a waiting message; None if there is no such message."""
@@ -118,7 +121,7 @@ class Messages:
             if record.broadcast and (ended := reopened(change)):
                 self._gate.reopen(record.broadcast, ended)
             match self._store.apply([change]):
-                case [Applied(written)] if written:
+                case [Applied(written)]:
                     if written.broadcast:
                         self._gate.count(written.broadcast, +tally(change))
                     return written

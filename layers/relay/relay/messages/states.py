@@ -1,8 +1,9 @@
 """The states of a message and every step between them, decided without touching anything.
 
 A `Record` is what the table knows of a message. A `Change` is one step from a record to its
-successor; it can be made only along `STEPS`, and the store writes it only if the record is still
-the one the step was decided on. Times are seconds since the epoch.
+successor; it can be made only along `STEPS`. Each step raises the record's version, and the store
+writes it only if the record is still the one the step was decided on. Times are seconds since the
+epoch.
 """
 
 import math
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
-from relay.messages.envelope import OnUnknown, QueuedMessage
+from relay.messages.envelope import OnUnknown, QueuedMessage, differ
 from smsgold.responses import Outcome, Verdict
 
 KEPT_ATTEMPTS = 20
@@ -53,11 +54,11 @@ STEPS: Mapping[State | None, frozenset[State]] = {
     None: frozenset({State.QUEUED, State.SENDING, State.EXPIRED, State.FAILED, State.CANCELED}),
     State.QUEUED: frozenset({State.SENDING, State.EXPIRED, State.FAILED, State.CANCELED}),
     State.SENDING: TERMINAL - {State.CANCELED} | {State.QUEUED, State.SENDING},
-    # Out of these three leads only a redrive, at once to failed where its time is up.
+    # Out of these three leads only a redrive; one that comes too late sends nothing.
     State.REJECTED: frozenset({State.SENDING, State.FAILED}),
     State.FAILED: frozenset({State.SENDING, State.FAILED, State.EXPIRED}),
-    # Or a person who found out what became of an unknown message, and resolves it.
-    State.UNKNOWN: frozenset({State.SENDING, State.FAILED, State.SENT}),
+    # An unknown message stays unknown there; a person who found out what became of it resolves it.
+    State.UNKNOWN: frozenset({State.SENDING, State.UNKNOWN, State.FAILED, State.SENT}),
     State.SENT: frozenset(),
     State.EXPIRED: frozenset(),
     State.CANCELED: frozenset(),
@@ -102,8 +103,11 @@ class Record:
     updated_at: float
     deadline: float
     generation: int = 0
+    version: int = 0
+    """How often the record has been written; 0 while only release 0.1.0 wrote it, which did not
+    count."""
     attempt: str = ""
-    """The id of the last claim; it guards every later write."""
+    """The id of the last claim."""
     lease: float = 0.0
     """While sending: when the claim's owner can no longer be at work; while queued: when the next
     try may be made, whichever copy of the message comes first."""
@@ -124,24 +128,34 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One step; `before` is None for a message's first record, `after` to withdraw one."""
+    """One step; `before` is None for a message's first record. See `step`."""
 
     before: Record | None
-    after: Record | None
+    after: Record
 
     def __post_init__(self) -> None:
         was = self.before.state if self.before else None
-        if self.after is None:
-            if was is not State.QUEUED or (self.before and self.before.tries):
-                raise ValueError(f"a message that is {was} cannot be withdrawn")
-        elif self.after.state not in STEPS[was] and not self._marks_the_dead_letter:
+        if self.after.version != _next_version(self.before):
+            raise ValueError("a step raises the version by one")
+        if self.after.state not in STEPS[was] and not self._leaves_the_message_as_it_is:
             raise ValueError(f"no step leads from {was} to {self.after.state}")
 
     @property
-    def _marks_the_dead_letter(self) -> bool:
-        return self.before is not None and self.after == replace(
-            self.before, dead_letter=DeadLetter.WRITTEN
-        )
+    def _leaves_the_message_as_it_is(self) -> bool:
+        """Whether only the version differs, and that the dead letter is written."""
+        if self.before is None:
+            return False
+        same = replace(self.before, version=self.after.version)
+        return self.after in (same, replace(same, dead_letter=DeadLetter.WRITTEN))
+
+
+def step(before: Record | None, after: Record) -> Change:
+    """Return the step from a record to what it becomes, with the version that belongs to it."""
+    return Change(before, replace(after, version=_next_version(before)))
+
+
+def _next_version(before: Record | None) -> int:
+    return before.version + 1 if before else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +177,11 @@ class Send:
 
     before: Record | None
     base: Record
+
+    @property
+    def redriven(self) -> bool:
+        """Whether somebody ordered it again: whichever copy it was that came now."""
+        return self.base.generation > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +239,7 @@ def first_record(
         updated_at=now,
         deadline=deadline(accepted_at, expires_at, rules),
         generation=message.generation,
+        version=_next_version(None),
         reference=message.reference or "",
         broadcast=message.broadcast,
         expires_at=expires_at,
@@ -245,11 +265,10 @@ def decide(
     if record is None:
         fresh = first_record(message, door=door, accepted_at=sent_at, now=now, rules=rules)
         return _send_unless_too_late(None, fresh, now, ends_by)
-    if record.fingerprint != message.fingerprint:
+    if differ(record.fingerprint, message.fingerprint):
         return Refuse("id_reused", "id: another message has it already; choose a new one")
     if record.state in REDRIVABLE and message.generation > record.generation:
-        redriven = _redriven(record, message.generation, now, rules)
-        return _send_unless_too_late(record, redriven, now, ends_by)
+        return _redriven(record, message.generation, now, rules, ends_by)
     if record.state in TERMINAL:
         return WriteDeadLetter(record) if record.dead_letter is DeadLetter.DUE else Drop(record)
     if message.generation < record.generation:
@@ -270,7 +289,7 @@ def claim(send: Send, *, attempt: str, now: float, lease: float) -> Change:
 
     `lease` is when the run that takes it can no longer be at work.
     """
-    return Change(
+    return step(
         send.before,
         replace(
             send.base,
@@ -287,7 +306,24 @@ def claim(send: Send, *, attempt: str, now: float, lease: float) -> Change:
 
 def release(record: Record, now: float) -> Change:
     """Return the step that gives a claimed message back unsent, with no attempt counted."""
-    return Change(record, replace(record, state=State.QUEUED, lease=0.0, updated_at=now))
+    return step(record, replace(record, state=State.QUEUED, lease=0.0, updated_at=now))
+
+
+def take_back(lost: Change, current: Record | None, now: float) -> Change | None:
+    """Return the step after which a claim that nobody will use is not there, and never will be.
+
+    `lost` is the claim, to which the table gave no answer; `current` is the record as it is. None:
+    the claim is not there, and cannot be made any more, since the record has changed.
+    """
+    before, claimed = lost.before, lost.after
+    if current and (current.state, current.attempt) == (State.SENDING, claimed.attempt):
+        return release(current, now)
+    # The claim may still be under way: it must not find the record that it was decided on.
+    if current is None:
+        return None if before else step(None, release(claimed, now).after)
+    if before and (current.version, current.attempt) == (before.version, before.attempt):
+        return step(current, current)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,20 +365,20 @@ def settle(
                 provider_id=verdict.provider_id or "",
                 provider_body=verdict.body or "",
             )
-            return Settlement(Change(record, sent))
+            return Settlement(step(record, sent))
         case Outcome.REFUSED:
-            return Settlement(Change(record, _dead(tried, State.REJECTED)))
+            return Settlement(step(record, _dead(tried, State.REJECTED)))
         case Outcome.UNKNOWN if (on_unknown or rules.on_unknown) is OnUnknown.HOLD:
-            return Settlement(Change(record, _dead(tried, State.UNKNOWN)))
+            return Settlement(step(record, _dead(tried, State.UNKNOWN)))
         case Outcome.UNKNOWN:
             tried = replace(tried, ambiguous=tried.ambiguous + 1)
     if now >= record.deadline:
-        return Settlement(Change(record, _dead(tried, State.FAILED)))
+        return Settlement(step(record, _dead(tried, State.FAILED)))
     time_left = record.deadline - now
     wait = backoff(tried.tries, verdict.retry_after, rules, time_left=time_left, jitter=jitter)
     # The last try comes at the deadline, not after it.
     wait = max(1.0, min(wait, time_left - 1.0))
-    return Settlement(Change(record, replace(tried, state=State.QUEUED, lease=now + wait)), wait)
+    return Settlement(step(record, replace(tried, state=State.QUEUED, lease=now + wait)), wait)
 
 
 def backoff(
@@ -368,7 +404,7 @@ def cancel(record: Record, now: float) -> Change | None:
     """Return the step that cancels a message, or None if it may have been sent already."""
     if record.state is not State.QUEUED or record.ambiguous:
         return None
-    return Change(
+    return step(
         record,
         replace(record, state=State.CANCELED, lease=0.0, reason="canceled", updated_at=now),
     )
@@ -390,7 +426,7 @@ def resolve(record: Record, state: Literal[State.SENT, State.FAILED], now: float
         due = record.dead_letter is DeadLetter.DUE
         kept = DeadLetter.NONE if due else record.dead_letter
         resolved = replace(resolved, reason="", detail="", dead_letter=kept)
-    return Change(record, resolved)
+    return step(record, resolved)
 
 
 def cancel_for_broadcast(send: Send, now: float) -> Finish:
@@ -399,7 +435,7 @@ def cancel_for_broadcast(send: Send, now: float) -> Finish:
     # One that may have been sent is not simply canceled.
     state = State.FAILED if ended.ambiguous else State.CANCELED
     return Finish(
-        Change(
+        step(
             send.before,
             _dead(ended, state) if state is State.FAILED else replace(ended, state=state),
         )
@@ -409,17 +445,17 @@ def cancel_for_broadcast(send: Send, now: float) -> Finish:
 def tally(change: Change) -> Counter[State]:
     """Return what a message's step adds to the counts of its broadcast, and takes away."""
     was = change.before.state if change.before else None
-    now = change.after.state if change.after else None
+    now = change.after.state
     counts: Counter[State] = Counter()
     if was is not now:
-        counts.update([now] if now in TERMINAL and now else [])
+        counts.update([now] if now in TERMINAL else [])
         counts.subtract([was] if was in TERMINAL and was else [])
     return counts
 
 
 def marked_dead_lettered(record: Record) -> Change:
     """Return the step that records that the envelope lies on the DeadLetter queue."""
-    return Change(record, replace(record, dead_letter=DeadLetter.WRITTEN))
+    return step(record, replace(record, dead_letter=DeadLetter.WRITTEN))
 
 
 def deadline(accepted_at: float, expires_at: float | None, rules: Rules) -> float:
@@ -454,22 +490,28 @@ def _send_unless_too_late(
     )
     # A message that was tried ends as failed: only one that never was is surely nowhere.
     if expired and not base.tries:
-        return Finish(Change(before, replace(ended, state=State.EXPIRED)))
-    return Finish(Change(before, _dead(ended, State.FAILED)))
+        return Finish(step(before, replace(ended, state=State.EXPIRED)))
+    return Finish(step(before, _dead(ended, State.FAILED)))
 
 
-def _redriven(record: Record, generation: int, now: float, rules: Rules) -> Record:
-    return replace(
+def _redriven(
+    record: Record, generation: int, now: float, rules: Rules, ends_by: float
+) -> Decision:
+    """Decide on an order to try a dead message again."""
+    again = replace(
         record,
         generation=generation,
         attempt=f"redrive-{generation}",
         deadline=deadline(now, record.expires_at, rules),
-        ambiguous=record.ambiguous + (record.state is State.UNKNOWN),
         dead_letter=DeadLetter.NONE,
-        reason="",
-        detail="",
         history=(*record.history, Event(now, "redriven"))[-KEPT_ATTEMPTS:],
     )
+    unknown = record.state is State.UNKNOWN
+    if unknown and now >= min(again.deadline, ends_by):
+        # Nothing is sent, so that its outcome is what it was: for a person to find out.
+        return Finish(step(record, _dead(replace(again, updated_at=now), State.UNKNOWN)))
+    base = replace(again, ambiguous=record.ambiguous + unknown, reason="", detail="")
+    return _send_unless_too_late(record, base, now, ends_by)
 
 
 def _abandoned(
@@ -487,6 +529,6 @@ def _abandoned(
         detail="the run that was sending it ended before it could record the outcome",
     )
     if (message.on_unknown or rules.on_unknown) is OnUnknown.HOLD:
-        return Finish(Change(record, _dead(tried, State.UNKNOWN)))
+        return Finish(step(record, _dead(tried, State.UNKNOWN)))
     doubtful = replace(tried, ambiguous=tried.ambiguous + 1)
     return _send_unless_too_late(record, doubtful, now, ends_by)

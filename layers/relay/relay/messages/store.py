@@ -4,9 +4,10 @@ Steps travel many to a call (BatchExecuteStatement), each statement with a condi
 a call costs the function more CPU than everything else it does for a message.
 """
 
+import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -16,8 +17,13 @@ from relay.messages.states import Attempt, Change, DeadLetter, Event, Record, St
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
 
+log = logging.getLogger(__name__)
+
 KEPT_DAYS = 35
 """Longer than both queues' retention together (2 x 14 days): no copy outlives its record."""
+
+Item = dict[str, Any]
+"""A table item, each attribute with its DynamoDB type."""
 
 STATEMENTS_PER_CALL = 25
 KEYS_PER_CALL = 100
@@ -28,16 +34,35 @@ class StoreUnavailableError(Exception):
     """The table cannot be read, or the pace not agreed on, now."""
 
 
+GUARD = ("version", "state", "attempt")
+"""The attributes that have to be as they were when a step was decided on.
+
+The version alone would not do: a claim whose answer was lost has the same one as the claim that
+another run made instead of it; and release 0.1.0, which may still be at work during an update,
+changes a record without raising it.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A record that this release cannot read, because a later one wrote it, or nobody did."""
+
+    id: str
+
+
 @dataclass(frozen=True, slots=True)
 class Applied:
     """The step was written."""
 
-    record: Record | None
+    record: Record
 
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """The step was not written: the record is no longer the one it was decided on."""
+    """The step was not written: the record is no longer the one it was decided on.
+
+    `current` is None where there is none, or none that can be read.
+    """
 
     current: Record | None
 
@@ -47,6 +72,8 @@ class Unwritten:
     """The table did not say that it took the step: throttled, failing or out of reach."""
 
     reason: str
+    in_doubt: bool = False
+    """It may have been written all the same, or still be."""
 
 
 Written = Applied | Conflict | Unwritten
@@ -55,7 +82,7 @@ Written = Applied | Conflict | Unwritten
 class Store(Protocol):
     """What the relay needs of a table."""
 
-    def load(self, ids: Iterable[str]) -> dict[str, Record]:
+    def load(self, ids: Iterable[str]) -> Mapping[str, Record | Unreadable]:
         """Return the records there are, by message id, as of now."""
         ...
 
@@ -77,10 +104,10 @@ class TableStore:
         self._table = table
         self._sleep = sleep
 
-    def load(self, ids: Iterable[str]) -> dict[str, Record]:
+    def load(self, ids: Iterable[str]) -> Mapping[str, Record | Unreadable]:
         """Return the records there are, by message id, read consistently."""
         keys = [{"pk": {"S": key(id_)}} for id_ in dict.fromkeys(ids)]
-        found: dict[str, Record] = {}
+        found: dict[str, Record | Unreadable] = {}
         for start in range(0, len(keys), KEYS_PER_CALL):
             left: list[Any] = keys[start : start + KEYS_PER_CALL]
             for tried in range(TRIES):
@@ -93,7 +120,7 @@ class TableStore:
                 except (ClientError, BotoCoreError) as error:
                     raise StoreUnavailableError(_name(error)) from None
                 for item in answer["Responses"].get(self._table, []):
-                    record = from_item(item)
+                    record = readable(item)
                     found[record.id] = record
                 unread: Any = answer.get("UnprocessedKeys", {})
                 left = unread.get(self._table, {}).get("Keys", [])
@@ -115,35 +142,45 @@ class TableStore:
                 self._apply(changes, list(group), answers)
             except StoreUnavailableError as error:
                 # Each group would wait for the same time-outs: one failure speaks for the rest.
-                reason = Unwritten(str(error))
-                return [reason if isinstance(a, Unwritten) else a for a in answers]
+                return [
+                    replace(a, reason=str(error)) if isinstance(a, Unwritten) else a
+                    for a in answers
+                ]
         return answers
 
     def _apply(self, changes: Sequence[Change], left: list[int], answers: list[Written]) -> None:
+        in_doubt: set[int] = set()
         for tried in range(TRIES):
             if tried:
                 self._sleep(0.05 * 2**tried)
             try:
-                responses = self._client.batch_execute_statement(
+                answer = self._client.batch_execute_statement(
                     Statements=[statement(self._table, changes[i]) for i in left]
-                )["Responses"]
+                )
             except (ClientError, BotoCoreError) as error:
+                for i in left:
+                    answers[i] = Unwritten("", i in in_doubt or _may_be_written(error))
                 raise StoreUnavailableError(_name(error)) from None
-            refused: dict[int, Record | None] = {}
-            for i, response in zip(left, responses, strict=True):
+            if _repeated(answer):
+                in_doubt.update(left)
+            refused: dict[int, Record | Unreadable | None] = {}
+            for i, response in zip(left, answer["Responses"], strict=True):
                 match response.get("Error", {}).get("Code"):
                     case None:
                         answers[i] = Applied(changes[i].after)
                     case "ConditionalCheckFailed" | "DuplicateItem":
                         item = response["Error"].get("Item")
-                        refused[i] = from_item(item) if item else None
+                        refused[i] = readable(item) if item else None
+                        answers[i] = Unwritten("refused", i in in_doubt)
                     case code:
-                        answers[i] = Unwritten(str(code))
+                        if code == "InternalServerError":
+                            in_doubt.add(i)
+                        answers[i] = Unwritten(str(code), i in in_doubt)
             # An INSERT's refusal brings no item along.
-            missing = [_id(changes[i]) for i, current in refused.items() if current is None]
+            missing = [changes[i].after.id for i, current in refused.items() if current is None]
             loaded = self.load(missing) if missing else {}
             for i, current in refused.items():
-                answers[i] = _conflict(changes[i], current or loaded.get(_id(changes[i])))
+                answers[i] = _conflict(changes[i], current or loaded.get(changes[i].after.id))
             left = [i for i in left if isinstance(answers[i], Unwritten)]
             if not left:
                 return
@@ -154,17 +191,26 @@ def key(message_id: str) -> str:
     return f"message#{message_id}"
 
 
-def _id(change: Change) -> str:
-    record = change.after or change.before
-    assert record is not None
-    return record.id
-
-
-def _conflict(change: Change, current: Record | None) -> Written:
+def _conflict(change: Change, current: Record | Unreadable | None) -> Written:
+    if current is None or isinstance(current, Unreadable):
+        return Conflict(None)
     # A repeated request whose first answer was lost meets its own write: that is no conflict.
-    if current and change.after and current == from_item(to_item(change.after)):
+    if current == from_item(to_item(change.after)):
         return Applied(current)
     return Conflict(current)
+
+
+def _may_be_written(error: ClientError | BotoCoreError) -> bool:
+    """Return whether a call that failed may have been done all the same."""
+    if isinstance(error, BotoCoreError):
+        return True
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return status >= 500 or _repeated(error.response)
+
+
+def _repeated(answer: Any) -> bool:
+    """Return whether botocore got this answer only after repeating the call."""
+    return bool(answer.get("ResponseMetadata", {}).get("RetryAttempts"))
 
 
 def _name(error: ClientError | BotoCoreError) -> str:
@@ -177,36 +223,38 @@ def _name(error: ClientError | BotoCoreError) -> str:
 
 
 def statement(table: str, change: Change) -> Any:
-    """Return a step as one PartiQL statement guarded by the state and attempt it was decided on."""
-    before, after = change.before, change.after
-    if before is None:
-        assert after is not None
-        item = to_item(after)
+    """Return a step as one PartiQL statement, guarded by what it was decided on."""
+    item = to_item(change.after)
+    if change.before is None:
         # One parameter an attribute: PartiQL has no parameter for a whole item.
         content = ", ".join(f"'{name}': ?" for name in item)
         return {
             "Statement": f"""INSERT INTO "{table}" VALUE {{{content}}}""",
             "Parameters": list(item.values()),
         }
-    guard = [{"S": key(before.id)}, {"S": before.state}, {"S": before.attempt}]
-    where = """WHERE "pk" = ? AND "state" = ? AND "attempt" = ?"""
-    if after is None:
-        text, values = f"""DELETE FROM "{table}" {where}""", []  # noqa: S608 - our own names
-    else:
-        was, now = to_item(before), to_item(after)
-        changed = {name: value for name, value in now.items() if was.get(name) != value}
-        clauses = [f'SET "{name}" = ?' for name in changed]
-        clauses += [f'REMOVE "{name}"' for name in was if name not in now]
-        text = f"""UPDATE "{table}" {" ".join(clauses)} {where}"""
-        values = list(changed.values())
+    was = to_item(change.before)
+    changed, gone = difference(was, item)
+    clauses = [f'SET "{name}" = ?' for name in changed]
+    clauses += [f'REMOVE "{name}"' for name in gone]
+    guard = {name: was.get(name) for name in ("pk", *GUARD)}
+    conditions = [
+        f'"{name}" IS MISSING' if value is None else f'"{name}" = ?'
+        for name, value in guard.items()
+    ]
     return {
-        "Statement": text,
-        "Parameters": [*values, *guard],
+        "Statement": f"""UPDATE "{table}" {" ".join(clauses)} WHERE {" AND ".join(conditions)}""",
+        "Parameters": [*changed.values(), *(value for value in guard.values() if value)],
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     }
 
 
-def to_item(record: Record) -> dict[str, Any]:
+def difference(was: Item, item: Item) -> tuple[Item, list[str]]:
+    """Return the attributes that a step sets, and the names of those that it removes."""
+    changed = {name: value for name, value in item.items() if was.get(name) != value}
+    return changed, [name for name in was if name not in item]
+
+
+def to_item(record: Record) -> Item:
     """Return a record as a table item; what is empty is left out."""
     texts = {
         "pk": key(record.id),
@@ -229,11 +277,12 @@ def to_item(record: Record) -> dict[str, Any]:
         "expiresAt": record.expires_at,
         "lease": record.lease,
         "generation": record.generation,
+        "version": record.version,
         "tries": record.tries,
         "ambiguous": record.ambiguous,
         "ttl": int(max(record.updated_at, record.deadline)) + KEPT_DAYS * 86400,
     }
-    item: dict[str, Any] = {
+    item: Item = {
         name: {"S": str(value)} for name, value in texts.items() if value or name == "attempt"
     }
     item |= {
@@ -264,7 +313,17 @@ def to_item(record: Record) -> dict[str, Any]:
     return item
 
 
-def from_item(item: dict[str, Any]) -> Record:
+def readable(item: Item) -> Record | Unreadable:
+    """Return the record that a table item holds, if it is one."""
+    try:
+        return from_item(item)
+    except (KeyError, TypeError, ValueError) as error:
+        id_ = str(item["pk"]["S"]).partition("#")[2]
+        log.error("record unreadable", extra={"message_id": id_, "error": type(error).__name__})
+        return Unreadable(id_)
+
+
+def from_item(item: Item) -> Record:
     """Return the record that a table item holds."""
 
     def text(name: str) -> str:
@@ -282,6 +341,7 @@ def from_item(item: dict[str, Any]) -> Record:
         updated_at=number("updatedAt"),
         deadline=number("deadline"),
         generation=int(number("generation")),
+        version=int(number("version")),
         attempt=text("attempt"),
         lease=number("lease"),
         tries=int(number("tries")),

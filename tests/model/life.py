@@ -1,0 +1,492 @@
+"""The life of one message: every step that runs, callers, persons, queues and time may take next.
+
+A run follows the sender: load and decide, claim, POST, settle, put the letter on its queue, mark
+the record, take the copy off its queue; it may stop for ever between any two of them. A write may
+be answered, lost, made without an answer, or made late. Copies lie ready at any time: how long a
+queue hides one decides nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from enum import IntEnum, auto
+from operator import eq
+from typing import NamedTuple
+
+from relay.messages.states import REDRIVABLE, TERMINAL, DeadLetter, State
+from tests.model.promises import counted, judged
+from tests.model.records import ANSWERS, NONE, Book, Copy, Todo
+from tests.model.world import (
+    At,
+    Run,
+    Scope,
+    World,
+    Write,
+    excuse,
+    held,
+    new_attempt,
+    rank,
+    with_copy,
+    with_run,
+    with_run_at,
+)
+
+MOST_LETTERS = 2
+"""Letters of one generation: whether there are more decides nothing."""
+
+
+class Move(NamedTuple):
+    """A step of the story; `run` is the place of the run that takes it, or -1."""
+
+    words: str
+    run: int
+    world: World
+
+
+class Applied(IntEnum):
+    """What a run hears of its write."""
+
+    YES = auto()
+    CONFLICT = auto()
+    UNHEARD = auto()
+
+
+class Written(NamedTuple):
+    """How a write may go."""
+
+    how: str
+    answer: Applied
+    world: World
+    made: bool
+
+
+class Life:
+    """The steps that may come next in a world."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.book = Book(scope.policy, expires=scope.expires, broadcast=bool(scope.start.status))
+        self._handlers: dict[At, Callable[[World, int, Run], Iterator[Move]]] = {
+            At.LOAD: self._load,
+            At.DECIDE: self._decide,
+            At.SEND: self._send,
+            At.SETTLE: self._settle,
+            At.SETTLE_AGAIN: self._settle_again,
+            At.BURY: self._bury,
+            At.MARK: self._mark,
+        }
+
+    def moves(self, world: World) -> tuple[list[Move], bool]:
+        """Return what may happen next; and whether the first of it does if nothing goes wrong."""
+        moves = [*self._late(world), *self._calls(world), *self._runs(world)]
+        moves += [*self._queue(world)]
+        goes_on = bool(moves)
+        moves += [*self._new_call(world), *self._time(world), *self._people(world)]
+        return moves, goes_on
+
+    def same(self, world: World) -> World:
+        """Return the world that stands for all those that differ from it in nothing that counts.
+
+        That is: in which run is which, in what attempts are called, in writes that the table will
+        never take, in what is known of attempts that nobody will ask for.
+        """
+        order, copies = self.order(world)
+        runs = tuple([world.runs[i] for i in order])
+        late = tuple([write for write in world.late if not self._in_vain(world, write)])
+        names: dict[int, int] = {0: 0}
+        for attempt in held(world, runs, late):
+            if attempt not in names:
+                names[attempt] = len(names)
+        excused = world.excused
+        if excused:
+            asked_for = {write.after for write in late}
+            if world.record and self.book.record(world.record).state is State.SENDING:
+                asked_for.add(world.attempt)
+            excused = tuple(sorted(names[a] for a in excused if a in asked_for))
+        if not all(map(eq, names, names.values())):
+            return world._replace(
+                copies=copies,
+                attempt=names[world.attempt],
+                runs=tuple([run._replace(attempt=names[run.attempt]) for run in runs]),
+                late=tuple(sorted(Write(w.step, names[w.before], names[w.after]) for w in late)),
+                excused=excused,
+            )
+        if (runs, late, excused) == (world.runs, world.late, world.excused):
+            return world
+        return world._replace(copies=copies, runs=runs, late=late, excused=excused)
+
+    def order(self, world: World) -> tuple[list[int], tuple[Copy, ...]]:
+        """Return the runs in order, and the copies there are then.
+
+        A run whose write cannot be taken any more does nothing but hand its copy back: it has.
+        """
+        runs = [i for i, run in enumerate(world.runs) if not self._for_nothing(world, run)]
+        copies = world.copies
+        if len(runs) < len(world.runs):
+            back = [r.copy for i, r in enumerate(world.runs) if i not in runs and r.from_queue]
+            copies = tuple(sorted((*copies, *back)))
+        if len(runs) > 1:
+            runs.sort(key=lambda i: rank(world.runs[i]))
+        return runs, copies
+
+    def _for_nothing(self, world: World, run: Run) -> bool:
+        if run.at not in (At.DECIDE, At.SEND, At.SETTLE, At.SETTLE_AGAIN):
+            return False
+        if run.at is At.SEND and self.book.record(run.known).lease:
+            return False
+        return self._gone(world, run.known, run.attempt)
+
+    def _in_vain(self, world: World, write: Write) -> bool:
+        return self._gone(world, self.book.steps[write.step].before, write.before)
+
+    def _gone(self, world: World, known: int, attempt: int) -> bool:
+        """Return whether a record that somebody knows is there no more, and never will be."""
+        if known == NONE:
+            return world.record != NONE
+        return attempt != world.attempt and all(w.after != attempt for w in world.late)
+
+    # -------------------------------------------------------------------------------- the table
+
+    def _holds(self, world: World, write: Write) -> bool:
+        """Return whether the table takes a step: its guard."""
+        before = self.book.steps[write.step].before
+        if NONE in (before, world.record):
+            return before == world.record
+        book = self.book
+        return (
+            book.record(before).state is book.record(world.record).state
+            and write.before == world.attempt
+        )
+
+    def _land(self, world: World, write: Write) -> World:
+        """Return the world once the table has taken a step."""
+        step = self.book.steps[write.step]
+        after = self.book.merged(world.record, step)
+        attempt = write.after if step.own else world.attempt
+        changed = world._replace(record=after, attempt=attempt)
+        return judged(self.book, world, changed, write)
+
+    def _write(self, world: World, write: Write) -> Iterator[Written]:
+        holds = self._holds(world, write)
+        landed = self._land(world, write) if holds else world
+        yield Written("", Applied.YES if holds else Applied.CONFLICT, landed, holds)
+        if not self.scope.losses:
+            return
+        yield Written(", but the write is lost", Applied.UNHEARD, world, made=False)
+        if holds:
+            unsure = landed._replace(counts=None)
+            yield Written(", but the answer is lost", Applied.UNHEARD, unsure, made=True)
+            if len(world.late) < self.scope.late:
+                late = world._replace(late=tuple(sorted((*world.late, write))), counts=None)
+                yield Written(", but the write is late", Applied.UNHEARD, late, made=False)
+
+    def _late(self, world: World) -> Iterator[Move]:
+        for i, write in enumerate(world.late):
+            rest = world._replace(late=world.late[:i] + world.late[i + 1 :])
+            kind = self.book.steps[write.step].kind.name.lower()
+            yield Move(f"the late {kind} never comes", -1, rest)
+            if self._holds(rest, write):
+                landed = counted(self._land(rest, write), rest, self.book)
+                yield Move(f"the late {kind} is made", -1, landed)
+
+    # ---------------------------------------------------------------------------------- the doors
+
+    def _new_call(self, world: World) -> Iterator[Move]:
+        if world.calls_left and self._room(world):
+            less = world._replace(calls_left=world.calls_left - 1, accepted=True)
+            there = with_copy(less, Copy())
+            yield Move(
+                "a call puts the message on the queue", -1, there._replace(calls=world.calls + 1)
+            )
+            if self.scope.crashes:
+                yield Move("a call puts the message on the queue, and dies", -1, there)
+
+    def _calls(self, world: World) -> Iterator[Move]:
+        if not world.calls:
+            return
+        less = world._replace(calls=world.calls - 1)
+        write = Write(self.book.accept(overdue=world.overdue), 0, new_attempt(world))
+        for how, answer, there, _ in self._write(less, write):
+            yield Move(f"the call writes the record{how}", -1, there)
+            if self.scope.waits and answer is Applied.YES:
+                run = Run(At.LOAD, Copy(), from_queue=False)
+                words = "the call writes the record; {new}, its own, is to send the message"
+                yield Move(words, -1, with_run(there, run))
+        if self.scope.crashes:
+            yield Move("the call dies", -1, less)
+
+    # ------------------------------------------------------------------------------------- runs
+
+    def _queue(self, world: World) -> Iterator[Move]:
+        if not world.copies:
+            return
+        if world.record and self.book.record(world.record).lease:
+            yield Move("time passes: the lease ends, the next try is due", -1, self._later(world))
+        if world.status == "paused":
+            yield Move("the broadcast goes on", -1, world._replace(status="running"))
+        if sum(run.from_queue for run in world.runs) < self.scope.runs:
+            for copy in dict.fromkeys(world.copies):
+                rest = list(world.copies)
+                rest.remove(copy)
+                run = Run(At.LOAD, copy)
+                there = with_run(world._replace(copies=tuple(rest)), run)
+                for words, after in self._read(there, len(world.runs), run):
+                    yield Move(f"{{new}} receives {_copy(copy)}{words}", -1, after)
+
+    def _read(self, world: World, i: int, run: Run) -> Iterator[tuple[str, World]]:
+        """Read the record; what is decided without a write is done at once."""
+        known = run._replace(at=At.DECIDE, known=world.record, attempt=world.attempt)
+        match self.book.decide(world.record, run.copy, overdue=world.overdue).todo:
+            case Todo.WAIT:
+                if not run.from_queue:
+                    yield " and leaves it to another", self._done(world, i)
+            case Todo.DROP:
+                gone = self._done(world, i)
+                ignored = "a redrive is ignored" if self._is_an_order(known) else ""
+                yield " and drops it: all is done", gone._replace(wrong=ignored)
+            case Todo.BURY:
+                due = known._replace(at=At.BURY)
+                yield " and finds a letter due", with_run_at(world, i, due)
+            case _:
+                yield " and reads the record", with_run_at(world, i, known)
+
+    def _done(self, world: World, i: int) -> World:
+        """Return the world once a run has taken its copy off the queue, and ended."""
+        return world._replace(runs=world.runs[:i] + world.runs[i + 1 :])
+
+    def _end(self, words: str, world: World, i: int) -> Iterator[Move]:
+        """End a run that has done all; or it dies just before it takes its copy off the queue."""
+        yield Move(words, i, self._done(world, i))
+        if self.scope.crashes and world.runs[i].from_queue:
+            yield Move(f"{words}, and dies", i, self._back(world, i)._replace(counts=None))
+
+    def _runs(self, world: World) -> Iterator[Move]:
+        for i, run in enumerate(world.runs):
+            yield from self._handlers[run.at](world, i, run)
+            if self.scope.crashes:
+                gone = self._dead(world, run)
+                there = self._back(gone, i) if run.from_queue else self._done(gone, i)
+                yield Move("{run} dies", i, there)
+
+    def _dead(self, world: World, run: Run) -> World:
+        """Return the world in which nobody can know what a run did last."""
+        if run.at in (At.SEND, At.SETTLE, At.SETTLE_AGAIN):
+            world = excuse(world, run.attempt)
+        return world._replace(counts=None)
+
+    def _back(self, world: World, i: int) -> World:
+        """Return the world once a run has handed its copy back; a door's run may try again."""
+        run = world.runs[i]
+        if not run.from_queue:
+            return with_run_at(world, i, Run(At.LOAD, run.copy, from_queue=False))
+        return with_copy(self._done(world, i), run.copy)
+
+    def _load(self, world: World, i: int, run: Run) -> Iterator[Move]:
+        for words, after in self._read(world, i, run):
+            yield Move(f"{{run}} goes on{words}", i, after)
+        left = self._done(world, i)
+        yield Move("{run} leaves it to the queue", i, left)
+        if self._room(world):
+            yield Move("{run} puts another copy on the queue", i, with_copy(left, run.copy))
+
+    def _decide(self, world: World, i: int, run: Run) -> Iterator[Move]:
+        decision = self.book.decide(run.known, run.copy, overdue=world.overdue)
+        match decision.todo:
+            case Todo.FINISH:
+                yield from self._finish(world, i, run, decision.step)
+            case Todo.SEND if world.status == "paused" and not run.copy.generation:
+                yield Move("{run} waits for the broadcast", i, self._back(world, i))
+            case Todo.SEND if world.status == "stopped" and not run.copy.generation:
+                yield from self._finish(world, i, run, decision.stop)
+            case Todo.SEND:
+                yield from self._claim(world, i, run, decision.step)
+            case _:
+                raise AssertionError(decision)
+
+    def _is_an_order(self, run: Run) -> bool:
+        known = self.book.record(run.known)
+        return known.state in REDRIVABLE and run.copy.generation > known.generation
+
+    def _finish(self, world: World, i: int, run: Run, step: int) -> Iterator[Move]:
+        write = self._writing(world, run, step)
+        after = self.book.steps[step].after
+        state = self.book.record(after).state
+        for how, answer, there, _ in self._write(world, write):
+            words = f"{{run}} ends it as {state}{how}"
+            if answer is Applied.YES:
+                ended = run._replace(known=after, attempt=write.after)
+                yield from self._ended(words, counted(there, world, self.book), i, ended)
+            else:
+                yield Move(_heard(words, answer), i, self._back(there, i))
+
+    def _ended(self, words: str, world: World, i: int, run: Run) -> Iterator[Move]:
+        """Go on with a message that has ended."""
+        if self.book.record(run.known).dead_letter is DeadLetter.DUE:
+            yield Move(
+                words, i, with_run_at(world, i, run._replace(at=At.BURY, answer=0, written=False))
+            )
+        else:
+            yield from self._end(words, world, i)
+
+    def _claim(self, world: World, i: int, run: Run, step: int) -> Iterator[Move]:
+        write = self._writing(world, run, step)
+        for how, answer, there, _ in self._write(world, write):
+            words = f"{{run}} claims it{how}"
+            if answer is Applied.YES:
+                after = self.book.steps[step].after
+                claimed = run._replace(at=At.SEND, known=after, attempt=write.after)
+                yield Move(words, i, with_run_at(counted(there, world, self.book), i, claimed))
+            else:
+                yield Move(_heard(words, answer), i, self._back(there, i))
+
+    def _writing(self, world: World, run: Run, number: int) -> Write:
+        own = self.book.steps[number].own
+        return Write(number, run.attempt, new_attempt(world) if own else run.attempt)
+
+    def _send(self, world: World, i: int, run: Run) -> Iterator[Move]:
+        record = self.book.record(run.known)
+        if record.lease and record.deadline:
+            for n, answer in enumerate(ANSWERS):
+                there = excuse(world, run.attempt)._replace(tried=True)
+                if answer.kept:
+                    twice = "it is sent twice" if world.unnoted else ""
+                    there = there._replace(kept=True, unnoted=True, wrong=twice)
+                settling = run._replace(at=At.SETTLE, answer=n)
+                yield Move(
+                    f"{{run}} POSTs it; the provider {answer.words}",
+                    i,
+                    with_run_at(there, i, settling),
+                )
+        release = self.book.release(run.known)
+        yield from self._settling(world, i, run, release, "{run} gives it back unsent")
+
+    def _settle(self, world: World, i: int, run: Run) -> Iterator[Move]:
+        step = self.book.settle(run.known, run.answer, overdue=world.overdue)
+        state = self.book.record(self.book.steps[step].after).state
+        yield from self._settling(world, i, run, step, f"{{run}} records that it is {state}")
+
+    def _settle_again(self, world: World, i: int, run: Run) -> Iterator[Move]:
+        yield from self._settling(world, i, run, run.answer, "{run} records it again")
+        given_up = excuse(world, run.attempt)
+        yield Move("{run} ends, and could not record it", i, self._back(given_up, i))
+
+    def _settling(self, world: World, i: int, run: Run, step: int, words: str) -> Iterator[Move]:
+        write = Write(step, run.attempt, run.attempt)
+        after = self.book.steps[step].after
+        for how, answer, there, made in self._write(world, write):
+            met_itself = run.written and (world.record, world.attempt) == (after, run.attempt)
+            if answer is Applied.YES or (answer is Applied.CONFLICT and met_itself):
+                noted = counted(there, world, self.book)
+                if self.book.record(after).state in TERMINAL:
+                    ended = run._replace(known=after)
+                    yield from self._ended(words + how, noted, i, ended)
+                else:
+                    yield Move(words + how, i, self._back(noted, i))
+            elif answer is Applied.CONFLICT:
+                yield Move(words + ", but has lost its claim", i, self._back(there, i))
+            else:
+                again = run._replace(at=At.SETTLE_AGAIN, answer=step, written=run.written or made)
+                yield Move(words + how, i, with_run_at(there, i, again))
+
+    def _bury(self, world: World, i: int, run: Run) -> Iterator[Move]:
+        generation = self.book.record(run.known).generation + 1
+        letters = world.letters
+        if letters.count(generation) < MOST_LETTERS:
+            letters = tuple(sorted((*letters, generation)))
+        put = world._replace(letters=letters, buried=max(world.buried, generation))
+        words = "{run} puts the letter on its queue"
+        yield Move(words, i, with_run_at(put, i, run._replace(at=At.MARK)))
+        if self.scope.refusals:
+            yield Move(f"{words}, which refuses it", i, self._back(world, i))
+            yield Move(f"{words}, but the answer is lost", i, self._back(put, i))
+
+    def _mark(self, world: World, i: int, run: Run) -> Iterator[Move]:
+        write = Write(self.book.mark(run.known), run.attempt, run.attempt)
+        for how, _, there, _ in self._write(world, write):
+            yield from self._end(f"{{run}} marks the letter as written{how}", there, i)
+
+    # ------------------------------------------------------------------------- time and people
+
+    def _time(self, world: World) -> Iterator[Move]:
+        if world.record and self.book.record(world.record).lease and not world.copies:
+            yield Move("time passes: the lease ends, the next try is due", -1, self._later(world))
+        if self.scope.deadline and world.status != "paused":
+            late = self._passing(world, self.book.deadline_over)._replace(overdue=True)
+            if late != world:
+                yield Move("time passes: the deadline is over", -1, late)
+
+    def _later(self, world: World) -> World:
+        return self._passing(world, self.book.lease_over)
+
+    def _passing(self, world: World, over: Callable[[int], int]) -> World:
+        """Return the world once a time has passed, for whoever knows of it."""
+        later = self.book.step_later
+        return world._replace(
+            record=over(world.record),
+            runs=tuple(
+                run._replace(
+                    known=over(run.known),
+                    answer=later(run.answer, over) if run.at is At.SETTLE_AGAIN else run.answer,
+                )
+                for run in world.runs
+            ),
+            late=tuple(write._replace(step=later(write.step, over)) for write in world.late),
+        )
+
+    def _people(self, world: World) -> Iterator[Move]:
+        room = self._room(world)
+        if self.scope.duplicates and room:
+            held = [run.copy for run in world.runs if run.from_queue]
+            for copy in dict.fromkeys([*world.copies, *held]):
+                yield Move(f"the queue doubles {_copy(copy)}", -1, with_copy(world, copy))
+        if self.scope.wears:
+            for copy in dict.fromkeys(c for c in world.copies if not c.worn):
+                copies = list(world.copies)
+                copies.remove(copy)
+                worn = copy._replace(worn=True)
+                words = f"the queue is about to give up {_copy(copy)}"
+                yield Move(words, -1, with_copy(world._replace(copies=tuple(copies)), worn))
+        if room:
+            yield from self._redrives(world)
+        if world.status == "running":
+            yield Move("the broadcast is stopped", -1, world._replace(status="stopped"))
+            yield Move("the broadcast is paused", -1, world._replace(status="paused"))
+        if world.record and len(world.late) < max(self.scope.late, 1):
+            yield from self._commands(world)
+
+    def _room(self, world: World) -> bool:
+        """Return whether there may be one more copy."""
+        held = sum(run.from_queue for run in world.runs)
+        return len(world.copies) + held < self.scope.copies
+
+    def _redrives(self, world: World) -> Iterator[Move]:
+        for generation in dict.fromkeys(world.letters):
+            if generation > self.scope.generations:
+                continue
+            rest = list(world.letters)
+            rest.remove(generation)
+            back = with_copy(world, Copy(generation))
+            letter = f"the letter of generation {generation}"
+            yield Move(f"a person redrives {letter}", -1, back._replace(letters=tuple(rest)))
+            if self.scope.twice:
+                yield Move(f"a person redrives {letter}, which stays there too", -1, back)
+
+    def _commands(self, world: World) -> Iterator[Move]:
+        steps: dict[str, int | None] = {}
+        if self.scope.cancels:
+            steps["cancels it"] = self.book.cancel(world.record)
+        if self.scope.resolves:
+            steps["says that it arrived"] = self.book.resolve(world.record, State.SENT)
+            steps["says that it did not arrive"] = self.book.resolve(world.record, State.FAILED)
+        for words, step in steps.items():
+            if step is not None:
+                write = Write(step, world.attempt, world.attempt)
+                late = tuple(sorted((*world.late, write)))
+                yield Move(f"a person {words}", -1, world._replace(late=late))
+
+
+def _heard(words: str, answer: Applied) -> str:
+    return f"{words}, but another was quicker" if answer is Applied.CONFLICT else words
+
+
+def _copy(copy: Copy) -> str:
+    words = "a worn copy" if copy.worn else "a copy"
+    return f"{words} of generation {copy.generation}" if copy.generation else words

@@ -1,0 +1,92 @@
+"""What is promised: of every step, of every record, and of a message that is left alone."""
+
+from relay.messages.states import REDRIVABLE, TERMINAL, DeadLetter, State
+from tests.model.records import Book, Kind
+from tests.model.world import World, Write
+
+
+def judged(book: Book, before: World, after: World, write: Write) -> World:
+    """Return the world after a step, with what is to be remembered of it, and what is wrong."""
+    step = book.steps[write.step]
+    now = book.record(after.record)
+    was = book.record(before.record) if before.record else None
+    noted = step.doubt or (step.kind is Kind.CLAIM and was and now.generation > was.generation)
+    taken_over = step.kind in (Kind.CLAIM, Kind.FINISH) and was and was.state is State.SENDING
+    after = after._replace(
+        unnoted=before.unnoted and not noted,
+        by_hand=(before.by_hand and now.state in TERMINAL) or step.kind is Kind.RESOLVE,
+        tried=before.tried or bool(taken_over),
+    )
+    if step.kind is Kind.RESOLVE and now.state is State.FAILED:
+        # Whoever says so has looked.
+        after = after._replace(kept=False, unnoted=False)
+    wrong = before.wrong
+    if taken_over and was and was.lease:
+        wrong = "it is taken from its owner"
+    elif taken_over and before.attempt not in before.excused:
+        wrong = "nobody sent it, and yet its outcome counts as unknown"
+    elif step.kind is Kind.CLAIM and was and was.state is State.QUEUED and was.lease:
+        wrong = "a retry is brought forward"
+    elif step.kind is Kind.STOP and was and was.generation:
+        wrong = "the stop of its broadcast calls off a redrive"
+    elif was and was.state in TERMINAL and was.state is not now.state:
+        wrong = _restarted(step.kind, was.state, now.state, was.generation, now.generation)
+    return after._replace(wrong=wrong or _untrue(book, after))
+
+
+def _restarted(kind: Kind, was: State, now: State, before: int, after: int) -> str:
+    if kind is Kind.RESOLVE:
+        return "" if was is State.UNKNOWN else f"what was {was} is resolved"
+    if was not in REDRIVABLE or after <= before:
+        return f"what was {was} becomes {now}"
+    if was is State.UNKNOWN and now is not State.SENDING:
+        return f"a redrive that sends nothing turns unknown into {now}"
+    return ""
+
+
+def _untrue(book: Book, world: World) -> str:
+    """Return what a record says that is not so."""
+    record = book.record(world.record)
+    match record.state:
+        case State.SENT if not world.kept and not world.by_hand:
+            return "it is sent, but the provider does not have it"
+        case State.EXPIRED | State.CANCELED if world.kept:
+            return f"it is {record.state}, but the provider may have it"
+        case State.FAILED | State.REJECTED if world.unnoted and not world.by_hand:
+            return f"it is {record.state}, but the provider may have it, and nothing says so"
+    if record.tries and not world.tried:
+        return "an attempt is counted that was none"
+    if record.state in TERMINAL - {State.SENT} and not record.reason:
+        return f"it is {record.state} without a reason"
+    if record.dead_letter is DeadLetter.WRITTEN and world.buried <= record.generation:
+        return f"it is {record.state} and its letter counts as written, but never was"
+    return ""
+
+
+def left_alone(book: Book, world: World) -> str:
+    """Return what is wrong with a world in which nothing happens any more."""
+    if not world.record:
+        return "it is accepted, and then lost" if world.accepted else ""
+    record = book.record(world.record)
+    if record.state not in TERMINAL:
+        return f"it stays {record.state} for ever"
+    if record.state in REDRIVABLE and record.generation + 1 not in world.letters:
+        return f"it is {record.state} and there is no dead letter"
+    if world.counts is not None and world.counts != ((record.state, 1),):
+        return f"it is {record.state}, but its broadcast counts {dict(world.counts)}"
+    return ""
+
+
+def counted(there: World, before: World, book: Book) -> World:
+    """Count a step that a run knows to have made."""
+    if there.counts is None:
+        return there
+    was = book.record(before.record).state if before.record else None
+    now = book.record(there.record).state
+    counts = dict(there.counts)
+    if was is not now:
+        if now in TERMINAL:
+            counts[now] = counts.get(now, 0) + 1
+        if was in TERMINAL and was:
+            counts[was] = counts.get(was, 0) - 1
+    return there._replace(counts=tuple(sorted((s, n) for s, n in counts.items() if n)))

@@ -1,0 +1,346 @@
+"""The records of one message, each kept once under a number, and what `states` makes of them.
+
+Only what decides anything is kept apart: a time is to come or has passed, a message was tried or
+was not. So there are few records, and each function of `states` is asked once for each.
+
+An attempt's id is not part of a record here: whoever holds a record holds its attempt beside it,
+as a small number that means nothing but "the same" or "another".
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import IntEnum, auto
+from typing import Literal, NamedTuple
+
+from relay.messages import states
+from relay.messages.envelope import OnUnknown, QueuedMessage
+from relay.messages.states import Change, Record, Rules, State
+from smsgold.responses import Outcome, Verdict
+
+NOW = 1_800_000_000.0
+EXPIRY = NOW + 10_000.0
+LATER = EXPIRY + 10_000.0
+"""The hour it is once a message's time is up; all other times are counted from the hour it is."""
+
+SOON = 60.0
+RULES = Rules(retry_window=5_000.0)
+PASSED, TO_COME = 0.0, 1.0
+
+NONE = 0
+"""The number of no record: a message that the table does not know."""
+
+
+class Copy(NamedTuple):
+    """A copy of the message on a queue."""
+
+    generation: int = 0
+    worn: bool = False
+    """It was received so often, or is so old, that the queue will not keep it for much longer."""
+
+
+class Kind(IntEnum):
+    """What a step is."""
+
+    CLAIM = auto()
+    FINISH = auto()
+    STOP = auto()
+    SETTLE = auto()
+    RELEASE = auto()
+    MARK = auto()
+    CANCEL = auto()
+    RESOLVE = auto()
+    ACCEPT = auto()
+
+
+class Step(NamedTuple):
+    """A change of the record, by the numbers of the records before and after it."""
+
+    kind: Kind
+    before: int
+    after: int
+    own: bool
+    """It gives the record another attempt."""
+    doubt: bool
+    """It adds to the record's count of ambiguous attempts."""
+
+
+class Todo(IntEnum):
+    """What `decide` may say."""
+
+    SEND = auto()
+    FINISH = auto()
+    DROP = auto()
+    WAIT = auto()
+    BURY = auto()
+
+
+class Decision(NamedTuple):
+    """What `decide` said, with its step's number; `stop` is the step of a stopped broadcast."""
+
+    todo: Todo
+    step: int = 0
+    stop: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the provider does with a POST."""
+
+    words: str
+    kept: bool
+    verdict: Verdict
+
+
+ANSWERS = (
+    Answer("takes it", True, Verdict(Outcome.ACCEPTED, "accepted", provider_id="p")),
+    Answer("keeps it, but nobody hears so", True, Verdict(Outcome.UNKNOWN, "read_timeout")),
+    Answer("is busy", False, Verdict(Outcome.NOT_SENT, "http_503")),
+    Answer("refuses it", False, Verdict(Outcome.REFUSED, "http_400")),
+)
+
+
+class Book:
+    """Numbers for the records and steps of one message, found by asking `states`."""
+
+    def __init__(
+        self, policy: OnUnknown, *, expires: bool = False, broadcast: bool = False
+    ) -> None:
+        self.rules = replace(RULES, on_unknown=policy)
+        self.records: list[Record | None] = [None]
+        self.steps: list[Step] = []
+        self._numbers: dict[Record, int] = {}
+        self._step_numbers: dict[Step, int] = {}
+        self._message = QueuedMessage(
+            id="m",
+            subscriberId="s",
+            text="a text",
+            expiresAt=datetime.fromtimestamp(EXPIRY, UTC) if expires else None,
+            broadcast="b" if broadcast else "",
+        )
+        self._asked: dict[tuple[object, ...], int] = {}
+        self._decisions: dict[tuple[int, Copy, bool], Decision] = {}
+
+    def record(self, number: int) -> Record:
+        """Return the record of a number."""
+        record = self.records[number]
+        assert record is not None
+        return record
+
+    # ------------------------------------------------------------------------ what states says
+
+    def decide(self, number: int, copy: Copy, *, overdue: bool) -> Decision:
+        """Return what `states` decides on a copy, given what the table knows."""
+        key = (number, copy, overdue)
+        if (known := self._decisions.get(key)) is None:
+            known = self._decisions[key] = self._decide(number, copy, overdue=overdue)
+        return known
+
+    def _decide(self, number: int, copy: Copy, *, overdue: bool) -> Decision:
+        now = LATER if overdue else NOW
+        message = self._message.model_copy(update={"generation": copy.generation})
+        decision = states.decide(
+            self._concrete(number, now) if number else None,
+            message,
+            door="sqs",
+            sent_at=NOW if overdue and not message.broadcast else now,
+            now=now,
+            rules=self.rules,
+            ends_by=now - SOON if copy.worn else math.inf,
+        )
+        match decision:
+            case states.Send():
+                change = states.claim(decision, attempt="new", now=now, lease=now + SOON)
+                stop = 0
+                if message.broadcast and not copy.generation:
+                    ended = states.cancel_for_broadcast(decision, now)
+                    stop = self._step(Kind.STOP, ended.change, now)
+                return Decision(Todo.SEND, self._step(Kind.CLAIM, change, now), stop)
+            case states.Finish(change):
+                return Decision(Todo.FINISH, self._step(Kind.FINISH, change, now))
+            case states.Drop():
+                return Decision(Todo.DROP)
+            case states.Wait():
+                return Decision(Todo.WAIT)
+            case states.WriteDeadLetter():
+                return Decision(Todo.BURY)
+            case states.Refuse(reason):
+                raise AssertionError(reason)
+
+    def accept(self, *, overdue: bool) -> int:
+        """Return the step by which a door records that the message is accepted."""
+        now = LATER if overdue else NOW
+
+        def step() -> Change:
+            first = states.first_record(
+                self._message, door="http", accepted_at=now, now=now, rules=self.rules
+            )
+            return Change(None, replace(first, attempt="new"))
+
+        return self._ask(("accept", overdue), Kind.ACCEPT, now, step)
+
+    def settle(self, number: int, answer: int, *, overdue: bool) -> int:
+        """Return what follows from the provider's answer."""
+        now = LATER if overdue else NOW
+
+        def step() -> Change:
+            return states.settle(
+                self._concrete(number, now),
+                ANSWERS[answer].verdict,
+                began=now,
+                now=now,
+                on_unknown=None,
+                rules=self.rules,
+            ).change
+
+        return self._ask(("settle", number, answer, overdue), Kind.SETTLE, now, step)
+
+    def release(self, number: int) -> int:
+        """Return the step that gives a claimed message back unsent."""
+        return self._ask(
+            ("release", number),
+            Kind.RELEASE,
+            NOW,
+            lambda: states.release(self._concrete(number, NOW), NOW),
+        )
+
+    def mark(self, number: int) -> int:
+        """Return the step that records that the letter lies on the queue."""
+        return self._ask(
+            ("mark", number),
+            Kind.MARK,
+            NOW,
+            lambda: states.marked_dead_lettered(self._concrete(number, NOW)),
+        )
+
+    def cancel(self, number: int) -> int | None:
+        """Return the step by which a person cancels the message, if it may be."""
+        return self._ask_whether(
+            ("cancel", number), Kind.CANCEL, lambda: states.cancel(self._concrete(number, NOW), NOW)
+        )
+
+    def resolve(self, number: int, state: Literal[State.SENT, State.FAILED]) -> int | None:
+        """Return the step by which a person says what became of the message, if it may be."""
+        return self._ask_whether(
+            ("resolve", number, state),
+            Kind.RESOLVE,
+            lambda: states.resolve(self._concrete(number, NOW), state, NOW),
+        )
+
+    def _ask(
+        self, key: tuple[object, ...], kind: Kind, now: float, step: Callable[[], Change]
+    ) -> int:
+        if (known := self._asked.get(key)) is None:
+            known = self._asked[key] = self._step(kind, step(), now)
+        return known
+
+    def _ask_whether(
+        self, key: tuple[object, ...], kind: Kind, step: Callable[[], Change | None]
+    ) -> int | None:
+        if (known := self._asked.get(key)) is None:
+            change = step()
+            known = self._asked[key] = self._step(kind, change, NOW) if change else -1
+        return None if known < 0 else known
+
+    # ----------------------------------------------------------------------------------- times
+
+    def lease_over(self, number: int) -> int:
+        """Return the record once its lease has ended, or its next try may be made."""
+        return self._passed(number, "lease")
+
+    def deadline_over(self, number: int) -> int:
+        """Return the record once its time is up."""
+        return self._passed(number, "deadline")
+
+    def _passed(self, number: int, name: str) -> int:
+        if number == NONE:
+            return NONE
+        key = (name, number)
+        if (known := self._asked.get(key)) is None:
+            record = self.record(number)
+            later = (
+                replace(record, lease=PASSED)
+                if name == "lease"
+                else replace(record, deadline=PASSED)
+            )
+            known = self._asked[key] = self._number(later)
+        return known
+
+    def step_later(self, number: int, over: Callable[[int], int]) -> int:
+        """Return a step that was decided already, once time has passed."""
+        step = self.steps[number]
+        return self._step_number(step._replace(before=over(step.before), after=over(step.after)))
+
+    def merged(self, current: int, step: Step) -> int:
+        """Return what a step makes of the record that is there: it sets what it changes alone."""
+        if current == step.before:
+            return step.after
+        key = ("merge", current, step.before, step.after)
+        if (known := self._asked.get(key)) is None:
+            before, after = self.record(step.before), self.record(step.after)
+            changed = {
+                name: getattr(after, name)
+                for name in Record.__slots__
+                if getattr(before, name) != getattr(after, name)
+            }
+            known = self._asked[key] = self._number(replace(self.record(current), **changed))
+        return known
+
+    # --------------------------------------------------------------------------------- numbers
+
+    def _concrete(self, number: int, now: float) -> Record:
+        record = self.record(number)
+        return replace(
+            record,
+            lease=now + SOON if record.lease else now - SOON,
+            deadline=now + RULES.retry_window if record.deadline else now - SOON,
+            accepted_at=now,
+        )
+
+    def _step(self, kind: Kind, change: Change, now: float) -> int:
+        before, after = change.before, change.after
+        own = before is None or after.attempt != before.attempt
+        doubt = before is not None and after.ambiguous > before.ambiguous
+        return self._step_number(
+            Step(
+                kind,
+                self._number(_abstract(before, now)) if before else NONE,
+                self._number(_abstract(after, now)),
+                own,
+                doubt,
+            )
+        )
+
+    def _number(self, record: Record) -> int:
+        if (known := self._numbers.get(record)) is None:
+            known = self._numbers[record] = len(self.records)
+            self.records.append(record)
+        return known
+
+    def _step_number(self, step: Step) -> int:
+        if (known := self._step_numbers.get(step)) is None:
+            known = self._step_numbers[step] = len(self.steps)
+            self.steps.append(step)
+        return known
+
+
+def _abstract(record: Record, now: float) -> Record:
+    """Return what of a record decides anything."""
+    return replace(
+        record,
+        attempt="kept",
+        door="",
+        accepted_at=0.0,
+        updated_at=0.0,
+        lease=TO_COME if record.lease > now else PASSED,
+        deadline=TO_COME if record.deadline > now else PASSED,
+        tries=min(record.tries, 1),
+        ambiguous=min(record.ambiguous, 1),
+        reason="why" if record.reason else "",
+        detail="",
+        provider_id="",
+        provider_body="",
+        attempts=(),
+        history=(),
+    )
