@@ -79,7 +79,7 @@ def test_one_message_that_has_not_ended_keeps_it_from_being_completed(running: F
     assert running.progress().recount == Recount()
     at = running.relay.world.now
     record = Record(message_id("x", "s-9"), State.QUEUED, "f", "sqs", at, at, at)
-    running.relay.store.records[record.id] = record
+    running.relay.store.put(record)
     assert running.run() is not None
     assert running.progress().status is Status.RUNNING
 
@@ -184,9 +184,8 @@ def redriven(fanned: Fanned) -> QueuedMessage:
     """Move the dead letter of the one that was rejected back; return what lies on the queue."""
     relay, key = fanned.relay, message_id("x", "s-9")
     message = QueuedMessage(subscriberId="s-9", text="t", id=key, broadcast="x", generation=1)
-    relay.store.records[key] = replace(
-        relay.store.records[key], fingerprint=message.fingerprint, dead_letter=DeadLetter.WRITTEN
-    )
+    known = relay.store.records[key]
+    relay.store.put(replace(known, fingerprint=message.fingerprint, dead_letter=DeadLetter.WRITTEN))
     relay.broadcasts = fanned.gate()  # type: ignore[assignment]
     relay.sender = relay.new_sender()
     relay.queues.messages.clear()

@@ -153,7 +153,7 @@ class Fanned:
         """Write the records of messages that came to an end."""
         for id_ in ids:
             key = message_id("x", id_)
-            self.relay.store.records[key] = Record(key, state, "f", "sqs", at, at, at)
+            self.relay.store.put(Record(key, state, "f", "sqs", at, at, at))
 
 
 def refused(_: str) -> None:

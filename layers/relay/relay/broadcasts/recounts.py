@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 from relay.broadcasts.model import BroadcastRecord, message_id
 from relay.broadcasts.table import CHUNK, BroadcastTable
-from relay.messages.states import TERMINAL, Record, Rules, State, backoff
-from relay.messages.store import Store, StoreUnavailableError
+from relay.messages.states import TERMINAL, Rules, State, backoff
+from relay.messages.store import Store, StoreUnavailableError, Unreadable
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +132,6 @@ class Recounts:
         """Return what became of a chunk's messages; None if one has not ended."""
         ids = [message_id(broadcast.id, id_) for id_ in self._table.chunk(broadcast, n)]
         records = self._store.load(ids)
-        readable = [record for record in records.values() if isinstance(record, Record)]
+        readable = [record for record in records.values() if not isinstance(record, Unreadable)]
         counts = Counter(record.state for record in readable)
         return counts if len(readable) == len(ids) and counts.keys() <= TERMINAL else None
