@@ -130,7 +130,7 @@ bench-broadcast: $(INSTALLED) ## a broadcast to 10,000, the notifier killed twic
 
 # The script that trims the layer knows where this machine's Pythons are.
 bench: export PYTHONPATH := layers/relay
-bench: $(INSTALLED) ## measure everything that docs/performance.md says, and rewrite its figures
+bench: $(INSTALLED) ## measure what docs/performance.md and benchmarks/README.md say, and rewrite their figures
 	@$(BIN)/python -m benchmarks
 
 cost: export PYTHONPATH := layers/relay

@@ -266,3 +266,39 @@ def test_the_same_envelope_has_the_same_fingerprint_however_it_is_written() -> N
     ]
     prints = {message(**change).fingerprint for change in [{}, *changes]}
     assert len(prints) == len(changes) + 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "fingerprint"),
+    [
+        (
+            {"subscriberId": "s-1", "text": "a text"},
+            "9e01deee7d81fe90152dfe459ea74a8c842fcb24eca674cea16f6d6ddc1e38a5",
+        ),
+        (
+            {**TO_A_NUMBER, "text": "Привет 😀"},
+            "6ad27d3a14966b8fc08cc483fe61fc86f2711d1df79c731b1f705b9b4a063a14",
+        ),
+        (
+            {
+                "subscriberId": "s-1",
+                "text": "line\nline",
+                "buttons": [BUTTON],
+                "onUnknown": "resend",
+                "expiresAt": "2026-12-01T13:00:00+03:00",
+                "reference": "order 1",
+            },
+            "559be8aa3df75d3d5c5da4cefc40459f5caaa589706ae6d10099f0ece6354ec7",
+        ),
+        (
+            {"subscriberId": "s-1", "text": "a text", "broadcast": "b-20261201"},
+            "b9e03da151cd11a8394c01c7afdc15d7521e39fbd441ed660835ae3767b4b97a",
+        ),
+    ],
+    ids=["to a subscriber", "to a number", "with everything", "of a broadcast"],
+)
+def test_a_fingerprint_is_what_version_0_1_0_made_of_the_same_envelope(
+    fields: dict[str, Any], fingerprint: str
+) -> None:
+    # If it must change, raise FINGERPRINTS: what is in flight then would be refused otherwise.
+    assert validate(QueuedMessage, {"id": "order-1", **fields}).fingerprint == fingerprint
