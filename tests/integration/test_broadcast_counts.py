@@ -8,10 +8,18 @@ from typing import Any
 
 import pytest
 
-from relay.broadcasts.model import BroadcastRecord, Command, Recount, Status, message_id
+from relay.broadcasts.model import (
+    BroadcastRecord,
+    Command,
+    Recount,
+    Status,
+    message_id,
+    too_many_refusals,
+)
 from relay.broadcasts.recounts import Turn
 from relay.broadcasts.service import InvalidTransition
 from relay.broadcasts.table import CHUNK
+from relay.http.broadcasts import BroadcastState
 from relay.messages.envelope import QueuedMessage
 from relay.messages.states import DeadLetter, Record, State
 from relay.messages.store import StoreUnavailableError
@@ -253,6 +261,41 @@ def test_a_redrive_before_the_end_moves_the_counts_before_it_moves_the_message(
     assert running.counts() == {State.SENT: 1, State.REJECTED: 1}
 
 
+def test_what_is_taken_back_before_it_was_counted_is_owed_and_never_shown(
+    running: Fanned,
+) -> None:
+    """A run settles a message, another reopens it, and only then does the first one count it."""
+    gate = running.gate()
+    gate.count("x", {State.SENT: 4})
+    gate.reopen("x", {State.REJECTED: 1})
+    progress = running.progress()
+    assert progress.finished == 3, "never ahead"
+    state = BroadcastState.of(progress, 25.0)
+    assert (state.total, state.queued, state.sent, state.rejected) == (10, 6, 4, 0)
+    gate.count("x", {State.REJECTED: 1})
+    gate.count("x", {State.SENT: 1})
+    assert running.counts() == {State.SENT: 5}
+
+
+def test_a_debt_that_nobody_pays_is_gone_with_the_final_counts(running: Fanned) -> None:
+    running.gate().reopen("x", {State.REJECTED: 1})  # and the run that settled it was killed
+    running.gate().count("x", {State.SENT: 10})
+    settle(running, ids(10), State.SENT)
+    running.relay.world.now += SETTLED + 1
+    assert running.run() is None
+    assert running.counts() == {State.SENT: 10}
+
+
+def test_a_debt_is_no_refusal(running: Fanned) -> None:
+    running.gate().reopen("x", {State.REJECTED: 2})
+    running.broadcasts.command("x", Command.PAUSE)
+    running.broadcasts.command("x", Command.RUN)
+    running.gate().count("x", {State.REJECTED: 2})
+    running.gate().count("x", {State.SENT: 19, State.REJECTED: 1})
+    progress = running.progress()
+    assert too_many_refusals(progress, 5) == "1 of 20 messages were refused; the limit is 5 %"
+
+
 def test_of_many_recounts_that_are_asked_for_the_last_one_is_made(running: Fanned) -> None:
     completed(running)
     world = running.relay.world
@@ -356,43 +399,3 @@ def test_300_000_messages_are_counted_in_as_many_runs_as_it_takes(fanned: Fanned
     assert store.most_held <= 2 * CHUNK
     # A run keeps to its time: 45 of its 60 seconds, at a quarter of a second for a chunk.
     assert runs == -(-everybody // CHUNK // 180)
-
-
-def as_version_0_1_0_wrote_it(fanned: Fanned) -> None:
-    """Take the attributes away that are younger."""
-    new = ("writer", "finishedAt", "final", "recountAskedAt", "recountChunks", "recountCounts")
-    fanned.client.update_item(
-        TableName="Relay",
-        Key={"pk": {"S": "broadcast#x"}},
-        UpdateExpression="REMOVE " + ", ".join(f"#{name}" for name in new),
-        ExpressionAttributeNames={f"#{name}": name for name in new},
-    )
-
-
-def test_a_broadcast_of_version_0_1_0_is_complete_by_its_counts(running: Fanned) -> None:
-    settle(running, ids(10), State.SENT)
-    running.gate().count("x", {State.SENT: 9})
-    as_version_0_1_0_wrote_it(running)
-    assert running.progress().status is Status.RUNNING
-    running.gate().count("x", {State.SENT: 1})
-    progress = running.progress()
-    assert (progress.status, progress.final) == (Status.COMPLETED, True)
-    assert progress.finished_at == progress.counted_at
-    assert isinstance(running.broadcasts.command("x", Command.STOP), InvalidTransition)
-    asked_at = running.relay.world.now
-    running.gate().reopen("x", {State.SENT: 1})
-    settle(running, ["s-0"], State.FAILED)
-    running.relay.world.now += SETTLED + 1
-    assert running.recount(asked_at=asked_at) is None
-    assert running.counts() == {State.SENT: 9, State.FAILED: 1}
-    assert running.progress().status is Status.COMPLETED
-
-
-def test_a_broadcast_of_version_0_1_0_is_paused_stopped_and_counted(running: Fanned) -> None:
-    as_version_0_1_0_wrote_it(running)
-    for command in (Command.PAUSE, Command.RUN, Command.STOP):
-        assert isinstance(running.broadcasts.command("x", command), BroadcastRecord)
-    settle(running, ids(10), State.CANCELED)
-    running.relay.world.now += SETTLED + 1
-    assert running.run() is None
-    assert (running.progress().status, running.progress().final) == (Status.STOPPED, True)

@@ -227,6 +227,16 @@ def test_an_order_that_lies_on_the_queue_without_a_record_is_sent(fanned: Fanned
     assert again.replayed
 
 
+def test_an_order_is_not_dropped_if_fingerprints_are_made_anew_meanwhile(
+    fanned: Fanned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fanned.listed = entries(2)
+    fanned.start()
+    monkeypatch.setattr("relay.messages.envelope.FINGERPRINTS", "9:")
+    fanned.run()
+    assert fanned.enqueued() == dict.fromkeys(ids(2), 1)
+
+
 def test_a_record_that_vanishes_under_the_fan_out_is_made_again(fanned: Fanned) -> None:
     fanned.listed = entries(2 * CHUNK)
     fanned.start()

@@ -26,6 +26,7 @@ from relay.broadcasts.model import (
 )
 from relay.broadcasts.recounts import LATEST, SOONEST, Recounts, Turn
 from relay.broadcasts.table import CHUNK, BroadcastTable
+from relay.messages.envelope import differ
 from relay.messages.queues import Queues, QueueUnavailableError
 from relay.messages.states import Rules, backoff
 from relay.messages.store import StoreUnavailableError
@@ -99,7 +100,7 @@ class FanOut:
         if broadcast is None:
             first = first_record_of(queued, self._clock())
             broadcast = self._table.create(first) or first
-        if broadcast.fingerprint != queued.fingerprint:
+        if differ(broadcast.fingerprint, queued.fingerprint):
             # Its caller was told so, or was told nothing.
             log.warning("another broadcast has the id", extra={"broadcast": queued.id})
             return None

@@ -114,6 +114,7 @@ class BroadcastRecord:
     halted: bool = False
     """Stopped, and nothing more will be enqueued."""
     counts: Mapping[State, int] = field(default_factory=dict)
+    """Below zero where it was taken back that messages ended before the run that saw it counted."""
     counted_at: float = 0.0
     writes: int = 0
     """How many times the counts were written."""
@@ -131,6 +132,11 @@ class BroadcastRecord:
     def finished(self) -> int:
         """How many messages have ended."""
         return sum(self.counts.values())
+
+    @property
+    def shown(self) -> Mapping[State, int]:
+        """The counts without the debts: none is below zero."""
+        return {state: max(0, count) for state, count in self.counts.items()}
 
     @property
     def due(self) -> int:
@@ -248,9 +254,10 @@ def too_many_refusals(broadcast: BroadcastRecord, percent: float) -> str:
 
 
 def _outcomes(broadcast: BroadcastRecord) -> tuple[int, int]:
-    rejected = broadcast.counts.get(State.REJECTED, 0)
+    counts = broadcast.shown
+    rejected = counts.get(State.REJECTED, 0)
     tried = (State.SENT, State.UNKNOWN, State.FAILED)
-    return rejected + sum(broadcast.counts.get(state, 0) for state in tried), rejected
+    return rejected + sum(counts.get(state, 0) for state in tried), rejected
 
 
 def hold_for(broadcast: BroadcastRecord, now: float) -> float:

@@ -142,9 +142,7 @@ class BroadcastTable:
 
         A write whose answer was lost is repeated by botocore and meets itself: `writer` tells.
         """
-        counted = {
-            state: max(0, before.counts.get(state, 0) + counts.get(state, 0)) for state in COUNTED
-        }
+        counted = {s: before.counts.get(s, 0) + counts.get(s, 0) for s in COUNTED}
         after = replace(
             before, counts=counted, counted_at=now, writes=before.writes + 1, writer=writer
         )

@@ -84,7 +84,8 @@ class BroadcastState(BroadcastReceipt):
     def of(cls, broadcast: BroadcastRecord, rate: float) -> "BroadcastState":
         """Return a broadcast as callers see it."""
         now = time.time()
-        counts = {state: broadcast.counts.get(state, 0) for state in State}
+        shown = broadcast.shown
+        counts = {state: shown.get(state, 0) for state in State}
         # Messages of a stopped broadcast that were never enqueued count as canceled, too.
         counts[State.CANCELED] += broadcast.total - broadcast.due
         due = eta(broadcast, rate, now)
@@ -100,7 +101,7 @@ class BroadcastState(BroadcastReceipt):
             finished_at=rfc3339(broadcast.finished_at) if broadcast.finished_at else None,
             eta=rfc3339(due) if due else None,
             total=broadcast.total,
-            queued=max(0, broadcast.due - broadcast.finished),
+            queued=max(0, broadcast.due - sum(shown.values())),
             sent=counts[State.SENT],
             rejected=counts[State.REJECTED],
             unknown=counts[State.UNKNOWN],
