@@ -6,15 +6,16 @@ be answered, lost, made without an answer, or made late. Copies lie ready at any
 queue hides one decides nothing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum, auto
 from operator import eq
 from typing import NamedTuple
 
 from relay.messages.states import REDRIVABLE, TERMINAL, DeadLetter, State
 from tests.model.promises import counted, judged
-from tests.model.records import ANSWERS, NONE, Book, Copy, Todo
+from tests.model.records import ANSWERS, NONE, NOTHING, Book, Copy, Todo
 from tests.model.world import (
+    NO_WRITE,
     At,
     Run,
     Scope,
@@ -22,7 +23,7 @@ from tests.model.world import (
     Write,
     excuse,
     held,
-    new_attempt,
+    new_version,
     rank,
     with_copy,
     with_run,
@@ -70,6 +71,7 @@ class Life:
             At.SEND: self._send,
             At.SETTLE: self._settle,
             At.SETTLE_AGAIN: self._settle_again,
+            At.TAKE_BACK: self._take_back,
             At.BURY: self._bury,
             At.MARK: self._mark,
         }
@@ -85,27 +87,27 @@ class Life:
     def same(self, world: World) -> World:
         """Return the world that stands for all those that differ from it in nothing that counts.
 
-        That is: in which run is which, in what attempts are called, in writes that the table will
-        never take, in what is known of attempts that nobody will ask for.
+        That is: in which run is which, in what versions are called, in writes that the table will
+        never take, in what is known of claims that nobody will ask for.
         """
         order, copies = self.order(world)
-        runs = tuple([world.runs[i] for i in order])
         late = tuple([write for write in world.late if not self._in_vain(world, write)])
+        runs = tuple([self._same_run(world, world.runs[i]) for i in order])
         names: dict[int, int] = {0: 0}
-        for attempt in held(world, runs, late):
-            if attempt not in names:
-                names[attempt] = len(names)
+        for version in held(world, runs, late):
+            if version not in names:
+                names[version] = len(names)
         excused = world.excused
         if excused:
             asked_for = {write.after for write in late}
             if world.record and self.book.record(world.record).state is State.SENDING:
-                asked_for.add(world.attempt)
+                asked_for.add(world.version)
             excused = tuple(sorted(names[a] for a in excused if a in asked_for))
         if not all(map(eq, names, names.values())):
             return world._replace(
                 copies=copies,
-                attempt=names[world.attempt],
-                runs=tuple([run._replace(attempt=names[run.attempt]) for run in runs]),
+                version=names[world.version],
+                runs=tuple([_renamed(run, names) for run in runs]),
                 late=tuple(sorted(Write(w.step, names[w.before], names[w.after]) for w in late)),
                 excused=excused,
             )
@@ -128,20 +130,40 @@ class Life:
         return runs, copies
 
     def _for_nothing(self, world: World, run: Run) -> bool:
-        if run.at not in (At.DECIDE, At.SEND, At.SETTLE, At.SETTLE_AGAIN):
-            return False
-        if run.at is At.SEND and self.book.record(run.known).lease:
-            return False
-        return self._gone(world, run.known, run.attempt)
+        match run.at:
+            case At.SEND if self.book.record(run.known).lease:
+                return False
+            case At.SETTLE_AGAIN if self._may_be(world, run.write.after):
+                return False
+            case At.TAKE_BACK:
+                return self._in_vain(world, run.lost) and not self._may_be(world, run.lost.after)
+            case At.DECIDE | At.SEND | At.SETTLE | At.SETTLE_AGAIN:
+                return self._gone(world, run.known, run.version)
+        return False
 
     def _in_vain(self, world: World, write: Write) -> bool:
         return self._gone(world, self.book.steps[write.step].before, write.before)
 
-    def _gone(self, world: World, known: int, attempt: int) -> bool:
+    def _gone(self, world: World, known: int, version: int) -> bool:
         """Return whether a record that somebody knows is there no more, and never will be."""
         if known == NONE:
             return world.record != NONE
-        return attempt != world.attempt and all(w.after != attempt for w in world.late)
+        return not self._may_be(world, version)
+
+    def _may_be(self, world: World, version: int) -> bool:
+        """Return whether the record has this version, or may come to have it."""
+        return version == world.version or any(w.after == version for w in world.late)
+
+    def _same_run(self, world: World, run: Run) -> Run:
+        """Return the run without the versions that nobody will meet again."""
+        if run.write is NO_WRITE and run.lost is NO_WRITE:
+            return run
+        return run._replace(write=self._met(world, run.write), lost=self._met(world, run.lost))
+
+    def _met(self, world: World, write: Write) -> Write:
+        before = write.before if self._may_be(world, write.before) else 0
+        after = write.after if self._may_be(world, write.after) else 0
+        return write._replace(before=before, after=after)
 
     # -------------------------------------------------------------------------------- the table
 
@@ -150,18 +172,13 @@ class Life:
         before = self.book.steps[write.step].before
         if NONE in (before, world.record):
             return before == world.record
-        book = self.book
-        return (
-            book.record(before).state is book.record(world.record).state
-            and write.before == world.attempt
-        )
+        return write.before == world.version
 
     def _land(self, world: World, write: Write) -> World:
         """Return the world once the table has taken a step."""
         step = self.book.steps[write.step]
-        after = self.book.merged(world.record, step)
-        attempt = write.after if step.own else world.attempt
-        changed = world._replace(record=after, attempt=attempt)
+        assert step.before == world.record
+        changed = world._replace(record=step.after, version=write.after)
         return judged(self.book, world, changed, write)
 
     def _write(self, world: World, write: Write) -> Iterator[Written]:
@@ -203,7 +220,7 @@ class Life:
         if not world.calls:
             return
         less = world._replace(calls=world.calls - 1)
-        write = Write(self.book.accept(overdue=world.overdue), 0, new_attempt(world))
+        write = Write(self.book.accept(overdue=world.overdue), 0, new_version(world))
         for how, answer, there, _ in self._write(less, write):
             yield Move(f"the call writes the record{how}", -1, there)
             if self.scope.waits and answer is Applied.YES:
@@ -233,7 +250,7 @@ class Life:
 
     def _read(self, world: World, i: int, run: Run) -> Iterator[tuple[str, World]]:
         """Read the record; what is decided without a write is done at once."""
-        known = run._replace(at=At.DECIDE, known=world.record, attempt=world.attempt)
+        known = run._replace(at=At.DECIDE, known=world.record, version=world.version)
         match self.book.decide(world.record, run.copy, overdue=world.overdue).todo:
             case Todo.WAIT:
                 if not run.from_queue:
@@ -268,9 +285,16 @@ class Life:
 
     def _dead(self, world: World, run: Run) -> World:
         """Return the world in which nobody can know what a run did last."""
-        if run.at in (At.SEND, At.SETTLE, At.SETTLE_AGAIN):
-            world = excuse(world, run.attempt)
-        return world._replace(counts=None)
+        return self._excused(world, run)._replace(counts=None)
+
+    def _excused(self, world: World, run: Run) -> World:
+        """Note that nobody can know any more how a run's claim went."""
+        match run.at:
+            case At.SEND | At.SETTLE | At.SETTLE_AGAIN:
+                return excuse(world, run.version)
+            case At.TAKE_BACK:
+                return excuse(world, run.lost.after)
+        return world
 
     def _back(self, world: World, i: int) -> World:
         """Return the world once a run has handed its copy back; a door's run may try again."""
@@ -292,9 +316,9 @@ class Life:
         match decision.todo:
             case Todo.FINISH:
                 yield from self._finish(world, i, run, decision.step)
-            case Todo.SEND if world.status == "paused" and not run.copy.generation:
+            case Todo.SEND if world.status == "paused" and decision.stop != NOTHING:
                 yield Move("{run} waits for the broadcast", i, self._back(world, i))
-            case Todo.SEND if world.status == "stopped" and not run.copy.generation:
+            case Todo.SEND if world.status == "stopped" and decision.stop != NOTHING:
                 yield from self._finish(world, i, run, decision.stop)
             case Todo.SEND:
                 yield from self._claim(world, i, run, decision.step)
@@ -312,7 +336,7 @@ class Life:
         for how, answer, there, _ in self._write(world, write):
             words = f"{{run}} ends it as {state}{how}"
             if answer is Applied.YES:
-                ended = run._replace(known=after, attempt=write.after)
+                ended = run._replace(known=after, version=write.after)
                 yield from self._ended(words, counted(there, world, self.book), i, ended)
             else:
                 yield Move(_heard(words, answer), i, self._back(there, i))
@@ -320,9 +344,8 @@ class Life:
     def _ended(self, words: str, world: World, i: int, run: Run) -> Iterator[Move]:
         """Go on with a message that has ended."""
         if self.book.record(run.known).dead_letter is DeadLetter.DUE:
-            yield Move(
-                words, i, with_run_at(world, i, run._replace(at=At.BURY, answer=0, written=False))
-            )
+            due = run._replace(at=At.BURY, answer=0, write=NO_WRITE)
+            yield Move(words, i, with_run_at(world, i, due))
         else:
             yield from self._end(words, world, i)
 
@@ -330,22 +353,49 @@ class Life:
         write = self._writing(world, run, step)
         for how, answer, there, _ in self._write(world, write):
             words = f"{{run}} claims it{how}"
+            after = self.book.steps[step].after
             if answer is Applied.YES:
-                after = self.book.steps[step].after
-                claimed = run._replace(at=At.SEND, known=after, attempt=write.after)
+                claimed = run._replace(at=At.SEND, known=after, version=write.after)
                 yield Move(words, i, with_run_at(counted(there, world, self.book), i, claimed))
-            else:
+            elif answer is Applied.CONFLICT:
                 yield Move(_heard(words, answer), i, self._back(there, i))
+            else:
+                release = Write(self.book.release(after), write.after)
+                doubting = Run(At.TAKE_BACK, run.copy, run.from_queue, write=release, lost=write)
+                yield Move(words, i, with_run_at(there, i, doubting))
 
-    def _writing(self, world: World, run: Run, number: int) -> Write:
-        own = self.book.steps[number].own
-        return Write(number, run.attempt, new_attempt(world) if own else run.attempt)
+    def _take_back(self, world: World, i: int, run: Run) -> Iterator[Move]:
+        write = _begun(world, run.write)
+        words = "{run} takes its claim back"
+        for how, answer, there, _ in self._write(world, write):
+            if answer is Applied.YES or world.version == write.after:
+                yield Move(words + how, i, self._back(there, i))
+            elif answer is Applied.UNHEARD:
+                again = run._replace(write=write)
+                yield Move(words + how, i, with_run_at(there, i, again))
+            else:
+                step = self.book.take_back(
+                    run.lost.step,
+                    world.record,
+                    same=world.version == run.lost.before,
+                    claimed=bool(world.record) and world.version == run.lost.after,
+                )
+                if step is None:
+                    yield Move(f"{words}, which is not there", i, self._back(there, i))
+                else:
+                    again = run._replace(write=Write(step, world.version))
+                    yield Move(f"{words}, which is not as it was", i, with_run_at(there, i, again))
+        given_up = self._excused(world, run)
+        yield Move("{run} ends, and could not take its claim back", i, self._back(given_up, i))
+
+    def _writing(self, world: World, run: Run, step: int) -> Write:
+        return Write(step, run.version, new_version(world))
 
     def _send(self, world: World, i: int, run: Run) -> Iterator[Move]:
         record = self.book.record(run.known)
         if record.lease and record.deadline:
             for n, answer in enumerate(ANSWERS):
-                there = excuse(world, run.attempt)._replace(tried=True)
+                there = excuse(world, run.version)._replace(tried=True)
                 if answer.kept:
                     twice = "it is sent twice" if world.unnoted else ""
                     there = there._replace(kept=True, unnoted=True, wrong=twice)
@@ -355,35 +405,36 @@ class Life:
                     i,
                     with_run_at(there, i, settling),
                 )
-        release = self.book.release(run.known)
+        release = self._writing(world, run, self.book.release(run.known))
         yield from self._settling(world, i, run, release, "{run} gives it back unsent")
 
     def _settle(self, world: World, i: int, run: Run) -> Iterator[Move]:
         step = self.book.settle(run.known, run.answer, overdue=world.overdue)
         state = self.book.record(self.book.steps[step].after).state
-        yield from self._settling(world, i, run, step, f"{{run}} records that it is {state}")
+        write = self._writing(world, run, step)
+        yield from self._settling(world, i, run, write, f"{{run}} records that it is {state}")
 
     def _settle_again(self, world: World, i: int, run: Run) -> Iterator[Move]:
-        yield from self._settling(world, i, run, run.answer, "{run} records it again")
-        given_up = excuse(world, run.attempt)
+        write = _begun(world, run.write)
+        yield from self._settling(world, i, run, write, "{run} records it again")
+        given_up = self._excused(world, run)
         yield Move("{run} ends, and could not record it", i, self._back(given_up, i))
 
-    def _settling(self, world: World, i: int, run: Run, step: int, words: str) -> Iterator[Move]:
-        write = Write(step, run.attempt, run.attempt)
-        after = self.book.steps[step].after
-        for how, answer, there, made in self._write(world, write):
-            met_itself = run.written and (world.record, world.attempt) == (after, run.attempt)
-            if answer is Applied.YES or (answer is Applied.CONFLICT and met_itself):
+    def _settling(self, world: World, i: int, run: Run, write: Write, words: str) -> Iterator[Move]:
+        after = self.book.steps[write.step].after
+        for how, answer, there, _ in self._write(world, write):
+            met_itself = answer is Applied.CONFLICT and world.version == write.after
+            if answer is Applied.YES or met_itself:
                 noted = counted(there, world, self.book)
                 if self.book.record(after).state in TERMINAL:
-                    ended = run._replace(known=after)
+                    ended = run._replace(known=after, version=write.after)
                     yield from self._ended(words + how, noted, i, ended)
                 else:
                     yield Move(words + how, i, self._back(noted, i))
             elif answer is Applied.CONFLICT:
                 yield Move(words + ", but has lost its claim", i, self._back(there, i))
             else:
-                again = run._replace(at=At.SETTLE_AGAIN, answer=step, written=run.written or made)
+                again = run._replace(at=At.SETTLE_AGAIN, answer=0, write=write)
                 yield Move(words + how, i, with_run_at(there, i, again))
 
     def _bury(self, world: World, i: int, run: Run) -> Iterator[Move]:
@@ -399,7 +450,7 @@ class Life:
             yield Move(f"{words}, but the answer is lost", i, self._back(put, i))
 
     def _mark(self, world: World, i: int, run: Run) -> Iterator[Move]:
-        write = Write(self.book.mark(run.known), run.attempt, run.attempt)
+        write = self._writing(world, run, self.book.mark(run.known))
         for how, _, there, _ in self._write(world, write):
             yield from self._end(f"{{run}} marks the letter as written{how}", there, i)
 
@@ -414,21 +465,26 @@ class Life:
                 yield Move("time passes: the deadline is over", -1, late)
 
     def _later(self, world: World) -> World:
+        # A run that is still at work by then wakes up too late.
+        for run in world.runs:
+            world = self._excused(world, run)
         return self._passing(world, self.book.lease_over)
 
     def _passing(self, world: World, over: Callable[[int], int]) -> World:
         """Return the world once a time has passed, for whoever knows of it."""
-        later = self.book.step_later
+
+        def later(write: Write) -> Write:
+            if write.step == NOTHING:
+                return write
+            return write._replace(step=self.book.step_later(write.step, over))
+
         return world._replace(
             record=over(world.record),
             runs=tuple(
-                run._replace(
-                    known=over(run.known),
-                    answer=later(run.answer, over) if run.at is At.SETTLE_AGAIN else run.answer,
-                )
+                run._replace(known=over(run.known), write=later(run.write), lost=later(run.lost))
                 for run in world.runs
             ),
-            late=tuple(write._replace(step=later(write.step, over)) for write in world.late),
+            late=tuple(later(write) for write in world.late),
         )
 
     def _people(self, world: World) -> Iterator[Move]:
@@ -478,9 +534,23 @@ class Life:
             steps["says that it did not arrive"] = self.book.resolve(world.record, State.FAILED)
         for words, step in steps.items():
             if step is not None:
-                write = Write(step, world.attempt, world.attempt)
+                write = Write(step, world.version, new_version(world))
                 late = tuple(sorted((*world.late, write)))
                 yield Move(f"a person {words}", -1, world._replace(late=late))
+
+
+def _renamed(run: Run, names: Mapping[int, int]) -> Run:
+    write, lost = run.write, run.lost
+    return run._replace(
+        version=names[run.version],
+        write=Write(write.step, names[write.before], names[write.after]),
+        lost=Write(lost.step, names[lost.before], names[lost.after]),
+    )
+
+
+def _begun(world: World, write: Write) -> Write:
+    """Return a write that is made now, and may have been made before."""
+    return write if write.after else write._replace(after=new_version(world))
 
 
 def _heard(words: str, answer: Applied) -> str:

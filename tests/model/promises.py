@@ -2,7 +2,7 @@
 
 from relay.messages.states import REDRIVABLE, TERMINAL, DeadLetter, State
 from tests.model.records import Book, Kind
-from tests.model.world import World, Write
+from tests.model.world import World, Write, excuse
 
 
 def judged(book: Book, before: World, after: World, write: Write) -> World:
@@ -11,19 +11,22 @@ def judged(book: Book, before: World, after: World, write: Write) -> World:
     now = book.record(after.record)
     was = book.record(before.record) if before.record else None
     noted = step.doubt or (step.kind is Kind.CLAIM and was and now.generation > was.generation)
-    taken_over = step.kind in (Kind.CLAIM, Kind.FINISH) and was and was.state is State.SENDING
+    ending = step.kind in (Kind.CLAIM, Kind.FINISH, Kind.STOP)
+    taken_over = ending and was and was.state is State.SENDING
     after = after._replace(
         unnoted=before.unnoted and not noted,
         by_hand=(before.by_hand and now.state in TERMINAL) or step.kind is Kind.RESOLVE,
         tried=before.tried or bool(taken_over),
     )
+    if step.kind is Kind.TAKE_BACK and before.version in before.excused:
+        after = excuse(after, after.version)
     if step.kind is Kind.RESOLVE and now.state is State.FAILED:
         # Whoever says so has looked.
         after = after._replace(kept=False, unnoted=False)
     wrong = before.wrong
     if taken_over and was and was.lease:
         wrong = "it is taken from its owner"
-    elif taken_over and before.attempt not in before.excused:
+    elif taken_over and before.version not in before.excused:
         wrong = "nobody sent it, and yet its outcome counts as unknown"
     elif step.kind is Kind.CLAIM and was and was.state is State.QUEUED and was.lease:
         wrong = "a retry is brought forward"

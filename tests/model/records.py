@@ -3,8 +3,9 @@
 Only what decides anything is kept apart: a time is to come or has passed, a message was tried or
 was not. So there are few records, and each function of `states` is asked once for each.
 
-An attempt's id is not part of a record here: whoever holds a record holds its attempt beside it,
-as a small number that means nothing but "the same" or "another".
+Its version and its attempt's id, by which the table knows whether a record is still the one that a
+step was decided on, are not part of a record here. Whoever holds a record holds one small number
+for both, its version, that means nothing but "the same" or "another": each write makes a new one.
 """
 
 import math
@@ -28,6 +29,9 @@ SOON = 60.0
 RULES = Rules(retry_window=5_000.0)
 PASSED, TO_COME = 0.0, 1.0
 
+NOTHING = -1
+"""The number of no step."""
+
 NONE = 0
 """The number of no record: a message that the table does not know."""
 
@@ -48,6 +52,7 @@ class Kind(IntEnum):
     STOP = auto()
     SETTLE = auto()
     RELEASE = auto()
+    TAKE_BACK = auto()
     MARK = auto()
     CANCEL = auto()
     RESOLVE = auto()
@@ -60,8 +65,6 @@ class Step(NamedTuple):
     kind: Kind
     before: int
     after: int
-    own: bool
-    """It gives the record another attempt."""
     doubt: bool
     """It adds to the record's count of ambiguous attempts."""
 
@@ -77,11 +80,11 @@ class Todo(IntEnum):
 
 
 class Decision(NamedTuple):
-    """What `decide` said, with its step's number; `stop` is the step of a stopped broadcast."""
+    """What `decide` said, with its step's number; `stop` is that of a stopped broadcast."""
 
     todo: Todo
     step: int = 0
-    stop: int = 0
+    stop: int = NOTHING
 
 
 @dataclass(frozen=True)
@@ -152,8 +155,8 @@ class Book:
         match decision:
             case states.Send():
                 change = states.claim(decision, attempt="new", now=now, lease=now + SOON)
-                stop = 0
-                if message.broadcast and not copy.generation:
+                stop = NOTHING
+                if message.broadcast and not decision.redriven:
                     ended = states.cancel_for_broadcast(decision, now)
                     stop = self._step(Kind.STOP, ended.change, now)
                 return Decision(Todo.SEND, self._step(Kind.CLAIM, change, now), stop)
@@ -176,7 +179,7 @@ class Book:
             first = states.first_record(
                 self._message, door="http", accepted_at=now, now=now, rules=self.rules
             )
-            return Change(None, replace(first, attempt="new"))
+            return Change(None, first)
 
         return self._ask(("accept", overdue), Kind.ACCEPT, now, step)
 
@@ -204,6 +207,28 @@ class Book:
             NOW,
             lambda: states.release(self._concrete(number, NOW), NOW),
         )
+
+    def take_back(self, lost: int, current: int, *, same: bool, claimed: bool) -> int | None:
+        """Return the step that takes a claim back which may have been lost, if one is needed.
+
+        `current` is the record there is: the `same` as before the claim, the `claimed` one, or
+        another.
+        """
+
+        def step() -> Change | None:
+            claim = self.steps[lost]
+            before = replace(self._concrete(claim.before, NOW), version=1) if claim.before else None
+            after = replace(
+                self._concrete(claim.after, NOW), version=2 if before else 1, attempt="new"
+            )
+            now = None
+            if current:
+                version, attempt = (1, "kept") if same else (9, "another")
+                now = replace(self._concrete(current, NOW), version=version, attempt=attempt)
+            return states.take_back(Change(before, after), after if claimed else now, NOW)
+
+        key = ("take back", lost, current, same, claimed)
+        return self._ask_whether(key, Kind.TAKE_BACK, step)
 
     def mark(self, number: int) -> int:
         """Return the step that records that the letter lies on the queue."""
@@ -240,8 +265,8 @@ class Book:
     ) -> int | None:
         if (known := self._asked.get(key)) is None:
             change = step()
-            known = self._asked[key] = self._step(kind, change, NOW) if change else -1
-        return None if known < 0 else known
+            known = self._asked[key] = self._step(kind, change, NOW) if change else NOTHING
+        return None if known == NOTHING else known
 
     # ----------------------------------------------------------------------------------- times
 
@@ -272,21 +297,6 @@ class Book:
         step = self.steps[number]
         return self._step_number(step._replace(before=over(step.before), after=over(step.after)))
 
-    def merged(self, current: int, step: Step) -> int:
-        """Return what a step makes of the record that is there: it sets what it changes alone."""
-        if current == step.before:
-            return step.after
-        key = ("merge", current, step.before, step.after)
-        if (known := self._asked.get(key)) is None:
-            before, after = self.record(step.before), self.record(step.after)
-            changed = {
-                name: getattr(after, name)
-                for name in Record.__slots__
-                if getattr(before, name) != getattr(after, name)
-            }
-            known = self._asked[key] = self._number(replace(self.record(current), **changed))
-        return known
-
     # --------------------------------------------------------------------------------- numbers
 
     def _concrete(self, number: int, now: float) -> Record:
@@ -300,14 +310,12 @@ class Book:
 
     def _step(self, kind: Kind, change: Change, now: float) -> int:
         before, after = change.before, change.after
-        own = before is None or after.attempt != before.attempt
         doubt = before is not None and after.ambiguous > before.ambiguous
         return self._step_number(
             Step(
                 kind,
                 self._number(_abstract(before, now)) if before else NONE,
                 self._number(_abstract(after, now)),
-                own,
                 doubt,
             )
         )
@@ -329,6 +337,7 @@ def _abstract(record: Record, now: float) -> Record:
     """Return what of a record decides anything."""
     return replace(
         record,
+        version=1,
         attempt="kept",
         door="",
         accepted_at=0.0,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from relay.messages.envelope import OnUnknown
 from relay.messages.states import State
-from tests.model.records import NONE, Copy
+from tests.model.records import NONE, NOTHING, Copy
 
 
 class At(IntEnum):
@@ -21,37 +21,46 @@ class At(IntEnum):
     SEND = auto()
     SETTLE = auto()
     SETTLE_AGAIN = auto()
+    TAKE_BACK = auto()
     BURY = auto()
     MARK = auto()
 
 
+class Write(NamedTuple):
+    """A step with the versions of the records before and after it.
+
+    `after` is 0 until the step may have been made.
+    """
+
+    step: int = NOTHING
+    before: int = 0
+    after: int = 0
+
+
+NO_WRITE = Write()
+
+
 class Run(NamedTuple):
-    """A run with its copy; `known` is the record as it last knew it, held by `attempt`."""
+    """A run with its copy; `known` is the record as it last knew it, of this `version`."""
 
     at: At
     copy: Copy
     from_queue: bool = True
     known: int = NONE
-    attempt: int = 0
+    version: int = 0
     answer: int = 0
-    """What the provider answered, to be settled; or the step that is to be written again."""
-    written: bool = False
-    """The step was made, although the run does not know."""
-
-
-class Write(NamedTuple):
-    """A step with the attempts that its records are held by."""
-
-    step: int
-    before: int
-    after: int
+    """What the provider answered, to be settled."""
+    write: Write = NO_WRITE
+    """What is to be written again, as nobody knows whether it was."""
+    lost: Write = NO_WRITE
+    """The claim that is to be taken back, if it was made."""
 
 
 class World(NamedTuple):
     """Everything there is, and what must be remembered to judge it."""
 
     record: int = NONE
-    attempt: int = 0
+    version: int = 0
     copies: tuple[Copy, ...] = ()
     letters: tuple[int, ...] = ()
     """The generations of the dead letters."""
@@ -72,7 +81,7 @@ class World(NamedTuple):
     """... by a POST whose doubt is in no record, and that no redrive followed."""
     tried: bool = False
     excused: tuple[int, ...] = ()
-    """The attempts of which nobody can know how they went: a POST was made, or the run has died."""
+    """The claims of which nobody can know how they went: a POST was made, or the run has died."""
     buried: int = 0
     """The highest generation of which there was a letter."""
     by_hand: bool = False
@@ -114,28 +123,30 @@ class Scope:
 
 def rank(run: Run) -> tuple[int, ...]:
     """Return what runs are sorted by: what they are called comes last."""
-    return (run.at, *run.copy, run.from_queue, run.known, run.answer, run.written, run.attempt)
+    steps = (run.known, run.answer, run.write.step, run.lost.step)
+    return (run.at, *run.copy, run.from_queue, *steps, run.version, *run.write, *run.lost)
 
 
 def held(world: World, runs: Sequence[Run], late: Sequence[Write]) -> list[int]:
-    """Return the attempts that anybody holds, in order."""
-    found = [world.attempt]
-    found += [run.attempt for run in runs]
+    """Return the versions that anybody holds, in order."""
+    found = [world.version]
+    for run in runs:
+        found += (run.version, *run.write[1:], *run.lost[1:])
     for write in late:
         found += write[1:]
     return found
 
 
-def new_attempt(world: World) -> int:
-    """Return an attempt that nobody holds."""
+def new_version(world: World) -> int:
+    """Return a version that nobody holds."""
     return 1 + max(held(world, world.runs, world.late))
 
 
-def excuse(world: World, attempt: int) -> World:
-    """Note that nobody can know how an attempt went."""
-    if attempt in world.excused:
+def excuse(world: World, claim: int) -> World:
+    """Note that nobody can know how the claim of this version went."""
+    if claim in world.excused:
         return world
-    return world._replace(excused=(*world.excused, attempt))
+    return world._replace(excused=(*world.excused, claim))
 
 
 def with_run_at(world: World, i: int, run: Run) -> World:

@@ -1,0 +1,41 @@
+"""A part of the exhaustive search of tests/model: each kind of trouble, in a small search."""
+
+import pytest
+
+from relay.messages.envelope import OnUnknown
+from tests.model.configurations import ANNOUNCED, QUEUED
+from tests.model.search import search
+from tests.model.world import Scope, World
+
+HOLD, RESEND = OnUnknown.HOLD, OnUnknown.RESEND
+
+
+@pytest.mark.parametrize(
+    ("scope", "worlds"),
+    [
+        (Scope("two copies", HOLD, QUEUED, duplicates=True), 1_000),
+        (Scope("two copies", RESEND, QUEUED, duplicates=True), 2_000),
+        (Scope("a late write", HOLD, QUEUED, late=1), 700),
+        (Scope("a late write", RESEND, QUEUED, late=1), 1_700),
+        (Scope("redriven too late", HOLD, QUEUED, generations=1, expires=True), 15_000),
+        (Scope("redriven too late", RESEND, QUEUED, generations=1, expires=True), 17_000),
+        (Scope("worn", HOLD, QUEUED, wears=True, generations=1, copies=1, late=1), 10_000),
+        (Scope("worn", RESEND, QUEUED, wears=True, generations=1, copies=1, late=1), 12_000),
+        (Scope("letters refused", HOLD, QUEUED, refusals=True), 300),
+        (Scope("letters refused", RESEND, QUEUED, refusals=True), 600),
+        (Scope("resolved", HOLD, QUEUED, generations=1, resolves=True, copies=1, late=1), 8_000),
+        (Scope("canceled", RESEND, QUEUED, cancels=True), 600),
+        (Scope("broadcast", HOLD, ANNOUNCED, generations=1, copies=1, late=1), 23_000),
+        (Scope("broadcast", RESEND, ANNOUNCED, generations=1, copies=1, late=1), 32_000),
+        (Scope("a call", HOLD, World(calls_left=1), waits=True), 3_000),
+        (Scope("two calls", RESEND, World(calls_left=2), cancels=True), 8_000),
+    ],
+    ids=lambda value: f"{value.name}, {value.policy}" if isinstance(value, Scope) else "",
+)
+def test_no_interleaving_breaks_a_promise(scope: Scope, worlds: int) -> None:
+    found = search(scope)
+
+    assert not found.violations, "\n".join(
+        line for wrong in found.violations for line in (*wrong.story, wrong.what)
+    )
+    assert found.worlds > worlds, "the search does not go where it should"
