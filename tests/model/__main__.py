@@ -1,49 +1,61 @@
-"""Search every interleaving of one message for a broken promise.
+"""Search every interleaving for a broken promise, exhaustively: messages' lives, and their doors.
 
 `make model` or `python -m tests.model [word …]`: a word picks the searches whose names contain it.
 What is found is told as a story, a line for each step; then the command fails.
 """
 
+import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing import Pool
+from typing import Any, NamedTuple
 
-from tests.model.configurations import all_scopes
-from tests.model.search import Found, search
+from tests.model import intake
+from tests.model.configurations import scopes
+from tests.model.found import Found, told
+from tests.model.search import search
 
 
-def told(found: Found) -> str:
-    """Return what a search came to, in words."""
-    scope = found.scope
-    name = f"{scope.name}, {scope.policy}"
-    counts = f"{found.worlds:9,} worlds {found.moves:11,} moves"
-    lines = [f"{name:33} {counts} {found.seconds:7.1f} s"]
-    for violation in found.violations:
-        lines += ["", f"  VIOLATION: {violation.what}"]
-        lines += [f"    {n:2}. {line}" for n, line in enumerate(violation.story, 1)]
-    return "\n".join([*lines, ""] if found.violations else lines)
+class Search(NamedTuple):
+    """A search to be made: `explore(configuration)`."""
+
+    name: str
+    explore: Callable[[Any], Found]
+    configuration: Any
+
+
+def searches() -> list[Search]:
+    """Return all searches, the longest first, so that no core waits for another at the end."""
+    found = [Search(f"message: {s.name}, {s.policy}", search, s) for s in scopes()]
+    found += [
+        Search(f"intake: {name}", intake.explore, configuration)
+        for name, configuration in intake.CONFIGURATIONS.items()
+    ]
+    return sorted(found, key=lambda s: s.name not in LONGEST)
+
+
+LONGEST: frozenset[str] = frozenset()
+"""The searches that take more than half a minute."""
+
+
+def made(one: Search) -> tuple[str, Found]:
+    """Make a search."""
+    return one.name, one.explore(one.configuration)
 
 
 def main(words: Sequence[str]) -> int:
-    """Make the searches; 1 if any of them finds something."""
-    names = [f"{scope.name}, {scope.policy}" for scope in all_scopes()]
-    chosen = [
-        scope
-        for scope, name in zip(all_scopes(), names, strict=True)
-        if not words or any(word in name for word in words)
-    ]
+    """Make the searches; 1 if any of them finds something, or there is none."""
+    chosen = [s for s in searches() if not words or any(word in s.name for word in words)]
     everything: list[Found] = []
-    with Pool(os.cpu_count(), maxtasksperchild=1) as pool:
-        for found in pool.imap_unordered(search, chosen):
-            print(told(found), flush=True)
+    with Pool(os.cpu_count(), initializer=logging.disable, maxtasksperchild=1) as pool:
+        for name, found in pool.imap_unordered(made, chosen, chunksize=1):
+            print(told(name, found), flush=True)
             everything.append(found)
     worlds, moves = sum(f.worlds for f in everything), sum(f.moves for f in everything)
-    violations = sum(len(f.violations) for f in everything)
-    print(
-        f"{len(everything)} searches, {worlds:,} worlds, {moves:,} moves: {violations} violations"
-    )
-    return 1 if violations or not everything else 0
+    broken = sum(len(f.violations) for f in everything)
+    print(f"{len(everything)} searches, {worlds:,} worlds, {moves:,} moves: {broken} violations")
+    return 1 if broken or not everything else 0
 
 
 if __name__ == "__main__":

@@ -11,27 +11,27 @@ ANNOUNCED = QUEUED._replace(status="running", counts=())
 """A broadcast's message."""
 
 
-def scopes(policy: OnUnknown) -> list[Scope]:
-    """Return all searches for one policy."""
+def scopes() -> list[Scope]:
+    """Return all searches of one message."""
+    return [scope for policy in OnUnknown for scope in _scopes(policy)]
+
+
+def _scopes(policy: OnUnknown) -> list[Scope]:
     one_call, two_calls = World(calls_left=1), World(calls_left=2)
     return [
-        Scope("three copies", policy, QUEUED, copies=3, duplicates=True, late=1),
-        Scope("two late writes", policy, QUEUED, duplicates=True, late=2),
-        Scope("worn copies", policy, QUEUED, copies=3, duplicates=True, wears=True, generations=1),
+        Scope("three copies", policy, QUEUED, copies=3, runs=3, duplicates=True, late=1),
+        Scope("two late writes", policy, QUEUED, copies=3, duplicates=True, late=2),
+        Scope("worn copies", policy, QUEUED, duplicates=True, wears=True, generations=1),
         Scope("redriven twice", policy, QUEUED, generations=2, twice=True),
         Scope("redriven among copies", policy, QUEUED, copies=3, generations=1, twice=True),
         Scope("redriven, late writes", policy, QUEUED, generations=1, late=1, twice=True),
+        Scope("redriven too late", policy, QUEUED, generations=2, expires=True, resolves=True),
         Scope("expiring", policy, QUEUED, duplicates=True, expires=True, generations=1),
         Scope("expiring, late writes", policy, QUEUED, late=1, expires=True, generations=1),
         Scope("canceled, resolved", policy, QUEUED, generations=1, cancels=True, resolves=True),
-        Scope("burial refused", policy, QUEUED, duplicates=True, generations=1, refusals=True),
+        Scope("letters refused", policy, QUEUED, generations=2, refusals=True),
         Scope("broadcast", policy, ANNOUNCED, generations=1, duplicates=True),
         Scope("broadcast, canceled", policy, ANNOUNCED, cancels=True, duplicates=True),
         Scope("two calls", policy, two_calls, cancels=True, late=1),
-        Scope("a call that waits", policy, one_call, duplicates=True, late=1, waits=True),
+        Scope("a call that waits", policy, one_call, late=1, waits=True),
     ]
-
-
-def all_scopes() -> list[Scope]:
-    """Return all searches."""
-    return [scope for policy in OnUnknown for scope in scopes(policy)]

@@ -7,13 +7,10 @@ any two effects of one call another may go on, the call may end for ever, and th
 message. An effect may be done, refused, done without an answer, or done later, after the call was
 told that there is no answer.
 
-`python -m tests.model.intake` searches everything; tests/unit/test_model_intake.py a part.
+`make model` searches everything; tests/unit/test_model_intake.py a part.
 """
 
 import json
-import logging
-import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -58,6 +55,7 @@ from relay.webhooks.hooks import load
 from relay.webhooks.receiver import Receiver
 from relay.webhooks.secrets import HookSecrets
 from smsgold.responses import Outcome, Verdict
+from tests.model.found import Found, no_garbage_collection
 from tests.support.webhooks import api_event
 
 NOW = 1_800_000_000.0
@@ -340,16 +338,6 @@ class Configuration:
     """Whether calls may come too late."""
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a search came to; each violation is a story, the broken promise last."""
-
-    worlds: int
-    moves: int
-    seconds: float
-    violations: Mapping[str, tuple[str, ...]]
-
-
 def explore(configuration: Configuration) -> Found:
     """Search breadth first; keep the shortest story of each broken promise."""
     began = perf_counter()
@@ -359,16 +347,17 @@ def explore(configuration: Configuration) -> Found:
     worlds = [start]
     violations: dict[str, tuple[str, ...]] = {}
     moves = 0
-    for world in worlds:
-        if problem := search.broken(world):
-            if problem not in violations:
-                violations[problem] = (*_story(came_from, world), problem)
-            continue
-        for move in search.moves(world):
-            moves += 1
-            if move.world not in came_from:
-                came_from[move.world] = (world, move.words)
-                worlds.append(move.world)
+    with no_garbage_collection():
+        for world in worlds:
+            if problem := search.broken(world):
+                if problem not in violations:
+                    violations[problem] = tuple(_story(came_from, world))
+                continue
+            for move in search.moves(world):
+                moves += 1
+                if move.world not in came_from:
+                    came_from[move.world] = (world, move.words)
+                    worlds.append(move.world)
     return Found(len(worlds), moves, perf_counter() - began, violations)
 
 
@@ -551,14 +540,6 @@ def _words(effect: Put | Write) -> str:
     return f"writing the record as {effect.change.after.state}"
 
 
-def repeated(found: Found) -> str:
-    """Return a search's numbers and stories."""
-    lines = [f"{found.worlds:9} worlds {found.moves:9} moves {found.seconds:6.1f} s"]
-    for story in found.violations.values():
-        lines += ["  BROKEN:", *(f"    {line}" for line in story)]
-    return "\n".join(lines)
-
-
 CONFIGURATIONS: Mapping[str, Configuration] = {
     "http": Configuration(http, calls=3, faults=2),
     "http, three at once": Configuration(http, calls=3, at_once=3, faults=1),
@@ -566,19 +547,3 @@ CONFIGURATIONS: Mapping[str, Configuration] = {
     "hook": Configuration(hook, calls=3, faults=2),
     "event": Configuration(event, calls=3, faults=2, bodies=1, late=True),
 }
-
-
-def main(words: Sequence[str]) -> int:
-    """Search what the words name, or everything; 1 if a promise is broken."""
-    logging.disable()
-    broken: Counter[str] = Counter()
-    for name, configuration in CONFIGURATIONS.items():
-        if not words or any(word in name for word in words):
-            found = explore(configuration)
-            print(f"{name:22} {repeated(found)}", flush=True)
-            broken.update(found.violations.keys())
-    return 1 if broken else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -5,14 +5,11 @@ Every world is also left alone: with nothing going wrong any more it comes to re
 there. What it comes to first is a world of the same search, so each is judged once.
 """
 
-import gc
 from array import array
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import pairwise
 from time import perf_counter
 
+from tests.model.found import Found, no_garbage_collection
 from tests.model.life import Life, Move
 from tests.model.promises import left_alone
 from tests.model.world import Scope, World
@@ -21,27 +18,8 @@ NOTHING = 2**32 - 1
 NAMES = "ABCDEFGH"
 
 
-@dataclass(frozen=True)
-class Violation:
-    """What is wrong, and how it came about: a line for each step."""
-
-    what: str
-    story: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a search came to."""
-
-    scope: Scope
-    worlds: int
-    moves: int
-    seconds: float
-    violations: tuple[Violation, ...]
-
-
-def search(scope: Scope, most: int = 10**9) -> Found:
-    """Search all worlds of a scope; tell the first violation of each kind."""
+def search(scope: Scope) -> Found:
+    """Search all worlds of a scope; tell the shortest story of each kind of wrong."""
     began = perf_counter()
     life = Life(scope)
     start = life.same(scope.start)
@@ -51,7 +29,7 @@ def search(scope: Scope, most: int = 10**9) -> Found:
     left_to = array("I")
     wrong: dict[str, int] = {}
     moves = 0
-    with _no_garbage_collection():
+    with no_garbage_collection():
         for here, world in enumerate(worlds):
             nexts: list[Move] = []
             goes_on = False
@@ -76,25 +54,12 @@ def search(scope: Scope, most: int = 10**9) -> Found:
                     left_to[here] = number
             if not goes_on and not world.wrong and (problem := left_alone(life.book, world)):
                 wrong.setdefault(problem, here)
-            if len(worlds) > most:
-                raise OverflowError(f"{scope.name}: more than {most} worlds")
     if (endless := _endless(left_to)) is not None:
         wrong["left alone, it never comes to rest"] = endless
-    violations = [
-        Violation(what, tuple(_story(life, worlds, came_from, number)))
-        for what, number in wrong.items()
-    ]
-    return Found(scope, len(worlds), moves, perf_counter() - began, tuple(violations))
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Keep Python from looking for circles among millions of tuples that form none."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
+    violations = {
+        what: tuple(_story(life, worlds, came_from, number)) for what, number in wrong.items()
+    }
+    return Found(len(worlds), moves, perf_counter() - began, violations)
 
 
 def _endless(left_to: "array[int]") -> int | None:

@@ -4,6 +4,7 @@ import pytest
 
 from relay.messages.envelope import OnUnknown
 from tests.model.configurations import ANNOUNCED, QUEUED
+from tests.model.found import told
 from tests.model.search import search
 from tests.model.world import Scope, World
 
@@ -35,7 +36,5 @@ HOLD, RESEND = OnUnknown.HOLD, OnUnknown.RESEND
 def test_no_interleaving_breaks_a_promise(scope: Scope, worlds: int) -> None:
     found = search(scope)
 
-    assert not found.violations, "\n".join(
-        line for wrong in found.violations for line in (*wrong.story, wrong.what)
-    )
+    assert not found.violations, told("the search", found)
     assert found.worlds > worlds, "the search does not go where it should"

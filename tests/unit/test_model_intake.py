@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.model.found import told
 from tests.model.intake import Configuration, event, explore, hook, http, http_without_a_key
 
 
@@ -21,5 +22,5 @@ def test_what_was_accepted_is_sent_once_and_what_is_left_ends(
 ) -> None:
     found = explore(configuration)
 
-    assert not found.violations, "\n".join(next(iter(found.violations.values())))
+    assert not found.violations, told("the search", found)
     assert found.worlds > worlds, "the search does not go where it should"
