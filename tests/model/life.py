@@ -201,7 +201,7 @@ class Life:
             kind = self.book.steps[write.step].kind.name.lower()
             yield Move(f"the late {kind} never comes", -1, rest)
             if self._holds(rest, write):
-                landed = counted(self._land(rest, write), rest, self.book)
+                landed = counted(self._land(rest, write), self.book.steps[write.step])
                 yield Move(f"the late {kind} is made", -1, landed)
 
     # ---------------------------------------------------------------------------------- the doors
@@ -337,7 +337,8 @@ class Life:
             words = f"{{run}} ends it as {state}{how}"
             if answer is Applied.YES:
                 ended = run._replace(known=after, version=write.after)
-                yield from self._ended(words, counted(there, world, self.book), i, ended)
+                counts = counted(there, self.book.steps[step])
+                yield from self._ended(words, counts, i, ended)
             else:
                 yield Move(_heard(words, answer), i, self._back(there, i))
 
@@ -356,7 +357,7 @@ class Life:
             after = self.book.steps[step].after
             if answer is Applied.YES:
                 claimed = run._replace(at=At.SEND, known=after, version=write.after)
-                yield Move(words, i, with_run_at(counted(there, world, self.book), i, claimed))
+                yield Move(words, i, with_run_at(counted(there, self.book.steps[step]), i, claimed))
             elif answer is Applied.CONFLICT:
                 yield Move(_heard(words, answer), i, self._back(there, i))
             else:
@@ -425,7 +426,7 @@ class Life:
         for how, answer, there, _ in self._write(world, write):
             met_itself = answer is Applied.CONFLICT and world.version == write.after
             if answer is Applied.YES or met_itself:
-                noted = counted(there, world, self.book)
+                noted = counted(there, self.book.steps[write.step])
                 if self.book.record(after).state in TERMINAL:
                     ended = run._replace(known=after, version=write.after)
                     yield from self._ended(words + how, noted, i, ended)

@@ -1,7 +1,9 @@
 """What is promised: of every step, of every record, and of a message that is left alone."""
 
+from collections import Counter
+
 from relay.messages.states import REDRIVABLE, TERMINAL, DeadLetter, State
-from tests.model.records import Book, Kind
+from tests.model.records import Book, Kind, Step
 from tests.model.world import World, Write, excuse
 
 
@@ -80,16 +82,10 @@ def left_alone(book: Book, world: World) -> str:
     return ""
 
 
-def counted(there: World, before: World, book: Book) -> World:
+def counted(world: World, step: Step) -> World:
     """Count a step that a run knows to have made."""
-    if there.counts is None:
-        return there
-    was = book.record(before.record).state if before.record else None
-    now = book.record(there.record).state
-    counts = dict(there.counts)
-    if was is not now:
-        if now in TERMINAL:
-            counts[now] = counts.get(now, 0) + 1
-        if was in TERMINAL and was:
-            counts[was] = counts.get(was, 0) - 1
-    return there._replace(counts=tuple(sorted((s, n) for s, n in counts.items() if n)))
+    if world.counts is None or not step.tally:
+        return world
+    counts = Counter(dict(world.counts))
+    counts.update(dict(step.tally))
+    return world._replace(counts=tuple(sorted((s, n) for s, n in counts.items() if n)))

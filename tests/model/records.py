@@ -67,6 +67,8 @@ class Step(NamedTuple):
     after: int
     doubt: bool
     """It adds to the record's count of ambiguous attempts."""
+    tally: tuple[tuple[State, int], ...]
+    """What it adds to the counts of its broadcast."""
 
 
 class Todo(IntEnum):
@@ -317,6 +319,7 @@ class Book:
                 self._number(_abstract(before, now)) if before else NONE,
                 self._number(_abstract(after, now)),
                 doubt,
+                tuple(sorted(states.tally(change).items())),
             )
         )
 
