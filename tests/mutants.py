@@ -285,10 +285,10 @@ MUTANTS = [
         MODEL,
     ),
     Mutant(
-        "a broadcast counts its messages that begin",
+        "a redriven message stays counted as it had ended",
         STATES,
-        "counts.update([now] if now in TERMINAL else [])",
-        "counts.update([now])",
+        "        counts.subtract([was] if was in TERMINAL and was else [])\n",
+        "",
         MODEL,
     ),
     Mutant(

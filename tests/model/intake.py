@@ -542,7 +542,7 @@ def _words(effect: Put | Write) -> str:
 
 CONFIGURATIONS: Mapping[str, Configuration] = {
     "http": Configuration(http, calls=3, faults=2),
-    "http, three at once": Configuration(http, calls=3, at_once=3, faults=1),
+    "http, three at once": Configuration(http, calls=3, at_once=3, faults=2),
     "http without a key": Configuration(http_without_a_key, calls=1, faults=3, bodies=1),
     "hook": Configuration(hook, calls=3, faults=2),
     "event": Configuration(event, calls=3, faults=2, bodies=1, late=True),
