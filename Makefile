@@ -106,7 +106,7 @@ test-unit: $(INSTALLED) ## run the unit tests
 mutants: $(INSTALLED) ## break the code in one place after another and see the tests fail
 	@$(BIN)/python -m tests.mutants $(ARGS)
 
-model: $(INSTALLED) ## search every interleaving of one message for a broken promise; takes minutes
+model: $(INSTALLED) ## search every interleaving for a broken promise; takes minutes: make model ARGS=redriven
 	@PYTHONPATH=layers/relay $(BIN)/python -m tests.model $(ARGS)
 
 SCENARIO := PYTHONPATH=layers/relay $(BIN)/python -m scenarios

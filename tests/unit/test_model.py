@@ -3,6 +3,7 @@
 import pytest
 
 from relay.messages.envelope import OnUnknown
+from tests.model.__main__ import LONGEST, searches
 from tests.model.configurations import ANNOUNCED, QUEUED
 from tests.model.found import told
 from tests.model.search import search
@@ -41,3 +42,10 @@ def test_no_interleaving_breaks_a_promise(scope: Scope, worlds: int) -> None:
 
     assert not found.violations, told("the search", found)
     assert found.worlds > worlds, "the search does not go where it should"
+
+
+def test_the_longest_searches_are_made_first() -> None:
+    names = [search.name for search in searches()]
+
+    assert set(names[: len(LONGEST)]) == LONGEST
+    assert len(set(names)) == len(names)
