@@ -1,4 +1,4 @@
-"""Search every interleaving for a broken promise: of a message's life, and of the calls at a door.
+"""Search every interleaving for a broken promise: of a message, a broadcast, the calls at a door.
 
 `make model` or `python -m tests.model [word …]`: a word picks the searches whose names contain it.
 What is found is told as a story, a line for each step; then the command fails.
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing import Pool
 from typing import Any, NamedTuple
 
-from tests.model import intake
+from tests.model import broadcasts, intake
 from tests.model.configurations import scopes
 from tests.model.found import Found, told
 from tests.model.search import search
@@ -31,6 +31,10 @@ def searches() -> list[Search]:
     found += [
         Search(f"intake: {name}", intake.explore, configuration)
         for name, configuration in intake.CONFIGURATIONS.items()
+    ]
+    found += [
+        Search(f"broadcast: {name}", broadcasts.explore, configuration)
+        for name, configuration in broadcasts.CONFIGURATIONS.items()
     ]
     return sorted(found, key=lambda s: s.name not in LONGEST)
 

@@ -8,13 +8,11 @@ made again by botocore. A call may end for ever at any effect, an order may come
 may come in anywhere.
 
 In each world a promise may be broken, or the world may be at rest and not as promised, or nothing
-that goes well leads to rest any more. `python -m tests.model.broadcasts` searches everything;
+that goes well leads to rest any more. `make model` searches everything;
 tests/unit/test_model_broadcasts.py a part.
 """
 
 import json
-import logging
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -49,6 +47,7 @@ from relay.messages.states import Record, Rules, State
 from relay.messages.store import StoreUnavailableError
 from relay.validation import parse, validate
 from smsgold.errors import ProviderRefusedError, ProviderUnavailableError
+from tests.model.found import Found
 
 NOW = 1_800_000_000.0
 RULES = Rules(retry_window=3600.0)
@@ -530,16 +529,6 @@ class Configuration:
     """Seconds that pass when time passes; every run has ended by then."""
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a search came to; each violation is a story, the broken promise last."""
-
-    worlds: int
-    moves: int
-    seconds: float
-    violations: Mapping[str, tuple[str, ...]]
-
-
 def explore(configuration: Configuration) -> Found:
     """Search breadth first; keep the shortest story of each broken promise."""
     began = perf_counter()
@@ -975,14 +964,6 @@ def _who(what: What) -> str:
             return f"the sender with redriven message {i}"
 
 
-def repeated(found: Found) -> str:
-    """Return a search's numbers and stories."""
-    lines = [f"{found.worlds:9} worlds {found.moves:9} moves {found.seconds:6.1f} s"]
-    for story in found.violations.values():
-        lines += ["  BROKEN:", *(f"    {line}" for line in story)]
-    return "\n".join(lines)
-
-
 CONFIGURATIONS: Mapping[str, Configuration] = {
     "starts": Configuration(starts=3, bodies=2, faults=2, apart=(Start,)),
     "starts and runs": Configuration(starts=2, bodies=2, faults=0, subscribers=1),
@@ -1009,19 +990,3 @@ CONFIGURATIONS: Mapping[str, Configuration] = {
         queued=True, rejected=True, redrives=1, page=1, hurried=True, apart=(Run, Redrive)
     ),
 }
-
-
-def main(words: Sequence[str]) -> int:
-    """Search what the words name, or everything; 1 if a promise is broken."""
-    logging.disable()
-    broken: Counter[str] = Counter()
-    for name, configuration in CONFIGURATIONS.items():
-        if not words or any(word in name for word in words):
-            found = explore(configuration)
-            print(f"{name:22} {repeated(found)}", flush=True)
-            broken.update(found.violations.keys())
-    return 1 if broken else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
