@@ -53,6 +53,8 @@ class ReceivedDeadLetter:
     sent_at: float
     message_id: str = ""
     """SQS's own id of it."""
+    seal: str = ""
+    """What makes it a redrive once it is moved back, if the relay wrote it."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,7 @@ def _read(message: Mapping[str, Any]) -> ReceivedDeadLetter:
         attributes.get("detail", ""),
         int(message["Attributes"]["SentTimestamp"]) / 1000,
         message["MessageId"],
+        attributes.get("seal", ""),
     )
 
 
@@ -277,7 +280,7 @@ def move(
         moved = 0
         try:
             for dead_letter in chosen:
-                sqs.send_message(QueueUrl=back, MessageBody=named(dead_letter))
+                sqs.send_message(QueueUrl=back, **put_back(dead_letter))
                 receiving.delete(dead_letter)
                 moved += 1
                 if moved % PROGRESS == 0:
@@ -288,6 +291,13 @@ def move(
             say(f"Interrupted: {moved} of {len(chosen)} moved back, the others stay.")
             raise
     return moved
+
+
+def put_back(dead_letter: ReceivedDeadLetter) -> Mapping[str, Any]:
+    """Return what to send for a dead letter: its seal makes it a redrive."""
+    seal = {"DataType": "String", "StringValue": dead_letter.seal}
+    attributes = {"seal": seal} if dead_letter.seal else {}
+    return {"MessageBody": named(dead_letter), "MessageAttributes": attributes}
 
 
 def named(dead_letter: ReceivedDeadLetter) -> str:

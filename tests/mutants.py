@@ -48,6 +48,7 @@ PACING = "layers/relay/relay/messages/pacing.py"
 CREDENTIALS = "layers/relay/smsgold/credentials.py"
 TRANSPORT = "layers/relay/smsgold/transport.py"
 INTAKE = "layers/relay/relay/messages/intake.py"
+SEALS = "layers/relay/relay/messages/seals.py"
 SENDER = "layers/relay/relay/messages/sender.py"
 STATES = "layers/relay/relay/messages/states.py"
 STORE = "layers/relay/relay/messages/store.py"
@@ -503,17 +504,55 @@ MUTANTS = [
     Mutant(
         "a letter is deleted before it is put back",
         "ops/dead_letters.py",
-        "                sqs.send_message(QueueUrl=back, MessageBody=named(dead_letter))\n"
+        "                sqs.send_message(QueueUrl=back, **put_back(dead_letter))\n"
         "                receiving.delete(dead_letter)\n",
         "                receiving.delete(dead_letter)\n"
-        "                sqs.send_message(QueueUrl=back, MessageBody=named(dead_letter))\n",
+        "                sqs.send_message(QueueUrl=back, **put_back(dead_letter))\n",
         "tests/integration/test_ops.py",
+    ),
+    Mutant(
+        "a redrive loses its seal",
+        "ops/dead_letters.py",
+        '{"seal": seal} if dead_letter.seal else {}',
+        "{}",
+        "tests/integration/test_ops.py",
+    ),
+    Mutant(
+        "a producer's redrive is believed",
+        SENDER,
+        "return received.sealed is None or self._seals.proves(received.message, received.sealed)",
+        "return True",
+    ),
+    Mutant(
+        "a producer's message of a broadcast is believed",
+        SEALS,
+        '    if message.broadcast:\n        return "broadcast"\n',
+        "",
+    ),
+    Mutant(
+        "an id of the relay's own making can be taken",
+        SEALS,
+        '    if (message.id or "").startswith(OWN_IDS):\n        return "id"\n',
+        "",
+    ),
+    Mutant(
+        "a dead letter is not sealed",
+        DEAD_LETTERS,
+        "                    own=True,\n",
+        "",
+    ),
+    Mutant(
+        "each function has a key of its own for the seals",
+        STORE,
+        "        if key := self._read_seal_key():\n            return key\n",
+        "        return bytes.fromhex(made[1]['S'])\n",
+        TABLE,
     ),
     Mutant(
         "a key can be reused for another body",
         STATES,
-        "    if record.fingerprint != message.fingerprint:\n",
-        "    if not record.fingerprint:\n",
+        "    if record and differ(record.fingerprint, message.fingerprint):\n",
+        "    if record and not record.fingerprint:\n",
         DECISIONS,
     ),
     Mutant(

@@ -11,6 +11,7 @@ from relay import metrics, wiring
 from relay.logs import logger
 from relay.messages.envelope import QueuedMessage
 from relay.messages.results import Later, Received, Result, ends_by
+from relay.messages.seals import ATTRIBUTE, Sealed
 from relay.validation import InvalidMessageError, parse
 
 log = logger("sender")
@@ -58,7 +59,15 @@ def from_sqs(record: dict[str, Any]) -> Received:
     if message.id is None:
         message = message.model_copy(update={"id": record["messageId"]})
     sent_at, count = _on_the_queue(record)
-    return Received(message, "sqs", sent_at, count, ends_by(sent_at, count))
+    return Received(message, "sqs", sent_at, count, ends_by(sent_at, count), _sealed(record))
+
+
+def _sealed(record: dict[str, Any]) -> Sealed | None:
+    """Return a record's body with its seal; None from the queue that only the relay writes to."""
+    if queues.is_broadcast(record["eventSourceARN"]):
+        return None
+    attribute = record["messageAttributes"].get(ATTRIBUTE, {})
+    return Sealed(record["body"], attribute.get("stringValue") or "")
 
 
 def _on_the_queue(record: dict[str, Any]) -> tuple[float, int]:

@@ -27,6 +27,7 @@ from tests.support import docs
 from tests.support.deployment import Deployment
 from tests.support.poll import until
 from tests.support.sandbox import Sandbox
+from tests.support.world import SEALS
 
 ROOT = Path(__file__).resolve().parents[2]
 AT_ONCE = int(os.environ.get("AT_ONCE", "8"))
@@ -94,6 +95,7 @@ def test_one_key_sent_a_hundred_times_at_once_is_one_message(
             dead_letter_url=facts["deadLetterQueueUrl"],
             broadcast_url="",
             notifier_url="",
+            seals=SEALS,
         ),
         Rules(),
     )

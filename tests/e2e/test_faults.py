@@ -271,8 +271,13 @@ def test_a_redrive_sends_once_more(lab: Lab) -> None:
     [letter] = [d for d in lab.letters("http_400") if d.message and d.message.id == once.id]
     earlier = lab.reader.read()
 
-    receipt = move_back(lab, letter.body)
-    lab.put_bodies([letter.body])  # and once more, as a redrive that was started twice
+    forged = json.loads(letter.body) | {"generation": 9}
+    lab.put_bodies([json.dumps(forged)])
+    until(lambda: lab.letters("not_sealed"), "dead letter of the forged redrive")
+    assert lab.in_ledger(once) == 0
+
+    receipt = move_back(lab, letter.body, letter.attributes["seal"])
+    put_back(lab, letter.body, letter.attributes["seal"])  # and once more: it was started twice
 
     sent_now = until(
         lambda: r if (r := lab.record(once.id)) and r.state is State.SENT else None,
@@ -285,7 +290,7 @@ def test_a_redrive_sends_once_more(lab: Lab) -> None:
     assert verifier.changed(earlier, lab.reader.read()) == []
 
 
-def move_back(lab: Lab, body: str) -> str:
+def move_back(lab: Lab, body: str, seal: str) -> str:
     """Move one dead letter back, as `make redrive` does with all of them."""
 
     def receive() -> str | None:
@@ -298,9 +303,14 @@ def move_back(lab: Lab, body: str) -> str:
         return None
 
     receipt = until(receive, "dead letter")
-    lab.sqs.send_message(QueueUrl=lab.queue, MessageBody=body)
+    put_back(lab, body, seal)
     lab.sqs.delete_message(QueueUrl=lab.facts["deadLetterQueueUrl"], ReceiptHandle=receipt)
     return receipt
+
+
+def put_back(lab: Lab, body: str, seal: str) -> None:
+    sealed = {"seal": {"DataType": "String", "StringValue": seal}} if seal else {}
+    lab.sqs.send_message(QueueUrl=lab.queue, MessageBody=body, MessageAttributes=sealed)
 
 
 def test_receives_used_up_without_a_run_lose_nothing(lab: Lab) -> None:
@@ -328,7 +338,7 @@ def test_receives_used_up_without_a_run_lose_nothing(lab: Lab) -> None:
     found = verifier.violations(lab.reader.read().of({"unlucky"}), [unlucky])
     assert any("has no reason" in violation for violation in found), found
 
-    move_back(lab, lab.body(unlucky))
+    move_back(lab, lab.body(unlucky), "")
 
     assert lab.at_rest(unlucky)["unlucky"].state is State.SENT
 

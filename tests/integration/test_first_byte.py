@@ -29,7 +29,7 @@ from smsgold.client import Client
 from smsgold.credentials import CredentialsSource
 from smsgold.transport import pool_manager
 from tests.support.wire import Server, http
-from tests.support.world import MemoryGate, MemoryPacer, MemoryQueues, MemoryStore, World
+from tests.support.world import SEALS, MemoryGate, MemoryPacer, MemoryQueues, MemoryStore, World
 
 PATIENCE = 40.0
 """Seconds until every message must have come to its end."""
@@ -77,6 +77,7 @@ class Line:
                 longest_hold=600.0,
             ),
             dead_letters=DeadLetters(self.store, MemoryQueues(world)),
+            seals=SEALS,
             rules=Rules(),
         )
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -127,6 +128,28 @@ def test_a_chosen_reason_moves_one_by_one_at_the_accounts_rate(stack: Stack, sqs
     assert bodies(sqs, stack.outputs["MessagesQueueUrl"]) == ["m00", "m03", "m06", "m09"]
     assert len(bodies(sqs, stack.outputs["DeadLetterQueueUrl"])) == 9
     assert slept == [0.25] * 4
+
+
+def test_a_dead_letter_keeps_its_seal_and_no_other_gets_one(stack: Stack, sqs: Any) -> None:
+    sqs.send_message(
+        QueueUrl=stack.outputs["DeadLetterQueueUrl"],
+        MessageBody="{}",
+        MessageAttributes={
+            "reason": {"DataType": "String", "StringValue": "http_400"},
+            "seal": {"DataType": "String", "StringValue": "0a1b"},
+        },
+    )
+    redrive(stack)
+
+    seals: Counter[str] = Counter()
+    url = stack.outputs["MessagesQueueUrl"]
+    while moved := sqs.receive_message(
+        QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
+    ).get("Messages"):
+        seals.update(
+            m.get("MessageAttributes", {}).get("seal", {}).get("StringValue", "") for m in moved
+        )
+    assert seals == {"": 13, "0a1b": 1}
 
 
 def test_what_fails_again_meanwhile_is_not_moved_again(stack: Stack, sqs: Any) -> None:

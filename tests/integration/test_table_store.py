@@ -468,3 +468,28 @@ def test_a_record_holds_nothing_of_what_the_message_says(
     item = str(dynamodb.get_item(TableName=table, Key={"pk": {"S": "message#m-1"}})["Item"])
     for told in ("79991234567", "the text", "the button", "shop.example", "b-1"):
         assert told not in item
+
+
+# ------------------------------------------------------------------------------- the seals' key
+
+
+def test_all_functions_share_the_key_of_the_seals(dynamodb: "DynamoDBClient", table: str) -> None:
+    first, second = TableStore(dynamodb, table), TableStore(dynamodb, table)
+
+    assert first.seal_key() == second.seal_key()
+    assert len(first.seal_key()) == 32
+
+
+def test_two_functions_that_make_the_key_of_the_seals_at_once_agree(
+    dynamodb: "DynamoDBClient", table: str
+) -> None:
+    late = TableStore(dynamodb, table)
+    early = TableStore(dynamodb, table)
+    key = early.seal_key()
+    assert late._make_seal_key() == key
+    assert late.seal_key() == key
+
+
+def test_without_a_table_there_is_no_key_of_the_seals(dynamodb: "DynamoDBClient") -> None:
+    with pytest.raises(StoreUnavailableError):
+        TableStore(dynamodb, "no-such-table").seal_key()

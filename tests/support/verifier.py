@@ -24,7 +24,7 @@ from relay.messages.states import REDRIVABLE, TERMINAL, DeadLetter, Record, Stat
 from relay.messages.store import from_item
 from relay.validation import InvalidMessageError, parse
 
-NO_MESSAGE = frozenset({"invalid", "id_reused", "hook_payload", "hook_template"})
+NO_MESSAGE = frozenset({"invalid", "id_reused", "not_sealed", "hook_payload", "hook_template"})
 """The reasons of dead letters that are no message of their own, and have no record."""
 
 ROOT = Path(__file__).resolve().parents[2]

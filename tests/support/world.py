@@ -22,6 +22,7 @@ from relay.messages.intake import Answer, Intake
 from relay.messages.pacing import GRACE, HORIZON, IDLE_SECONDS, Slots
 from relay.messages.queues import DeadLetterEntry
 from relay.messages.results import Done, Received, Result, ends_by
+from relay.messages.seals import Sealed, Seals, claim_of
 from relay.messages.sender import Ruling, Sender
 from relay.messages.service import Messages
 from relay.messages.states import TERMINAL, Change, Record, Rules, State
@@ -46,6 +47,7 @@ from smsgold.responses import Outcome, Verdict
 T = TypeVar("T")
 
 START = 1_800_000_000.0
+SEALS = Seals(lambda: b"the key of this world's seals")
 RUN_SECONDS = 60.0
 
 
@@ -161,6 +163,7 @@ class Copy:
     sent_at: float
     visible_at: float
     receive_count: int = 0
+    seal: str = ""
 
 
 class MemoryQueues:
@@ -179,12 +182,18 @@ class MemoryQueues:
         if fate == "refused":
             return ["throttled"] * len(messages)
         for message in messages:
-            self.put(message.to_body(), delay)
+            self.put_own(message, delay)
         self._world.effect("after the queue")
         return ["no answer" if fate == "lost" else None] * len(messages)
 
-    def put(self, body: str, delay: float = 0) -> None:
-        self.messages.append(Copy(body, self._world.now, self._world.now + delay))
+    def put_own(self, message: QueuedMessage, delay: float = 0) -> None:
+        """Put a message on the queue as the relay itself does."""
+        body = message.to_body()
+        self.put(body, delay, seal=SEALS.seal(body) if claim_of(message) else "")
+
+    def put(self, body: str, delay: float = 0, *, seal: str = "") -> None:
+        now = self._world.now
+        self.messages.append(Copy(body, now, now + delay, seal=seal))
 
     def enqueue_dead_letters(self, letters: Sequence[DeadLetterEntry]) -> list[str | None]:
         if not letters:
@@ -207,7 +216,7 @@ class MemoryQueues:
 
     def redrive(self, dead: DeadLetterEntry) -> None:
         self.dead.remove(dead)
-        self.put(dead.body)
+        self.put(dead.body, seal=SEALS.seal(dead.body) if dead.own else "")
 
 
 ACCEPTED = Verdict(Outcome.ACCEPTED, "accepted", provider_id="p-1", status=200)
@@ -422,6 +431,7 @@ class Relay:
                 sleep=self.world.sleep,
             ),
             dead_letters=DeadLetters(self.store, self.queues, clock=self.world.clock),
+            seals=SEALS,
             rules=self.rules,
             clock=self.world.clock,
             sleep=self.world.sleep,
@@ -469,7 +479,8 @@ class Relay:
             try:
                 message = parse(QueuedMessage, copy.body)
                 last = ends_by(copy.sent_at, copy.receive_count)
-                received = Received(message, "sqs", copy.sent_at, copy.receive_count, last)
+                sealed = Sealed(copy.body, copy.seal)
+                received = Received(message, "sqs", copy.sent_at, copy.receive_count, last, sealed)
                 good.append((copy, received))
             except InvalidMessageError as error:
                 refused = self.sender.refuse(

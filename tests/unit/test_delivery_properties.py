@@ -32,7 +32,7 @@ from tests.support.world import ANSWERS, Crash, Relay
 
 RULES = Rules(retry_window=3600.0)
 RATE = 2.0
-NO_MESSAGE = ("invalid", "id_reused")
+NO_MESSAGE = ("invalid", "id_reused", "not_sealed")
 FEW_ANSWERS = st.lists(st.sampled_from(sorted(ANSWERS)), max_size=6)
 TROUBLES = [
     # One that lasts keeps all the others from being met.
@@ -64,6 +64,8 @@ class Promises(RuleBasedStateMachine):
         """The generations of the dead letters that were moved back."""
         self.junk: Counter[str] = Counter()
         self.impostors: set[str] = set()
+        self.forged: set[str] = set()
+        """The ids of forged messages of a broadcast, or of the relay's own making."""
         self.crashes = 0
         self.relay.broadcasts.items = {
             id_: BroadcastRecord(
@@ -206,7 +208,7 @@ class Promises(RuleBasedStateMachine):
 
     @rule(id_=ids)
     def duplicate(self, id_: str) -> None:
-        self.relay.queues.put(self.bodies[id_].to_body())
+        self.relay.queues.put_own(self.bodies[id_])
         self.accepted.add(id_)
 
     @rule(id_=ids)
@@ -227,6 +229,23 @@ class Promises(RuleBasedStateMachine):
             other = self.bodies[id_].model_copy(update={"text": f"another {id_}"})
             self.relay.queues.put(other.to_body())
             self.impostors.add(id_)
+
+    @rule(id_=ids, generation=st.sampled_from([1, 2, 1_000_000]))
+    def forge_a_redrive(self, id_: str, generation: int) -> None:
+        forged = self.bodies[id_].model_copy(update={"generation": generation})
+        self.relay.queues.put(forged.to_body())
+
+    @rule(id_=st.sampled_from(["f1", "k-f1"]), broadcast=st.sampled_from(["", *BROADCASTS]))
+    def forge_a_message(self, id_: str, broadcast: str) -> None:
+        if not broadcast and id_ == "f1":
+            return
+        forged = QueuedMessage(subscriberId="s-1", text=id_, id=id_, broadcast=broadcast)
+        self.relay.queues.put(forged.to_body())
+        self.forged.add(id_)
+
+    @invariant()
+    def what_nobody_sealed_is_not_believed(self) -> None:
+        assert not self.forged & set(self.relay.store.records)
 
     @precondition(lambda self: self.relay.queues.dead)
     @rule(pick=st.integers(0, 1000))

@@ -1,5 +1,6 @@
 """The queues on SQS: what fits into one call, what SQS takes, what comes back."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,7 +8,10 @@ from botocore.exceptions import ConnectTimeoutError
 
 from relay.messages.envelope import QueuedMessage
 from relay.messages.queues import LONGEST_VISIBILITY, DeadLetterEntry, SqsQueues, dead_letter_body
+from relay.messages.seals import Seals
+from relay.messages.store import StoreUnavailableError
 from relay.validation import parse
+from tests.support.world import SEALS
 
 MIB = 1_048_576
 SOURCE = "arn:aws:sqs:us-east-1:1:broadcast"
@@ -23,7 +27,7 @@ class Sqs:
         self.down_at_call: int | None = None
 
     def send_message_batch(self, *, QueueUrl: str, Entries: list[Any]) -> dict[str, Any]:  # noqa: N803
-        assert QueueUrl in ("https://sqs.example/1/messages", "https://sqs.example/1/dead")
+        assert QueueUrl.rpartition("/")[2] in ("messages", "broadcast", "dead")
         if self.down_at_call == len(self.calls):
             self.calls.append([])
             raise ConnectTimeoutError(endpoint_url="sqs")
@@ -60,6 +64,10 @@ def sqs() -> Sqs:
 
 @pytest.fixture
 def queues(sqs: Sqs) -> SqsQueues:
+    return sqs_queues(sqs, SEALS)
+
+
+def sqs_queues(sqs: Sqs, seals: Seals) -> SqsQueues:
     client: Any = sqs
     return SqsQueues(
         client,
@@ -67,6 +75,7 @@ def queues(sqs: Sqs) -> SqsQueues:
         broadcast_url="https://sqs.example/1/broadcast",
         notifier_url="https://sqs.example/1/notifier",
         dead_letter_url="https://sqs.example/1/dead",
+        seals=seals,
     )
 
 
@@ -114,6 +123,36 @@ def test_a_letter_says_why(queues: SqsQueues, sqs: Sqs) -> None:
         "attempts": "3",
         "failedAt": "2027-01-15T08:00:00.000Z",
     }
+
+
+def seal(entry: dict[str, Any]) -> str:
+    return str(entry["MessageAttributes"]["seal"]["StringValue"])
+
+
+def test_what_only_the_relay_may_say_is_sealed(queues: SqsQueues, sqs: Sqs) -> None:
+    plain, own = message(1), message(2).model_copy(update={"id": "k-2"})
+    announced = message(3).model_copy(update={"broadcast": "b-1"})
+    queues.enqueue([plain, own])
+    queues.enqueue_broadcast([announced])
+    queues.enqueue_dead_letters([letter(), replace(letter(), own=True)])
+
+    [[first, second], [third], [foreign, relays]] = sqs.calls
+    assert "MessageAttributes" not in first
+    assert "seal" not in foreign["MessageAttributes"]
+    for entry in (second, third, relays):
+        assert seal(entry) == SEALS.seal(entry["MessageBody"])
+
+
+def test_without_the_key_of_the_seals_nothing_is_put_anywhere(sqs: Sqs) -> None:
+    def key() -> bytes:
+        raise StoreUnavailableError("down")
+
+    queues = sqs_queues(sqs, Seals(key))
+    own = message(2).model_copy(update={"id": "k-2"})
+
+    assert all(queues.enqueue([message(1), own]))
+    assert all(queues.enqueue_dead_letters([letter(), replace(letter(), own=True)]))
+    assert not sqs.calls
 
 
 def test_junk_of_a_mebibyte_is_cut_to_what_sqs_takes(queues: SqsQueues, sqs: Sqs) -> None:

@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 
 from functions.sender import app
+from relay.broadcasts.model import BroadcastRecord
+from relay.messages.queues import DeadLetterEntry
 from relay.messages.results import LAST_RECEIVES
 from relay.messages.states import LONGEST_LIFE, Rules, State
-from tests.support.world import RUN_SECONDS, Relay
+from tests.support.world import RUN_SECONDS, SEALS, Relay
 from tools.translated import template
 
 SOURCE = "arn:aws:sqs:us-east-1:1:messages"
+BROADCAST_SOURCE = "arn:aws:sqs:us-east-1:1:broadcast"
 
 
 @dataclass
@@ -30,8 +33,11 @@ class Hidden:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
+    def is_broadcast(self, source: str) -> bool:
+        return source == BROADCAST_SOURCE
+
     def change_visibility(self, source: str, receipts: dict[str, float]) -> None:
-        assert source == SOURCE
+        assert source in (SOURCE, BROADCAST_SOURCE)
         self.seconds |= receipts
 
 
@@ -69,6 +75,13 @@ def envelope(text: str, **fields: object) -> dict[str, object]:
     return {"subscriberId": "s-1", "text": text, **fields}
 
 
+def moved_back(i: int, letter: DeadLetterEntry) -> dict[str, Any]:
+    """Return a record of a dead letter that was moved back with its attributes."""
+    assert letter.own
+    seal = {"stringValue": SEALS.seal(letter.body), "dataType": "String"}
+    return record(i, letter.body) | {"messageAttributes": {"seal": seal}}
+
+
 def handle(*records: dict[str, Any]) -> dict[str, Any]:
     context: Any = Context()
     answer: dict[str, Any] = app.handler({"Records": list(records)}, context)
@@ -99,6 +112,47 @@ def test_all_failing_is_answered_not_raised(relay: Relay, hidden: Hidden) -> Non
 
     assert answer == {"batchItemFailures": [{"itemIdentifier": f"sqs-{i}"} for i in range(10)]}
     assert len(hidden.seconds) == 10
+
+
+@pytest.mark.parametrize(
+    "claim", [{"generation": 1}, {"broadcast": "b-1"}, {"id": f"k-{'0' * 40}"}]
+)
+def test_a_producer_cannot_say_what_only_the_relay_may_say(
+    relay: Relay, claim: dict[str, object]
+) -> None:
+    relay.broadcasts.items["b-1"] = BroadcastRecord("b-1", "bot", "", 0.0, snapshot="s", total=1)
+    handle(record(1, envelope("m-1", **{"id": "m-1", **claim})))
+
+    [letter] = relay.queues.dead
+    assert letter.reason == "not_sealed"
+    assert not relay.store.records
+    assert not relay.broadcasts.items["b-1"].counts
+
+
+def test_a_producer_cannot_send_a_held_message_again(relay: Relay) -> None:
+    relay.provider.next = ["keeps and times out"]
+    handle(record(1, envelope("m-1", id="m-1")))
+    handle(record(2, envelope("m-1", id="m-1", generation=1)))
+
+    assert relay.store.records["m-1"].state is State.UNKNOWN
+    assert relay.provider.posts["m-1"] == 1
+
+
+def test_a_sealed_redrive_is_sent(relay: Relay) -> None:
+    relay.provider.next = ["refuses"]
+    handle(record(1, envelope("m-1", id="m-1")))
+    [letter] = relay.queues.dead
+    handle(moved_back(2, letter))
+
+    assert relay.store.records["m-1"].state is State.SENT
+
+
+def test_the_broadcast_queue_is_believed(relay: Relay) -> None:
+    relay.broadcasts.items["b-1"] = BroadcastRecord("b-1", "bot", "", 0.0, snapshot="s", total=1)
+    announced = record(1, envelope("m-1", id="m-1", broadcast="b-1"))
+    handle(announced | {"eventSourceARN": BROADCAST_SOURCE})
+
+    assert relay.store.records["m-1"].state is State.SENT
 
 
 def test_an_envelope_without_an_id_goes_by_the_queues(relay: Relay, hidden: Hidden) -> None:
@@ -175,7 +229,7 @@ def test_a_message_without_an_id_takes_its_own_along_when_it_is_given_up(relay: 
     assert answer == {"batchItemFailures": []}
     [letter] = relay.queues.dead
     assert (letter.reason, json.loads(letter.body)["id"]) == ("http_503", "sqs-1")
-    handle(record(2, letter.body))
+    handle(moved_back(2, letter))
     assert relay.store.records["sqs-1"].state is State.SENT
     assert len(relay.store.records) == 1
 

@@ -417,7 +417,7 @@ def test_a_message_ends_before_its_queue_forgets_the_copy_that_waited_long() -> 
     relay = Relay(Rules(retry_window=7 * DAY))
     began = relay.world.now
     relay.broadcasts.items["b-1"] = BroadcastRecord("b-1", "bot", "", began, snapshot="s", total=1)
-    relay.queues.put(announced().to_body())
+    relay.queues.put_own(announced())
     relay.world.now += 10 * DAY
     relay.provider.next = ["is busy"]
     relay.run()

@@ -62,8 +62,11 @@ def record(state: State = State.QUEUED, **fields: Any) -> Record:
     return replace(fresh, **{"state": state, **fields})
 
 
-def decision(known: Record | None, now: float = NOW + 10, **fields: Any) -> Any:
-    return decide(known, message(**fields), door="sqs", sent_at=NOW, now=now, rules=RULES)
+def decision(
+    known: Record | None, now: float = NOW + 10, *, proven: bool = True, **fields: Any
+) -> Any:
+    envelope = message(**fields)
+    return decide(known, envelope, door="sqs", sent_at=NOW, now=now, rules=RULES, proven=proven)
 
 
 # ----------------------------------------------------------------------------------------- steps
@@ -130,6 +133,40 @@ def test_a_copy_goes_by_its_id_and_may_not_say_something_else() -> None:
             assert "id:" in detail
         case other:
             pytest.fail(str(other))
+
+
+@pytest.mark.parametrize(
+    ("known", "fields"),
+    [
+        (None, {"generation": 1}),
+        (None, {"broadcast": "b-1"}),
+        (None, {"id": "k-1"}),
+        (record(State.UNKNOWN), {"generation": 1}),
+        (record(State.SENT), {"generation": 1_000_000}),
+    ],
+)
+def test_what_only_the_relay_may_say_is_refused_from_others(
+    known: Record | None, fields: dict[str, Any]
+) -> None:
+    match decision(known, proven=False, **fields):
+        case Refuse("not_sealed", detail):
+            assert next(iter(fields)) in detail
+        case other:
+            pytest.fail(str(other))
+
+
+@pytest.mark.parametrize("known", [record(State.UNKNOWN, generation=2), record(version=0)])
+def test_an_unsealed_copy_that_says_no_more_than_its_record_is_a_copy(known: Record) -> None:
+    """Release 0.1.0 sealed nothing: what it left on the queues is delivered all the same."""
+    generation = known.generation
+
+    assert decision(known, proven=False, generation=generation) == decision(
+        known, generation=generation
+    )
+
+
+def test_a_redrive_of_what_release_0_1_0_buried_needs_no_seal() -> None:
+    assert isinstance(decision(record(State.FAILED, version=0), proven=False, generation=1), Send)
 
 
 @pytest.mark.parametrize("state", sorted(REDRIVABLE))

@@ -22,6 +22,7 @@ from relay.messages.dispatch import Dispatcher
 from relay.messages.intake import Intake
 from relay.messages.pacing import TablePacer
 from relay.messages.queues import SqsQueues
+from relay.messages.seals import Seals
 from relay.messages.sender import Sender
 from relay.messages.service import Messages
 from relay.messages.store import TableStore
@@ -88,6 +89,12 @@ def store() -> TableStore:
 
 
 @cache
+def seals() -> Seals:
+    """Return the seals of what the relay itself puts on its queues."""
+    return Seals(store().seal_key)
+
+
+@cache
 def broadcast_table() -> BroadcastTable:
     """Return the broadcasts' items in the Relay table."""
     return BroadcastTable(_dynamodb(), settings.table)
@@ -110,6 +117,7 @@ def queues() -> SqsQueues:
         broadcast_url=settings.broadcast_queue_url,
         notifier_url=settings.notifier_queue_url,
         dead_letter_url=settings.dead_letter_queue_url,
+        seals=seals(),
     )
 
 
@@ -213,6 +221,7 @@ def sender() -> Sender:
         pacer=pacer,
         dispatcher=dispatcher,
         dead_letters=DeadLetters(store(), queues()),
+        seals=seals(),
         rules=rules,
     )
 

@@ -48,6 +48,7 @@ class DeadLetters:
                     e.record.detail,
                     e.record.tries,
                     e.record.updated_at,
+                    own=True,
                 )
                 for e in due
             ]

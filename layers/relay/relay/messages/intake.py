@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from relay.messages.envelope import Message, QueuedMessage, differ
 from relay.messages.queues import Queues
+from relay.messages.seals import OWN_IDS
 from relay.messages.states import TERMINAL, Change, Record, Rules, State, first_record
 from relay.messages.store import (
     Applied,
@@ -67,7 +68,7 @@ def fresh_id() -> str:
 def scoped_id(*parts: str) -> str:
     """Return the id for a caller's key: same parts, same id, at most 64 characters."""
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-    return f"k-{digest[:40]}"
+    return f"{OWN_IDS}{digest[:40]}"
 
 
 def queued(message: Message, id_: str) -> QueuedMessage:

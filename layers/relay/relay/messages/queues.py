@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from botocore.exceptions import BotoCoreError, ClientError
 
 from relay.messages.envelope import QueuedMessage, rfc3339
+from relay.messages.seals import ATTRIBUTE, Seals, claim_of
+from relay.messages.store import StoreUnavailableError
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
@@ -20,6 +22,9 @@ CALL_BYTES = 1_048_576
 
 ATTRIBUTE_BYTES = 4096
 """Room for a dead letter's attributes; SQS counts them as part of the message."""
+
+SEAL_BYTES = 128
+"""Room for a seal."""
 
 
 class QueueUnavailableError(Exception):
@@ -35,6 +40,8 @@ class DeadLetterEntry:
     detail: str
     attempts: int
     failed_at: float
+    own: bool = False
+    """The relay wrote the body, and seals it: moved back, it is a redrive."""
 
 
 class Queues(Protocol):
@@ -75,12 +82,14 @@ class SqsQueues:
         broadcast_url: str,
         notifier_url: str,
         dead_letter_url: str,
+        seals: Seals,
     ) -> None:
         self._client = client
         self._messages_url = messages_url
         self._broadcast_url = broadcast_url
         self._notifier_url = notifier_url
         self._dead_letter_url = dead_letter_url
+        self._seals = seals
 
     def enqueue(self, messages: Sequence[QueuedMessage], delay: int = 0) -> list[str | None]:
         """Put messages on the Messages queue; return None or the error for each."""
@@ -96,17 +105,36 @@ class SqsQueues:
         if problem:
             raise QueueUnavailableError(problem)
 
+    def is_broadcast(self, source: str) -> bool:
+        """Return whether an ARN is the Broadcast queue's."""
+        return _name(self._broadcast_url, "/") == _name(source, ":")
+
     def _send(self, url: str, messages: Sequence[QueuedMessage], delay: int) -> list[str | None]:
-        bodies = [message.to_body() for message in messages]
-        return self._put(
-            url,
-            [{"MessageBody": body, "DelaySeconds": delay} for body in bodies],
-            [len(body.encode()) for body in bodies],
-        )
+        try:
+            entries = [{**self._entry(message), "DelaySeconds": delay} for message in messages]
+        except StoreUnavailableError:
+            return ["no key for the seal"] * len(messages)
+        sizes = [len(entry["MessageBody"].encode()) + SEAL_BYTES for entry in entries]
+        return self._put(url, entries, sizes)
+
+    def _entry(self, message: QueuedMessage) -> dict[str, Any]:
+        body = message.to_body()
+        if not claim_of(message):
+            return {"MessageBody": body}
+        return {"MessageBody": body, "MessageAttributes": self._seal(body)}
+
+    def _seal(self, body: str) -> dict[str, Any]:
+        return {ATTRIBUTE: {"DataType": "String", "StringValue": self._seals.seal(body)}}
 
     def enqueue_dead_letters(self, entries: Sequence[DeadLetterEntry]) -> list[str | None]:
         """Put dead letters on their queue; return None or the error for each."""
         messages = [_dead_letter(entry) for entry in entries]
+        try:
+            for entry, message in zip(entries, messages, strict=True):
+                if entry.own:
+                    message["MessageAttributes"] |= self._seal(entry.body)
+        except StoreUnavailableError:
+            return ["no key for the seal"] * len(entries)
         sizes = [len(m["MessageBody"].encode()) + ATTRIBUTE_BYTES for m in messages]
         return self._put(self._dead_letter_url, messages, sizes)
 

@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from relay.messages.envelope import QueuedMessage
+from relay.messages.seals import Sealed
 from relay.messages.states import LONGEST_LIFE, Change, Record, State, tally
 from smsgold.responses import Verdict
 
@@ -37,6 +38,8 @@ class Received:
     receive_count: int = 1
     ends_by: float = math.inf
     """When the message has to end, if no other copy of it is newer."""
+    sealed: Sealed | None = None
+    """What proves that the relay wrote it; None where nobody else can have."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from relay.messages.in_flight import InFlight
 from relay.messages.pacing import BROADCAST_HORIZON, HORIZON, Pacer, Slots
 from relay.messages.queues import QueueUnavailableError
 from relay.messages.results import SOON, Counts, Done, Later, Received, Result, reopened
+from relay.messages.seals import Seals
 from relay.messages.spacing import spaced
 from relay.messages.states import (
     Change,
@@ -128,6 +129,7 @@ class Sender:
         pacer: Pacer,
         dispatcher: Dispatcher,
         dead_letters: DeadLetters,
+        seals: Seals,
         rules: Rules,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
@@ -139,6 +141,7 @@ class Sender:
         self._pacer = pacer
         self._dispatcher = dispatcher
         self._dead_letters = dead_letters
+        self._seals = seals
         self._rules = rules
         self._clock = clock
         self._sleep = sleep
@@ -197,6 +200,7 @@ class Sender:
         try:
             records = self._store.load(r.message.id for r in run.batch if r.message.id)
             rulings = self._check(run, range(len(run.batch)))
+            proven = [self._proven(received) for received in run.batch]
         except StoreUnavailableError as error:
             log.warning("table not readable", extra={"reason": str(error)})
             self._hand_back(run, range(len(run.batch)), "table_unavailable")
@@ -223,6 +227,7 @@ class Sender:
                 rules=self._rules,
                 held_for=ruling.paused_for if ruling else 0.0,
                 ends_by=received.ends_by,
+                proven=proven[i],
             )
             if isinstance(decision, Send | Finish | WriteDeadLetter):
                 if message.id in seen:
@@ -244,6 +249,9 @@ class Sender:
                     run.results[i] = self._dead_letters.refuse(message.to_body(), reason, detail)
         self._finish(run, finishes, ended)
         self._send(run, self._sendable(run, sends, rulings))
+
+    def _proven(self, received: Received) -> bool:
+        return received.sealed is None or self._seals.proves(received.message, received.sealed)
 
     # --------------------------------------------------------------------------------- the gate
 

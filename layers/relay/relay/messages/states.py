@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Literal
 
 from relay.messages.envelope import OnUnknown, QueuedMessage, differ
+from relay.messages.seals import claim_of
 from smsgold.responses import Outcome, Verdict
 
 KEPT_ATTEMPTS = 20
@@ -215,7 +216,7 @@ class WriteDeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Put the envelope on the DeadLetter queue: its id belongs to another message."""
+    """Put the envelope on the DeadLetter queue: it is not what it says it is."""
 
     reason: str
     detail: str
@@ -256,17 +257,19 @@ def decide(
     rules: Rules,
     held_for: float = 0.0,
     ends_by: float = math.inf,
+    proven: bool = True,
 ) -> Decision:
     """Decide what to do with a message that came from a queue, given what the table knows.
 
     `held_for` is how long its broadcast was paused: time that does not count against it. `ends_by`
-    is when it has to end because the queue will not keep this copy for much longer.
+    is when it has to end because the queue will not keep this copy for much longer. `proven` says
+    whether the relay itself wrote the envelope, as far as it claims to be its own.
     """
+    if refusal := _refusal(record, message, proven=proven):
+        return refusal
     if record is None:
         fresh = first_record(message, door=door, accepted_at=sent_at, now=now, rules=rules)
         return _send_unless_too_late(None, fresh, now, ends_by)
-    if differ(record.fingerprint, message.fingerprint):
-        return Refuse("id_reused", "id: another message has it already; choose a new one")
     if record.state in REDRIVABLE and message.generation > record.generation:
         return _redriven(record, message.generation, now, rules, ends_by)
     if record.state in TERMINAL:
@@ -282,6 +285,23 @@ def decide(
     if record.lease > now:
         return Wait(record.lease, record)
     return _abandoned(record, message, now, rules, ends_by)
+
+
+def _refusal(record: Record | None, message: QueuedMessage, *, proven: bool) -> Refuse | None:
+    """Return the refusal of an envelope that belongs to another message, or that nobody sealed."""
+    if record and differ(record.fingerprint, message.fingerprint):
+        return Refuse("id_reused", "id: another message has it already; choose a new one")
+    if proven or (record and _already_known(record, message)):
+        return None
+    return Refuse("not_sealed", f"{claim_of(message)}: only the relay sets it; leave it out")
+
+
+def _already_known(record: Record, message: QueuedMessage) -> bool:
+    """Return whether an envelope that nobody sealed says no more than its record does.
+
+    Release 0.1.0 sealed nothing, its redrives of its own records included.
+    """
+    return message.generation <= record.generation or not record.version
 
 
 def claim(send: Send, *, attempt: str, now: float, lease: float) -> Change:

@@ -5,6 +5,7 @@ a call costs the function more CPU than everything else it does for a message.
 """
 
 import logging
+import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -94,6 +95,10 @@ class Store(Protocol):
         ...
 
 
+SEAL_KEY = "seal"
+"""The table's key of the item that holds the key of the seals."""
+
+
 class TableStore:
     """The store on DynamoDB."""
 
@@ -103,6 +108,7 @@ class TableStore:
         self._client = client
         self._table = table
         self._sleep = sleep
+        self._seal_key: bytes | None = None
 
     def load(self, ids: Iterable[str]) -> Mapping[str, Record | Unreadable]:
         """Return the records there are, by message id, read consistently."""
@@ -184,6 +190,42 @@ class TableStore:
             left = [i for i in left if isinstance(answers[i], Unwritten)]
             if not left:
                 return
+
+    def seal_key(self) -> bytes:
+        """Return the key of the stack's seals, made by whoever needs it first.
+
+        Raises StoreUnavailableError.
+        """
+        if self._seal_key is None:
+            self._seal_key = self._read_seal_key() or self._make_seal_key()
+        return self._seal_key
+
+    def _read_seal_key(self) -> bytes | None:
+        keys = [{"pk": {"S": SEAL_KEY}}]
+        try:
+            answer = self._client.batch_get_item(
+                RequestItems={self._table: {"Keys": keys, "ConsistentRead": True}}
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise StoreUnavailableError(_name(error)) from None
+        if answer.get("UnprocessedKeys"):
+            raise StoreUnavailableError("keys left unprocessed")
+        items = answer["Responses"].get(self._table, [])
+        return bytes.fromhex(items[0]["key"]["S"]) if items else None
+
+    def _make_seal_key(self) -> bytes:
+        insert = f"""INSERT INTO "{self._table}" VALUE {{'pk': ?, 'key': ?}}"""
+        made: list[Any] = [{"S": SEAL_KEY}, {"S": secrets.token_hex(32)}]
+        try:
+            self._client.batch_execute_statement(
+                Statements=[{"Statement": insert, "Parameters": made}]
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise StoreUnavailableError(_name(error)) from None
+        # Another function may have made it meanwhile: what the table has now is the key.
+        if key := self._read_seal_key():
+            return key
+        raise StoreUnavailableError("the key of the seals is not written")
 
 
 def key(message_id: str) -> str:
