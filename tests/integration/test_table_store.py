@@ -275,7 +275,6 @@ def test_everything_a_record_holds_survives(store: Store) -> None:
         detail="quotes \" and ' and я",
         expires_at=NOW + 100,
         provider_id="p-1",
-        provider_body='{"id": 1}',
         attempts=(Attempt(NOW, "not_sent", "http_503", 12), Attempt(NOW, "unknown")),
         history=(Event(NOW, "redriven"),),
     )

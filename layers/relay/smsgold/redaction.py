@@ -45,7 +45,11 @@ def patterns(secret: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     one for both takes four times as long.
     """
     spelled = "".join(f"(?:{'|'.join(_spellings(char))})" for char in secret)
-    return re.compile(spelled), re.compile("|".join(_base64(secret)))
+    alphabets = (
+        text.replace("+", r"(?:\+|-|%2[bB])").replace("/", r"(?:\\*/|_|%2[fF])")
+        for text in in_base64(secret)
+    )
+    return re.compile(spelled), re.compile("|".join(alphabets))
 
 
 def _spellings(char: str) -> list[str]:
@@ -83,8 +87,8 @@ def _digits(text: str) -> str:
     return "".join(f"[{digit}{digit.upper()}]" if digit.isalpha() else digit for digit in text)
 
 
-def _base64(secret: str) -> set[str]:
-    """Return patterns for the base64 that depends on the secret alone, at all three alignments."""
+def in_base64(secret: str) -> set[str]:
+    """Return the base64 that depends on the secret alone, at all three alignments."""
     plain = {
         secret,
         quote(secret, safe=""),
@@ -97,6 +101,5 @@ def _base64(secret: str) -> set[str]:
         for shift in range(3):
             raw = bytes(shift) + text.encode()
             first, last = -(-shift * 8 // 6), len(raw) * 8 // 6
-            part = base64.b64encode(raw).decode()[first:last]
-            found.add(part.replace("+", r"(?:\+|-|%2[bB])").replace("/", r"(?:\\*/|_|%2[fF])"))
+            found.add(base64.b64encode(raw).decode()[first:last])
     return found
