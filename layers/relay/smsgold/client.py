@@ -15,7 +15,7 @@ from smsgold.credentials import Credentials
 from smsgold.echoes import Echoes
 from smsgold.errors import BaseUrlError, TransportError
 from smsgold.responses import Response, Verdict, classify
-from smsgold.transport import Withhold, connect, exchange, hide_queries, pool_manager
+from smsgold.transport import Withhold, connect, exchange, hide_content, pool_manager
 
 DEFAULT_BASE_URL = "https://webapi.smsgold.ru/v1/telegram/bot"
 USER_AGENT = f"smsgold-relay/{__version__}"
@@ -91,7 +91,7 @@ class Client:
             "Accept-Encoding": "identity",
             "User-Agent": user_agent,
         }
-        hide_queries()
+        hide_content()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._base_url!r})"

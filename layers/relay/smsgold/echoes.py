@@ -83,7 +83,10 @@ def _runs(text: str, length: int) -> frozenset[str]:
 
 @lru_cache(maxsize=16)
 def _secret_runs(secret: str) -> frozenset[str]:
-    spelled = (secret, *in_base64(secret)) if len(secret) >= MIN_LENGTH else ()
+    if len(secret) < MIN_LENGTH:
+        return frozenset()
+    # In a literal, two characters may be written as if they were the bytes of another.
+    spelled = (secret, ascii(secret)[1:-1], *in_base64(secret))
     return frozenset().union(*(_runs(text, SECRET_RUN) for text in spelled))
 
 
