@@ -35,6 +35,8 @@ TABLE = "tests/integration/test_table_store.py"
 CALLS = "tests/unit/test_model_intake.py"
 MODEL = "tests/unit/test_model.py"
 CLIENT = "tests/integration/test_smsgold_client.py"
+ECHOES = "tests/unit/test_smsgold_echoes.py"
+RESPONSES = "tests/unit/test_smsgold_responses.py"
 FIRST_BYTE = "tests/integration/test_first_byte.py"
 PACE = "tests/unit/test_pacing.py"
 WAITS = "tests/unit/test_spacing.py"
@@ -45,6 +47,7 @@ DEAD_LETTERS = "layers/relay/relay/messages/dead_letters.py"
 DISPATCH = "layers/relay/relay/messages/dispatch.py"
 IN_FLIGHT = "layers/relay/relay/messages/in_flight.py"
 PACING = "layers/relay/relay/messages/pacing.py"
+ECHOED = "layers/relay/smsgold/echoes.py"
 CREDENTIALS = "layers/relay/smsgold/credentials.py"
 TRANSPORT = "layers/relay/smsgold/transport.py"
 INTAKE = "layers/relay/relay/messages/intake.py"
@@ -560,6 +563,55 @@ MUTANTS = [
         STATES,
         "return WriteDeadLetter(record) if record.dead_letter is DeadLetter.DUE else Drop(record)",
         "return Drop(record)",
+    ),
+    Mutant(
+        "an echo is looked for in an answer of any length",
+        ECHOED,
+        "        line = one_line(text[:LONGEST_WORDS])\n        forms, _ = _undone(line)\n",
+        "        line = one_line(text)\n        forms, _ = _undone(line)\n",
+        ECHOES,
+    ),
+    Mutant(
+        "an echo in HTML is not seen",
+        ECHOED,
+        '    return html.unescape(_NO_CHARACTER.sub("&#", text))\n',
+        "    return text\n",
+        ECHOES,
+    ),
+    Mutant(
+        "a cut echo is not seen",
+        ECHOED,
+        "for run in _cut(form, min(length, len(form))))",
+        "for run in _cut(form, len(form)))",
+        ECHOES,
+    ),
+    Mutant(
+        "an echo in escapes of JSON is not seen",
+        ECHOED,
+        "    text = _PERCENT_U.sub(_meant, _BACKSLASH.sub(_meant, text))\n",
+        "    text = _PERCENT_U.sub(_meant, text)\n",
+        ECHOES,
+    ),
+    Mutant(
+        "a phone number in the provider's words is kept",
+        ECHOED,
+        "        masked = _LONG_NUMBER.sub(MASK, line)\n",
+        "        masked = line\n",
+        ECHOES,
+    ),
+    Mutant(
+        "a list that failed keeps its body",
+        "layers/relay/smsgold/responses.py",
+        'raise provider_error(replace(verdict, detail=""))',
+        "raise provider_error(verdict)",
+        RESPONSES,
+    ),
+    Mutant(
+        "urllib3 logs what is no header",
+        "layers/relay/smsgold/transport.py",
+        "        return type(arg).__name__\n    return arg.partition",
+        "        return arg\n    return arg.partition",
+        "tests/integration/test_smsgold_secrets.py",
     ),
 ]
 

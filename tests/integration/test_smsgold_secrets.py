@@ -99,6 +99,14 @@ SCRIPTS: dict[str, Callable[[socket.socket], None]] = {
     "header without a colon": answer(
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nno colon here\r\n\r\n{}"
     ),
+    "a list among the headers": answer(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n"
+        + b'Notice [{"number": "%s", "text": "%s"}]\r\n\r\n[]' % (NUMBER.encode(), TEXT.encode())
+    ),
+    "half a list": answer(http("503 Busy", f'[{{"number": "{NUMBER}"}}, {{"num'.encode())),
+    "a list behind a notice": answer(
+        http("200 OK", f'<b>Notice</b> [{{"number": "{NUMBER}"}}]'.encode())
+    ),
     "two lengths": cut(b"HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n{}"),
     "length and chunks": cut(
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"

@@ -352,7 +352,6 @@ def _abstract(record: Record, now: float) -> Record:
         reason="why" if record.reason else "",
         detail="",
         provider_id="",
-        provider_body="",
         attempts=(),
         history=(),
     )

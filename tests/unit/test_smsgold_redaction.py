@@ -110,6 +110,11 @@ def test_other_text_is_unchanged(text: str) -> None:
     assert Redactor(PASSWORD, "Zq7-Zq7-Zq7")(text) == text
 
 
+def test_backslashes_are_looked_at_a_few_at_a_time() -> None:
+    text = "\\" * 1000 + "u0068unter22"
+    assert Redactor("hunter22")(text) == "\\" * (1000 - 32) + MASK
+
+
 def test_a_secret_that_is_too_short_is_not_hidden() -> None:
     assert Redactor("1", "ab", "abc")("1 ab abc") == "1 ab abc"
     assert Redactor("abcd")("abc abcd") == f"abc {MASK}"

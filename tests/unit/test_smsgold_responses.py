@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from urllib3 import HTTPConnectionPool
 from urllib3.connection import HTTPConnection
 
+from smsgold.echoes import Echoes
 from smsgold.errors import (
     CredentialsRefusedError,
     ProviderError,
@@ -23,7 +24,6 @@ from smsgold.errors import (
     transport_error,
 )
 from smsgold.responses import (
-    BODY_BYTES,
     DETAIL_BYTES,
     Outcome,
     Response,
@@ -90,7 +90,7 @@ def response(
 def test_the_status_decides_first(status: int, outcome: Outcome, reason: str, body: bytes) -> None:
     verdict = classify(response(status, body), NOW)
     assert (verdict.outcome, verdict.reason, verdict.status) == (outcome, reason, status)
-    assert (verdict.provider_id, verdict.body) == (None, None)
+    assert verdict.provider_id is None
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 206, 299])
@@ -119,7 +119,7 @@ def test_any_2xx_with_an_object_is_accepted(status: int) -> None:
 def test_objects_that_report_no_error_are_accepted(body: object) -> None:
     verdict = classify(response(200, body), NOW)
     assert (verdict.outcome, verdict.reason) == (Outcome.ACCEPTED, "accepted")
-    assert verdict.body == json.dumps(body)
+    assert verdict.detail == ""
 
 
 @pytest.mark.parametrize(
@@ -217,25 +217,24 @@ def test_the_providers_id_is_found(body: object, found: str | None) -> None:
 
 
 def test_kept_texts_are_capped() -> None:
-    accepted = classify(response(200, {"id": "я" * 10_000, "x": "я" * 10_000}), NOW)
-    assert accepted.body
+    accepted = classify(response(200, {"id": "я" * 10_000}), NOW)
     assert accepted.provider_id
-    assert len(accepted.body.encode()) <= BODY_BYTES
     assert len(accepted.provider_id.encode()) <= 256
     refused = classify(response(400, ("я" * 10_000).encode()), NOW)
     assert 0 < len(refused.detail.encode()) <= DETAIL_BYTES
 
 
-def test_secrets_are_hidden_before_the_text_is_truncated() -> None:
-    def redact(text: str) -> str:
-        return text.replace("secret", "***")
+def test_an_echo_at_the_end_of_what_is_kept_is_seen_whole() -> None:
+    echoes = Echoes(secrets=["hunter22"])
+    for at in range(DETAIL_BYTES - 10, DETAIL_BYTES + 2):
+        assert classify(response(400, b"x" * at + b"hunter22"), NOW, echoes).detail == ""
 
-    for at in range(DETAIL_BYTES + 2):
-        refused = classify(response(400, b"x" * at + b"secret"), NOW, redact)
-        assert "s" not in refused.detail
-    accepted = classify(response(200, {"id": "secret", "x": "secret"}), NOW, redact)
-    assert accepted.provider_id == "***"
-    assert accepted.body == '{"id": "***", "x": "***"}'
+
+def test_an_id_that_is_the_number_or_the_password_is_not_kept() -> None:
+    echoes = Echoes(["79990000000"], ["hunter22"])
+    for echo in ("79990000000", 79990000000, "+7 999 000-00-00", "x-hunter22"):
+        assert classify(response(200, {"id": echo}), NOW, echoes).provider_id is None
+    assert classify(response(200, {"id": 79990000001}), NOW, echoes).provider_id == "79990000001"
 
 
 # -------------------------------------------------------------------------------- Retry-After
@@ -408,7 +407,6 @@ def test_classify_decides_any_response(
 ) -> None:
     verdict = classify(Response(status, headers, body, cut), now)
     assert isinstance(verdict, Verdict)
-    assert (verdict.outcome is Outcome.ACCEPTED) == (verdict.body is not None)
     if verdict.outcome is Outcome.ACCEPTED:
         assert 200 <= status <= 299
         assert isinstance(json.loads(body), dict)
@@ -489,6 +487,36 @@ def test_a_missing_list_is_an_error_with_its_reason(
     with pytest.raises(error) as caught:
         bots(result, NOW)
     assert caught.value.reason == reason
+
+
+LISTED = b'[{"id": 1, "number": "+7 (999) 000-00-00", "name": "\\u0410\\u043d\\u043d\\u0430"}'
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        (response(200, b"<b>Notice</b>: Undefined index: x<br>" + LISTED + b"]"), "not_json"),
+        (response(503, LISTED), "http_503"),
+        (response(404, LISTED), "http_404"),
+        (response(401, LISTED), "http_401"),
+        (response(302, LISTED), "redirect"),
+        (response(200, {"error": "no", "bots": json.loads(LISTED + b"]")}), "provider_said_no"),
+        (response(200, {"errors": json.loads(LISTED + b"]")}), "provider_said_no"),
+        (response(200, {"bots": {"7": json.loads(LISTED + b"]")}}), "not_a_list"),
+        (response(200, LISTED, cut="connection_lost"), "connection_lost"),
+    ],
+)
+def test_of_a_list_that_failed_only_the_reason_is_kept(result: Response, reason: str) -> None:
+    with pytest.raises(ProviderError) as caught:
+        subscribers(result, NOW)
+    error = caught.value
+    assert (str(error), error.args, error.detail) == (reason, (reason,), "")
+    assert error.__context__ is None
+
+
+def test_why_nothing_answered_is_kept_of_a_list_too() -> None:
+    with pytest.raises(ProviderError, match="tls: SSLCertVerificationError: expired"):
+        bots(TransportError("tls", "SSLCertVerificationError: expired", maybe_sent=False), NOW)
 
 
 @pytest.mark.parametrize("reason", ["connect_timeout", "read_timeout"])

@@ -40,9 +40,7 @@ from smsgold.responses import Outcome, Verdict
 
 NOW = 1_800_000_000.0
 RULES = Rules(retry_window=3600.0, backoff_min=5.0, backoff_max=600.0)
-ACCEPTED = Verdict(
-    Outcome.ACCEPTED, "accepted", provider_id="p-1", body='{"id": "p-1"}', status=200
-)
+ACCEPTED = Verdict(Outcome.ACCEPTED, "accepted", provider_id="p-1", status=200)
 REFUSED = Verdict(Outcome.REFUSED, "http_400", "no such subscriber", status=400)
 BUSY = Verdict(Outcome.NOT_SENT, "http_503", status=503)
 UNAUTHORISED = Verdict(Outcome.CREDENTIALS, "http_401", status=401)
@@ -347,10 +345,10 @@ def test_what_an_outcome_leads_to(
     ]
 
 
-def test_a_sent_message_keeps_what_the_provider_said() -> None:
+def test_a_sent_message_keeps_the_providers_id() -> None:
     after = settled(ACCEPTED).change.after
 
-    assert (after.provider_id, after.provider_body, after.reason) == ("p-1", '{"id": "p-1"}', "")
+    assert (after.provider_id, after.reason, after.detail) == ("p-1", "", "")
 
 
 def test_a_refusal_keeps_the_providers_reason() -> None:

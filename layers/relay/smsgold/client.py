@@ -5,16 +5,17 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
 
 from smsgold import __version__, responses
 from smsgold.credentials import Credentials
+from smsgold.echoes import Echoes
 from smsgold.errors import BaseUrlError, TransportError
-from smsgold.redaction import MASK, MIN_LENGTH, Redactor
 from smsgold.responses import Response, Verdict, classify
-from smsgold.transport import Withhold, connect, exchange, hide_queries, pool_manager
+from smsgold.transport import Withhold, connect, exchange, hide_content, pool_manager
 
 DEFAULT_BASE_URL = "https://webapi.smsgold.ru/v1/telegram/bot"
 USER_AGENT = f"smsgold-relay/{__version__}"
@@ -90,20 +91,19 @@ class Client:
             "Accept-Encoding": "identity",
             "User-Agent": user_agent,
         }
-        hide_queries()
+        hide_content()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._base_url!r})"
 
     def bots(self, credentials: Credentials) -> list[dict[str, object]]:
         """Return the account's bots, each with its `id`; raise ProviderError."""
-        result = self._get("/bots/", credentials, {})
-        return responses.bots(result, self._clock(), Redactor(credentials.password))
+        return responses.bots(self._get("/bots/", credentials, {}), self._clock())
 
     def subscribers(self, credentials: Credentials, bot_id: str) -> list[dict[str, object]]:
         """Return a bot's subscribers, each with its `id`; raise ProviderError."""
         result = self._get("/subscribers/", credentials, {"botId": bot_id})
-        return responses.subscribers(result, self._clock(), Redactor(credentials.password))
+        return responses.subscribers(result, self._clock())
 
     def connect(self) -> None:
         """Have a connection at hand for the next message, if one can be made; never raise."""
@@ -131,7 +131,8 @@ class Client:
             max_body=MAX_RESPONSE,
             withhold=withhold,
         )
-        return classify(result, self._clock(), _echo_remover(credentials, message))
+        own = (message.text, message.number or "", *chain.from_iterable(message.buttons))
+        return classify(result, self._clock(), Echoes(own, (credentials.password,)))
 
     def _get(
         self, path: str, credentials: Credentials, parameters: Mapping[str, str]
@@ -171,22 +172,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _echo_remover(credentials: Credentials, message: OutgoingMessage) -> Callable[[str], str]:
-    """Return a function that hides what the provider echoes: the password, the number, the text.
-
-    Its responses are stored with the message's record, and records hold none of these.
-    """
-    redact = Redactor(credentials.password)
-    escaped = json.dumps(message.text)[1:-1]
-    echoes = {message.number or "", message.text, escaped, escaped.replace("/", "\\/")}
-    longest_first = sorted((e for e in echoes if len(e) >= MIN_LENGTH), key=len, reverse=True)
-
-    def remove(text: str) -> str:
-        text = redact(text)
-        for echo in longest_first:
-            text = text.replace(echo, MASK)
-        return text
-
-    return remove

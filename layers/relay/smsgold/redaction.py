@@ -12,6 +12,10 @@ MASK = "***"
 MIN_LENGTH = 4
 """Shorter secrets are not hidden: they occur in ordinary text by chance."""
 
+_BACKSLASHES = r"\\{1,32}"
+"""In front of an escape that was escaped up to five times; without a bound, a text of backslashes
+would take time quadratic in its length."""
+
 
 class Redactor:
     """Replaces every registered secret in a text with a mask; thread-safe."""
@@ -45,7 +49,11 @@ def patterns(secret: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     one for both takes four times as long.
     """
     spelled = "".join(f"(?:{'|'.join(_spellings(char))})" for char in secret)
-    return re.compile(spelled), re.compile("|".join(_base64(secret)))
+    alphabets = (
+        text.replace("+", r"(?:\+|-|%2[bB])").replace("/", rf"(?:(?:{_BACKSLASHES})?/|_|%2[fF])")
+        for text in in_base64(secret)
+    )
+    return re.compile(spelled), re.compile("|".join(alphabets))
 
 
 def _spellings(char: str) -> list[str]:
@@ -57,19 +65,19 @@ def _spellings(char: str) -> list[str]:
     found = [
         re.escape(char),
         "".join(f"%(?:25)*{_hex(byte)}" for byte in utf8),
-        "".join(rf"\\\\*x{_hex(byte)}" for byte in utf8),
-        "".join(rf"\\\\*u{_hex(*unit)}" for unit in units),
-        rf"\\\\*U{_hex(*number.to_bytes(4, 'big'))}",
+        "".join(rf"{_BACKSLASHES}x{_hex(byte)}" for byte in utf8),
+        "".join(rf"{_BACKSLASHES}u{_hex(*unit)}" for unit in units),
+        rf"{_BACKSLASHES}U{_hex(*number.to_bytes(4, 'big'))}",
         f"&(?:amp;)*#(?:0*{number}|[xX]0*{_digits(f'{number:x}')});",
     ]
     if number < 256:
-        found.append(rf"\\\\*x{_hex(number)}")
+        found.append(rf"{_BACKSLASHES}x{_hex(number)}")
     if char == " ":
         found.append(r"\+")
     if char in "\"'/\\":
-        found.append(rf"\\\\*{re.escape(char)}")
+        found.append(rf"{_BACKSLASHES}{re.escape(char)}")
     if len(short := json.dumps(char)[1:-1]) == 2:  # such as \n
-        found.append(rf"\\\\*{re.escape(short[1])}")
+        found.append(rf"{_BACKSLASHES}{re.escape(short[1])}")
     if (named := html.escape(char)) != char:
         found.append(f"&(?:amp;)*{named[1:]}")
     return found
@@ -83,8 +91,8 @@ def _digits(text: str) -> str:
     return "".join(f"[{digit}{digit.upper()}]" if digit.isalpha() else digit for digit in text)
 
 
-def _base64(secret: str) -> set[str]:
-    """Return patterns for the base64 that depends on the secret alone, at all three alignments."""
+def in_base64(secret: str) -> set[str]:
+    """Return the base64 that depends on the secret alone, at all three alignments."""
     plain = {
         secret,
         quote(secret, safe=""),
@@ -97,6 +105,5 @@ def _base64(secret: str) -> set[str]:
         for shift in range(3):
             raw = bytes(shift) + text.encode()
             first, last = -(-shift * 8 // 6), len(raw) * 8 // 6
-            part = base64.b64encode(raw).decode()[first:last]
-            found.add(part.replace("+", r"(?:\+|-|%2[bB])").replace("/", r"(?:\\*/|_|%2[fF])"))
+            found.add(base64.b64encode(raw).decode()[first:last])
     return found

@@ -5,13 +5,14 @@ still be a refusal. `classify` decides; tests/unit/test_smsgold_responses.py is 
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any
 
+from smsgold.echoes import Echoes
 from smsgold.errors import (
     CredentialsRefusedError,
     ProviderError,
@@ -23,9 +24,6 @@ from smsgold.errors import (
 
 DETAIL_BYTES = 512
 """Maximum kept of the provider's words about a failure."""
-
-BODY_BYTES = 1024
-"""Maximum kept of the response to an accepted message."""
 
 ID_BYTES = 256
 """Maximum kept of the provider's id of a message."""
@@ -42,7 +40,8 @@ LIST_KEYS = ("items", *NESTING_KEYS)
 TIMEOUTS = frozenset({"connect_timeout", "read_timeout"})
 
 Entry = dict[str, object]
-Redact = Callable[[str], str]
+
+NOTHING_SAID = Echoes()
 
 
 class Outcome(StrEnum):
@@ -70,28 +69,25 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The result of one exchange. It holds no secret: it may be logged, stored and shown."""
+    """The result of one exchange, with no secret and nothing of the message: it may be stored."""
 
     outcome: Outcome
     reason: str
     """A short stable code, such as http_400, provider_said_no or read_timeout."""
     detail: str = ""
-    """What the provider or the system said, at most `DETAIL_BYTES`."""
+    """What the provider or the system said, at most `DETAIL_BYTES`; "" if it may be an echo."""
     provider_id: str | None = None
-    body: str | None = None
-    """The body of an acceptance, at most `BODY_BYTES`."""
     retry_after: float | None = None
     """Seconds from now, as the provider asks; not capped."""
     status: int | None = None
 
 
 def classify(
-    result: Response | BaseException, now: float, redact: Redact = lambda text: text
+    result: Response | BaseException, now: float, echoes: Echoes = NOTHING_SAID
 ) -> Verdict:
     """Decide what became of a message, for any status, headers, body or exception.
 
-    `now` is Unix time in seconds. `redact` hides what the provider may echo; it is applied before
-    a text is truncated, so that no part of a secret escapes it.
+    `now` is Unix time in seconds. `echoes` knows what the provider may repeat.
     """
     if isinstance(result, BaseException):
         error = transport_error(result, began=True)
@@ -100,12 +96,12 @@ def classify(
             outcome = Outcome.WITHHELD
         return Verdict(outcome, error.reason, error.detail)
     if 200 <= result.status <= 299:
-        return _success(result, redact)
+        return _success(result, echoes)
     outcome, reason = _failure(result.status)
     return Verdict(
         outcome,
         reason,
-        _body_says(result.body, redact),
+        _body_says(result.body, echoes),
         retry_after=retry_after(_header(result.headers, "retry-after"), now),
         status=result.status,
     )
@@ -127,21 +123,17 @@ def provider_error(verdict: Verdict) -> ProviderError:
             )
 
 
-def bots(
-    result: Response | BaseException, now: float, redact: Redact = lambda text: text
-) -> list[Entry]:
+def bots(result: Response | BaseException, now: float) -> list[Entry]:
     """Return the bots that a response lists, each `id` as a string, or raise ProviderError.
 
     An entry without an id stays in the list without one.
     """
-    return _entries(result, now, redact, ("bots", *LIST_KEYS, "subscribers"))
+    return _entries(result, now, ("bots", *LIST_KEYS, "subscribers"))
 
 
-def subscribers(
-    result: Response | BaseException, now: float, redact: Redact = lambda text: text
-) -> list[Entry]:
+def subscribers(result: Response | BaseException, now: float) -> list[Entry]:
     """Return the subscribers that a response lists, as `bots` does."""
-    return _entries(result, now, redact, ("subscribers", *LIST_KEYS, "bots"))
+    return _entries(result, now, ("subscribers", *LIST_KEYS, "bots"))
 
 
 def retry_after(value: str | None, now: float) -> float | None:
@@ -176,7 +168,7 @@ def _failure(status: int) -> tuple[Outcome, str]:
             return Outcome.UNKNOWN, reason
 
 
-def _success(response: Response, redact: Redact) -> Verdict:
+def _success(response: Response, echoes: Echoes) -> Verdict:
     """Decide a 2xx: only a complete JSON object that is no refusal accepts the message."""
     if response.cut:
         return Verdict(Outcome.UNKNOWN, response.cut, status=response.status)
@@ -185,21 +177,20 @@ def _success(response: Response, redact: Redact) -> Verdict:
         return Verdict(
             Outcome.UNKNOWN,
             "not_json" if found is _NOT_JSON else "not_an_object",
-            _body_says(response.body, redact),
+            _body_says(response.body, echoes),
             status=response.status,
         )
     if _refuses(found):
         return Verdict(
             Outcome.REFUSED,
             "provider_said_no",
-            _body_says(response.body, redact),
+            _body_says(response.body, echoes),
             status=response.status,
         )
     return Verdict(
         Outcome.ACCEPTED,
         "accepted",
-        provider_id=_provider_id(found, redact),
-        body=_truncated(redact(_decoded(response.body)), BODY_BYTES),
+        provider_id=_provider_id(found, echoes),
         status=response.status,
     )
 
@@ -231,10 +222,13 @@ def _refuses(found: Mapping[str, Any]) -> bool:
     )
 
 
-def _body_says(body: bytes, redact: Redact) -> str:
-    """Return the provider's own words: the error text of a JSON object, or else the whole body."""
+def _body_says(body: bytes, echoes: Echoes) -> str:
+    """Return the provider's own words: the error text of a JSON object, or else the whole body.
+
+    Nothing if they may repeat the message.
+    """
     found = _json(body)
-    text = _decoded(body)
+    text = body.decode("utf-8", errors="replace")
     if isinstance(found, dict):
         said = [found[key] for key in (*ERROR_KEYS, *TEXT_KEYS) if found.get(key)]
         # {"error": true, "message": "…"}: a flag or a number says less than a text.
@@ -243,16 +237,16 @@ def _body_says(body: bytes, redact: Redact) -> str:
             text = best
         elif best:
             text = json.dumps(best, ensure_ascii=False)
-    return _one_line(text, DETAIL_BYTES, redact)
+    return _truncated(echoes.words(text), DETAIL_BYTES)
 
 
-def _provider_id(found: Mapping[str, Any], redact: Redact) -> str | None:
+def _provider_id(found: Mapping[str, Any], echoes: Echoes) -> str | None:
     nested = (found.get(key) for key in NESTING_KEYS)
     for level in (found, *nested):
         if isinstance(level, dict):
             for key in ID_KEYS:
                 if text := _id(level.get(key)):
-                    return _one_line(text, ID_BYTES, redact) or None
+                    return _truncated(echoes.id(text), ID_BYTES) or None
     return None
 
 
@@ -261,16 +255,6 @@ def _id(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return ""
     return str(value)
-
-
-def _decoded(body: bytes) -> str:
-    return body.decode("utf-8", errors="replace")
-
-
-def _one_line(text: str, cap: int, redact: Redact) -> str:
-    """Return text as one line without control characters, which no SQS attribute may hold."""
-    line = " ".join(redact(text).split())
-    return _truncated("".join(char for char in line if char.isprintable()), cap)
 
 
 def _truncated(text: str, cap: int) -> str:
@@ -284,13 +268,14 @@ def _header(headers: Mapping[str, str], name: str) -> str | None:
 # ---------------------------------------------------------------------------------------- lists
 
 
-def _entries(
-    result: Response | BaseException, now: float, redact: Redact, keys: Iterable[str]
-) -> list[Entry]:
-    verdict = classify(result, now, redact)
-    # A bare array is a list, though no answer to a message.
-    if isinstance(result, BaseException) or verdict.reason not in {"accepted", "not_an_object"}:
+def _entries(result: Response | BaseException, now: float, keys: Iterable[str]) -> list[Entry]:
+    verdict = classify(result, now)
+    if isinstance(result, BaseException):
         raise provider_error(verdict)
+    # A bare array is a list, though no answer to a message.
+    if verdict.reason not in {"accepted", "not_an_object"}:
+        # Half a list, or one behind a warning, is words with numbers and names in them.
+        raise provider_error(replace(verdict, detail=""))
     found = _json(result.body)
     if isinstance(found, dict):
         found = next((found[key] for key in keys if isinstance(found.get(key), list)), None)

@@ -130,22 +130,30 @@ def _read(response: urllib3.BaseHTTPResponse, max_body: int) -> tuple[bytes, str
     return bytes(body[:max_body]), cut
 
 
-def hide_queries() -> None:
-    """Keep URLs' queries, in which the provider takes the password, out of urllib3's logs."""
+def hide_content() -> None:
+    """Keep URLs' queries and what the provider sends out of urllib3's logs.
+
+    The provider takes the password in the query; of headers that are none, urllib3 logs the text.
+    """
     for name in ("urllib3.connection", "urllib3.connectionpool", "urllib3.poolmanager"):
-        logging.getLogger(name).addFilter(_QUERY_FILTER)
+        logging.getLogger(name).addFilter(_CONTENT_FILTER)
 
 
-class _QueryFilter(logging.Filter):
+class _ContentFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
-            record.args = tuple(
-                arg.partition("?")[0] if isinstance(arg, str) else arg for arg in record.args
-            )
+            record.args = tuple(map(_without_content, record.args))
+        record.exc_info = None
         return True
 
 
-_QUERY_FILTER = _QueryFilter()
+def _without_content(arg: object) -> object:
+    if isinstance(arg, BaseException):
+        return type(arg).__name__
+    return arg.partition("?")[0] if isinstance(arg, str) else arg
+
+
+_CONTENT_FILTER = _ContentFilter()
 
 
 class _Body:

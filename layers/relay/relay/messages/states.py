@@ -122,7 +122,6 @@ class Record:
     broadcast: str = ""
     expires_at: float | None = None
     provider_id: str = ""
-    provider_body: str = ""
     attempts: tuple[Attempt, ...] = ()
     history: tuple[Event, ...] = ()
 
@@ -383,7 +382,6 @@ def settle(
                 reason="",
                 detail="",
                 provider_id=verdict.provider_id or "",
-                provider_body=verdict.body or "",
             )
             return Settlement(step(record, sent))
         case Outcome.REFUSED:

@@ -310,7 +310,6 @@ def to_item(record: Record) -> Item:
         "reference": record.reference,
         "broadcast": record.broadcast,
         "providerId": record.provider_id,
-        "providerBody": record.provider_body,
     }
     numbers = {
         "acceptedAt": record.accepted_at,
@@ -395,7 +394,6 @@ def from_item(item: Item) -> Record:
         broadcast=text("broadcast"),
         expires_at=number("expiresAt") if "expiresAt" in item else None,
         provider_id=text("providerId"),
-        provider_body=text("providerBody"),
         attempts=tuple(
             Attempt(
                 float(a["M"]["at"]["N"]),
