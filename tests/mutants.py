@@ -37,6 +37,7 @@ CLIENT = "tests/integration/test_smsgold_client.py"
 FIRST_BYTE = "tests/integration/test_first_byte.py"
 PACE = "tests/unit/test_pacing.py"
 WAITS = "tests/unit/test_spacing.py"
+HOOK_MESSAGES = "tests/unit/test_hooks.py"
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=unshrunk")
 TEST_TIMEOUT = 300  # seconds
 
@@ -50,6 +51,7 @@ INTAKE = "layers/relay/relay/messages/intake.py"
 SENDER = "layers/relay/relay/messages/sender.py"
 STATES = "layers/relay/relay/messages/states.py"
 STORE = "layers/relay/relay/messages/store.py"
+HOOKS = "layers/relay/relay/webhooks/hooks.py"
 
 
 @dataclass(frozen=True)
@@ -391,6 +393,20 @@ MUTANTS = [
         STATES,
         "return WriteDeadLetter(record) if record.dead_letter is DeadLetter.DUE else Drop(record)",
         "return Drop(record)",
+    ),
+    Mutant(
+        "a webhook is read as a form if it can be",
+        HOOKS,
+        "    with suppress(ValueError, RecursionError):\n        return json.loads(body)\n",
+        '    if b"payload=" not in body:\n        return json.loads(body)\n',
+        HOOK_MESSAGES,
+    ),
+    Mutant(
+        "any scheme takes forms",
+        HOOKS,
+        "_parse(request.body, hook.verify.form_field)",
+        '_parse(request.body, "payload")',
+        HOOK_MESSAGES,
     ),
 ]
 

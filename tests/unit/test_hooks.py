@@ -3,6 +3,7 @@
 import json
 import tomllib
 from typing import Any
+from urllib.parse import quote_plus
 
 import pytest
 
@@ -24,6 +25,8 @@ from smsgold.errors import CredentialsError
 from tests.support.webhooks import PLAIN, SECRETS, SHIPPED, changed, payload, signed
 
 NOW = 1_800_000_000.0
+FORM = "application/x-www-form-urlencoded"
+GITHUB_FORM = b"payload=%7B%22text%22%3A+%22a%26b%22%7D"
 
 
 def hook(toml: str = PLAIN, **fields: Any) -> Hook:
@@ -194,11 +197,23 @@ def test_a_resolved_alert_is_a_new_delivery_with_a_new_text() -> None:
 
 
 def test_the_form_that_github_posts_by_default_is_read() -> None:
-    form = b"payload=%7B%22text%22%3A+%22a%26b%22%7D"
-    message = rendered(
-        "form", form, hook(), **{"Content-Type": "application/x-www-form-urlencoded"}
-    )
-    assert message.text == "a&b"
+    found = hook(verify={"scheme": "github"})
+    for content_type in FORM, "application/json":
+        message = rendered("form", GITHUB_FORM, found, **{"Content-Type": content_type})
+        assert message.text == "a&b"
+
+
+def test_only_github_posts_forms() -> None:
+    result = outcome("form", GITHUB_FORM, hook(), **{"Content-Type": FORM})
+    assert isinstance(result, Unrenderable)
+    assert result.reason == "hook_payload"
+
+
+def test_a_signed_body_sent_again_as_a_form_says_the_same() -> None:
+    inner = quote_plus(json.dumps({"text": "from a commit's message"}))
+    body = json.dumps({"text": "signed", "message": f"x&payload={inner}&x"}).encode()
+    found = hook(verify={"scheme": "github"})
+    assert rendered("form", body, found, **{"Content-Type": FORM}).text == "signed"
 
 
 # -------------------------------------------------------------------------------- missing and long

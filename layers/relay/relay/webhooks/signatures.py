@@ -46,6 +46,11 @@ class _Scheme(BaseModel):
         return None
 
     @property
+    def form_field(self) -> str | None:
+        """The field with the JSON, if the scheme's senders may post a form."""
+        return None
+
+    @property
     def secret_header(self) -> str | None:
         """The lower-case name of the header that holds the secret itself, if one does."""
         return None
@@ -92,6 +97,11 @@ class GitHub(_Scheme):
     def delivery(self) -> str:
         """The JMESPath expression for a delivery's id."""
         return "header('X-GitHub-Delivery')"
+
+    @property
+    def form_field(self) -> str:
+        """The field with the JSON: a form is GitHub's default."""
+        return "payload"
 
 
 class Stripe(_Scheme):
