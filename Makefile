@@ -16,7 +16,7 @@ STAGE ?= dev
 ARGS ?=
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-export PORT SANDBOX_PORT PROVIDER_BASE_URL TEMPLATE_PARAMETERS
+export PORT SANDBOX_PORT PROVIDER_BASE_URL TEMPLATE_PARAMETERS NAME
 # Keep compiled files out of the folders that the build packs and hashes.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.local/pycache
 # Keep the SAM CLI's state in this checkout, and its telemetry off.
@@ -187,6 +187,9 @@ doctor: $(INSTALLED) ## examine a stack and say what to do: make doctor STAGE=pr
 
 secret: $(INSTALLED) ## store SMS Gold's user and password: make secret STAGE=prod
 	@$(OPS) secret $(WHERE)
+
+hook-secret: $(INSTALLED) ## set or rotate a hook's secret: make hook-secret STAGE=prod NAME=github [DROP_OLD=1]
+	@$(OPS) hook-secret $(WHERE) --name "$$NAME" $(if $(DROP_OLD),--drop-old)
 
 dead-letters: $(INSTALLED) ## show what could not be delivered, and why: make dead-letters STAGE=prod [MAX=…]
 	@$(OPS) dead-letters $(WHERE) $(if $(MAX),--max $(MAX))
