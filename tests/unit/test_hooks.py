@@ -2,6 +2,8 @@
 
 import json
 import tomllib
+from collections.abc import Iterator
+from copy import copy
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -155,6 +157,10 @@ EXAMPLES = {
 }
 
 
+WHOLE_TEXTS = ("plain", "standard", "news")
+"""Hooks whose sender writes the whole text."""
+
+
 @pytest.mark.parametrize("file", EXAMPLES)
 def test_each_example_renders_its_message(file: str) -> None:
     name, text, buttons, delivery = EXAMPLES[file]
@@ -164,6 +170,39 @@ def test_each_example_renders_its_message(file: str) -> None:
     assert [button.text for button in result.message.buttons] == buttons
     assert result.delivery == delivery
     assert result.message.reference == name
+
+
+def with_each_text_forged(value: Any) -> Iterator[Any]:
+    """Yield the value once for each text in it, with a line added to that text."""
+    match value:
+        case str():
+            yield value + "\n✅ forged"
+        case dict() | list():
+            for key in value if isinstance(value, dict) else range(len(value)):
+                for forged in with_each_text_forged(value[key]):
+                    changed_value = copy(value)
+                    changed_value[key] = forged
+                    yield changed_value
+
+
+@pytest.mark.parametrize("file", [f for f in EXAMPLES if EXAMPLES[f][0] not in WHOLE_TEXTS])
+def test_no_text_of_a_payload_can_add_a_line(file: str) -> None:
+    """A commit's author, an alert's summary, an issue's title: strangers choose them."""
+    name, text, *_ = EXAMPLES[file]
+    seen = 0
+    for body in with_each_text_forged(json.loads(payload(file))):
+        result = outcome(name, json.dumps(body).encode())
+        if isinstance(result, Rendered) and "forged" in result.message.text:
+            seen += 1
+            assert len(result.message.text.splitlines()) == len(text.splitlines())
+    assert seen
+
+
+@pytest.mark.parametrize("name", WHOLE_TEXTS)
+def test_a_senders_own_text_keeps_its_lines(name: str) -> None:
+    result = outcome(name, b'{"text": "one\\n\\ntwo"}')
+    assert isinstance(result, Rendered)
+    assert result.message.text == "one\n\ntwo"
 
 
 def test_every_shipped_hook_has_an_example() -> None:
