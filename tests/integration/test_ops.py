@@ -101,6 +101,70 @@ def test_dead_letters_are_grouped_and_masked(stack: Stack, sqs: Any) -> None:
     assert len(bodies(sqs, stack.outputs["DeadLetterQueueUrl"])) == 13, "showing them removes none"
 
 
+def masked(**fields: object) -> str:
+    return dead_letters.masked(ReceivedDeadLetter(json.dumps(fields), "http_404", "", 0.0))
+
+
+@pytest.mark.parametrize("name", dead_letters.SHOWN)
+@pytest.mark.parametrize(
+    "value",
+    [
+        "79001234567",
+        "+7 (900) 123-45-67",
+        "7\u00a0900\u00a0123 45 67",
+        "order for 79001234567",
+        "order_79001234567_paid",
+        "Тел.79001234567",
+        79001234567,
+        79001234567.0,
+        {"text": TEXT, "number": 79001234567},
+        [TEXT, "79001234567"],
+        "x" * 300,
+    ],
+)
+def test_a_field_that_should_hold_an_id_shows_nothing_else(name: str, value: object) -> None:
+    shown = masked(**{name: value})
+    for content in ("9001234567", "900", TEXT, "xxx"):
+        assert content not in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("id", "k-268054724daad66b7e8c2d87216df6133a7fb687"),
+        ("id", "9fa78b68-0624-49e6-8005-d7306f05f7a9"),
+        ("id", "12345678-0624-49e6-8005-123456789012"),
+        ("id", "delivery-4711-on-its-way"),
+        ("subscriberId", "65f1c0a2b3d4e5f6a7b8d101"),
+        ("expiresAt", "2026-12-01T10:00:00.000Z"),
+        ("generation", 3),
+        ("reference", "заказ 4711"),
+    ],
+)
+def test_ids_and_settings_are_shown(name: str, value: object) -> None:
+    assert json.loads(masked(**{name: value})) == {name: value}
+
+
+def test_a_fields_name_is_no_place_for_content() -> None:
+    shown = masked(id="m1", **{"79001234567": 1, TEXT: 2, "number": 5})
+    assert shown == '{"id": "m1", "number": "(a number)"} and 2 more fields'
+
+
+def test_a_dead_letter_cannot_steer_the_terminal(stack: Stack) -> None:
+    client, url = stack.client("sqs"), stack.outputs["DeadLetterQueueUrl"]
+    body = json.dumps({"id": "\x9b2J\u202eid", "reference": "\x1b[2Jgone\r\n"})
+    reason = {"DataType": "String", "StringValue": "a\u009b2J\u202ereason\n   99  forged"}
+    client.send_message(QueueUrl=url, MessageBody=body, MessageAttributes={"reason": reason})
+    said: list[str] = []
+    dead_letters.show(stack, 10, said.append)
+    dead_letters.redrive(
+        stack, queue="messages", reason=None, most=None, apply=False, say=said.append
+    )
+    lines = "\n".join(said).splitlines()
+    assert all(line.isprintable() for line in lines)
+    assert not [line for line in lines if line.startswith("   99")]
+
+
 @pytest.mark.parametrize("body", ["no JSON", "[]", "[" * 100_000], ids=["text", "list", "deep"])
 def test_a_dead_letter_of_any_form_is_shown(stack: Stack, sqs: Any, body: str) -> None:
     sqs.send_message(
