@@ -208,9 +208,13 @@ remove: $(INSTALLED) ## delete a stack, but not its table and queues: make remov
 
 # -- the dependencies ---------------------------------------------------------------------------
 
+LOCKS = layers/relay/requirements.txt $(wildcard requirements/*.txt)
+
+# One at a time: what they pin differs.
 audit: $(INSTALLED) ## check the dependencies for known vulnerabilities (needs the network)
-	$(BIN)/uv tool run pip-audit@2.9.0 --disable-pip --require-hashes \
-		-r layers/relay/requirements.txt -r requirements/dev.txt
+	@for lock in $(LOCKS); do echo "$$lock"; \
+		$(BIN)/uv tool run pip-audit@2.9.0 --disable-pip --require-hashes -r "$$lock" || failed=1; \
+	done; test -z "$$failed"
 
 reference: $(INSTALLED) ## rewrite the parts of docs/ that follow from the template, the code and the lock files
 	@$(BIN)/python -m tools.reference

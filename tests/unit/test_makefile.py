@@ -28,7 +28,7 @@ def project(tmp_path: Path) -> Path:
     shutil.copy(MAKEFILE, tmp_path)
     tools = tmp_path / ".venv" / "bin"
     tools.mkdir(parents=True)
-    for name in ("python", "sam", "aws"):
+    for name in ("python", "sam", "aws", "uv"):
         tool = tools / name
         tool.write_text(STUB.format(python=sys.executable, calls=str(tmp_path / "calls")))
         tool.chmod(0o755)
@@ -121,6 +121,15 @@ def test_a_stage_in_the_environment_chooses_no_stack(project: Path) -> None:
     assert called(project, "env", STAGE="prod")[-1][1][-1] == "env"
     assert called(project, "env", "STAGE=prod")[-1][1][-1] == "--stack=smsgold-relay-prod"
     assert called(project, "env", "STAGE=prod", STACK="x")[-1][1][-1] == "--stack=x"
+
+
+def test_the_audit_reads_every_lock_file(project: Path) -> None:
+    names = {path.name for path in (MAKEFILE.parent / "requirements").glob("*.txt")}
+    for name in names:
+        (project / "requirements" / name).touch()
+    (project / ".venv" / ".installed").touch()
+    given = {arguments[-1] for _, arguments, _ in called(project, "audit")}
+    assert given == {"layers/relay/requirements.txt", *(f"requirements/{name}" for name in names)}
 
 
 def test_every_value_that_help_names_is_taken_as_text() -> None:
