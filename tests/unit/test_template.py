@@ -130,6 +130,18 @@ def test_every_role_may_use_the_own_key() -> None:
     assert named == set(of_type("AWS::IAM::Role"))
 
 
+def test_only_schedules_of_the_stacks_group_use_their_role() -> None:
+    """Only a real account could show that another's are refused."""
+    policy = of_type("AWS::IAM::Role")["SchedulerRole"]["AssumeRolePolicyDocument"]
+    [statement] = policy["Statement"]
+    assert statement["Condition"] == {
+        "StringEquals": {
+            "aws:SourceAccount": {"Ref": "AWS::AccountId"},
+            "aws:SourceArn": {"Fn::GetAtt": ["ScheduleGroup", "Arn"]},
+        }
+    }
+
+
 def test_nothing_has_a_name_of_its_own() -> None:
     """Two stacks live in one account and region: only CloudFormation names things."""
     names = ("QueueName", "TableName", "FunctionName", "RoleName", "LogGroupName", "TopicName")
