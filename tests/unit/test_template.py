@@ -130,6 +130,16 @@ def test_every_role_may_use_the_own_key() -> None:
     assert named == set(of_type("AWS::IAM::Role"))
 
 
+def test_the_own_key_is_used_only_through_what_it_encrypts() -> None:
+    """Only a real account could show that the services' calls carry these names."""
+    document = of_type("AWS::IAM::Policy")["KeyPolicy"]["PolicyDocument"]
+    [statement] = document["Statement"]
+    services = statement["Condition"]["StringEquals"]["kms:ViaService"]
+    assert [service["Fn::Sub"].partition(".")[0] for service in services] == [
+        *("dynamodb", "secretsmanager", "sqs")
+    ]
+
+
 def test_only_schedules_of_the_stacks_group_use_their_role() -> None:
     """Only a real account could show that another's are refused."""
     policy = of_type("AWS::IAM::Role")["SchedulerRole"]["AssumeRolePolicyDocument"]
