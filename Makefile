@@ -10,13 +10,22 @@ PORT ?= 4566
 SANDBOX_PORT ?= 4580
 PROVIDER_BASE_URL ?=
 TEMPLATE_PARAMETERS ?=
-# The environment of samconfig.toml that `make deploy` uses.
-STAGE ?= dev
-# More arguments for pytest: make test-unit ARGS='-k pacing -x'
+# More arguments for pytest, as the shell reads them: make test-unit ARGS='-k "pacing or queue" -x'
 ARGS ?=
 
+# What people give a target is text. Neither make nor the shell may find commands in it, so make takes
+# it as it is, and the recipes read it from the environment.
+GIVEN := APPLY DROP_OLD HEADERS MAX MINUTES MORE NAME PAYLOAD PORT PROVIDER_BASE_URL QUEUE RAW REASON \
+	SANDBOX_PORT STACK STAGE TEMPLATE_PARAMETERS TEXT THOROUGH
+STAGE_CHOSEN := $(filter command line,$(origin STAGE))
+$(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
+# The stack for the operator's commands: STACK=its-name, STAGE=prod, or the one of `make up`.
+ifeq ($(STACK),)
+override STACK := $(if $(STAGE_CHOSEN),smsgold-relay-$(STAGE))
+endif
+$(foreach name,$(GIVEN),$(if $($(name)),$(eval export $(name))))
+
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-export PORT SANDBOX_PORT PROVIDER_BASE_URL TEMPLATE_PARAMETERS
 # Keep compiled files out of the folders that the build packs and hashes.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.local/pycache
 # Keep the SAM CLI's state in this checkout, and its telemetry off.
@@ -86,14 +95,12 @@ up: $(INSTALLED) ## start the stack in the background; .local/stack.json has its
 down: $(INSTALLED) ## stop the stack
 	@$(BIN)/python -m local.stack down
 
-# The headers for `make hook`: HEADERS='X-GitHub-Event: push'
-HEADERS ?=
 .PHONY: hook
 hook: $(INSTALLED) ## show the message a webhook would become: make hook NAME=… PAYLOAD=file.json [HEADERS='Name: value; …']
-	@$(BIN)/python -m local.hook $(NAME) $(PAYLOAD) --headers '$(HEADERS)'
+	@$(BIN)/python -m local.hook $${NAME:+"$$NAME"} $${PAYLOAD:+"$$PAYLOAD"} --headers="$$HEADERS"
 
 broadcast: $(INSTALLED) ## send to all subscribers of a sandbox bot, after adding some: make broadcast TEXT='…' MORE=500
-	@$(BIN)/python -m local.broadcast $(if $(TEXT),--text '$(TEXT)') $(if $(MORE),--more $(MORE))
+	@$(BIN)/python -m local.broadcast $${TEXT:+--text="$$TEXT"} $${MORE:+--more="$$MORE"}
 
 # -- the checks ---------------------------------------------------------------------------------
 
@@ -115,7 +122,7 @@ load: $(INSTALLED) ## send a thousand messages through a stack of its own, a fif
 	@$(SCENARIO) load $(ARGS)
 
 soak: $(INSTALLED) ## load a stack of its own steadily, with faults, and watch it: make soak MINUTES=30
-	@$(SCENARIO) soak $(MINUTES) $(ARGS)
+	@$(SCENARIO) soak $${MINUTES:+"$$MINUTES"} $(ARGS)
 
 pacing: $(INSTALLED) ## measure the account's pace with 2, 5 and 10 concurrent senders
 	@$(SCENARIO) pacing $(ARGS)
@@ -169,15 +176,13 @@ build: $(INSTALLED) ## build for AWS, into .aws-sam/build
 # In a terminal, the first deployment asks for the parameters and keeps them in samconfig.toml.
 deploy: build ## deploy to AWS: make deploy STAGE=prod
 	@if [ -t 0 ] && ! $(BIN)/aws cloudformation describe-stacks \
-			--stack-name smsgold-relay-$(STAGE) >/dev/null 2>&1; then guided=--guided; fi; \
-	$(BIN)/sam deploy --config-env $(STAGE) $$guided
-	@if [ $(STAGE) = prod ]; then $(BIN)/aws cloudformation update-termination-protection \
+			--stack-name "smsgold-relay-$${STAGE:-dev}" >/dev/null 2>&1; then guided=--guided; fi; \
+	$(BIN)/sam deploy --config-env "$${STAGE:-dev}" $$guided
+	@if [ "$$STAGE" = prod ]; then $(BIN)/aws cloudformation update-termination-protection \
 		--enable-termination-protection --stack-name smsgold-relay-prod >/dev/null; fi
 
-# The stack for the operator's commands: STACK=its-name, STAGE=prod, or the one of `make up`.
-STACK ?= $(if $(filter command line,$(origin STAGE)),smsgold-relay-$(STAGE))
 OPS = PYTHONPATH=layers/relay $(BIN)/python -m ops
-WHERE = $(if $(STACK),--stack $(STACK))
+WHERE = $${STACK:+--stack="$$STACK"}
 
 env: $(INSTALLED) ## print a stack's addresses and keys for your shell: eval "$(make -s env)"
 	@$(OPS) env $(WHERE)
@@ -188,21 +193,28 @@ doctor: $(INSTALLED) ## examine a stack and say what to do: make doctor STAGE=pr
 secret: $(INSTALLED) ## store SMS Gold's user and password: make secret STAGE=prod
 	@$(OPS) secret $(WHERE)
 
+hook-secret: $(INSTALLED) ## set or rotate a hook's secret: make hook-secret STAGE=prod NAME=github [DROP_OLD=1]
+	@$(OPS) hook-secret $(WHERE) --name="$$NAME" $(if $(DROP_OLD),--drop-old)
+
 dead-letters: $(INSTALLED) ## show what could not be delivered, and why: make dead-letters STAGE=prod [MAX=…]
-	@$(OPS) dead-letters $(WHERE) $(if $(MAX),--max $(MAX))
+	@$(OPS) dead-letters $(WHERE) $${MAX:+--max="$$MAX"}
 
 redrive: $(INSTALLED) ## send dead letters again: make redrive STAGE=prod [QUEUE=notifier] [REASON=…] [MAX=…] [APPLY=1]
-	@$(OPS) redrive $(WHERE) $(if $(QUEUE),--queue $(QUEUE)) $(if $(REASON),--reason '$(REASON)') \
-		$(if $(MAX),--max $(MAX)) $(if $(APPLY),--apply)
+	@$(OPS) redrive $(WHERE) $${QUEUE:+--queue="$$QUEUE"} $${REASON:+--reason="$$REASON"} \
+		$${MAX:+--max="$$MAX"} $(if $(APPLY),--apply)
 
 remove: $(INSTALLED) ## delete a stack, but not its table and queues: make remove STAGE=dev
 	@$(OPS) remove $(WHERE)
 
 # -- the dependencies ---------------------------------------------------------------------------
 
+LOCKS = layers/relay/requirements.txt $(wildcard requirements/*.txt)
+
+# One at a time: what they pin differs.
 audit: $(INSTALLED) ## check the dependencies for known vulnerabilities (needs the network)
-	$(BIN)/uv tool run pip-audit@2.9.0 --disable-pip --require-hashes \
-		-r layers/relay/requirements.txt -r requirements/dev.txt
+	@for lock in $(LOCKS); do echo "$$lock"; \
+		$(BIN)/uv tool run pip-audit@2.9.0 --disable-pip --require-hashes -r "$$lock" || failed=1; \
+	done; test -z "$$failed"
 
 reference: $(INSTALLED) ## rewrite the parts of docs/ that follow from the template, the code and the lock files
 	@$(BIN)/python -m tools.reference

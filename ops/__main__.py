@@ -5,7 +5,7 @@ import sys
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops import dead_letters, doctor, remove, secret, shell_variables
+from ops import dead_letters, doctor, hook_secret, remove, secret, shell_variables
 from ops.stack import OperatorError, find
 
 
@@ -21,6 +21,11 @@ def parser() -> argparse.ArgumentParser:
     examine.add_argument("--thorough", action="store_true", help="read the whole table as well")
     commands.add_parser("env", parents=[every], help="print its addresses and keys for a shell")
     commands.add_parser("secret", parents=[every], help="store SMS Gold's user and password")
+    hook = commands.add_parser(
+        "hook-secret", parents=[every], help="set or rotate one hook's secret, without showing it"
+    )
+    hook.add_argument("--name", required=True, help="the hook's name in hooks.toml")
+    hook.add_argument("--drop-old", action="store_true", help="end a rotation: keep the newest")
     commands.add_parser("remove", parents=[every], help="delete it, but not its table and queues")
     show = commands.add_parser(
         "dead-letters", parents=[every], help="show what could not be delivered, by reason"
@@ -50,6 +55,8 @@ def main() -> int:
                 print(shell_variables.script(stack))
             case "secret":
                 secret.put(stack)
+            case "hook-secret":
+                hook_secret.put(stack, options.name, drop_old=options.drop_old)
             case "remove":
                 remove.remove(stack)
             case "dead-letters":

@@ -1,6 +1,7 @@
 """Show the dead letters by reason, and move them back to be sent again."""
 
 import json
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -90,19 +91,52 @@ def masked(dead_letter: ReceivedDeadLetter) -> str:
         envelope = None
     if not isinstance(envelope, dict):
         return f"not an envelope: {len(dead_letter.body)} characters"
-    shown = {key: value if key in SHOWN else _size(value) for key, value in envelope.items()}
-    return json.dumps(shown, ensure_ascii=False)
+    named = {key: value for key, value in envelope.items() if _NAME.fullmatch(key)}
+    shown = {key: _shown(value) if key in SHOWN else _size(value) for key, value in named.items()}
+    more = f" and {others} more fields" if (others := len(envelope) - len(named)) else ""
+    return json.dumps(shown, ensure_ascii=False) + more
+
+
+def _shown(value: object) -> object:
+    """Return an id or a setting, but the size of what may be a phone number or content."""
+    match value:
+        case bool() | None:
+            return value
+        case int() if abs(value) < 10_000:  # a phone number has five digits or more
+            return value
+        case str() if len(value) <= _LONGEST and not _NUMBER.search(_UUID.sub("", value)):
+            return value
+        case _:
+            return _size(value)
+
+
+_LONGEST = 256
+_NAME = re.compile("[A-Za-z_]{1,32}")
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_NUMBER = re.compile(r"\A[ ().+\d\u00a0-]*\d[ ().+\d\u00a0-]{4,}\Z|(?<![^\W_])\d{7,}(?![^\W_])")
+"""A phone number alone, or in a longer text; the digits between an id's letters are none."""
 
 
 def _size(value: object) -> str:
-    size = len(value) if isinstance(value, str | list | dict) else 0
-    return f"({size} {'characters' if isinstance(value, str) else 'entries'})"
+    match value:
+        case str():
+            return f"({len(value)} characters)"
+        case list() | dict():
+            return f"({len(value)} entries)"
+        case _:
+            return "(a number)" if isinstance(value, int | float) else "(nothing)"
+
+
+def _printable(text: str) -> str:
+    """Return a text without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def report(groups: Sequence[Group], now: float) -> str:
     """Describe the groups, two lines each."""
     return "\n".join(
-        f"{g.count:6}  {g.reason}, the oldest {_age(now - g.oldest)} old\n        {g.example}"
+        f"{g.count:6}  {_printable(g.reason)}, the oldest {_age(now - g.oldest)} old\n"
+        f"        {_printable(g.example)}"
         for g in groups
     )
 

@@ -40,6 +40,8 @@ RESPONSES = "tests/unit/test_smsgold_responses.py"
 FIRST_BYTE = "tests/integration/test_first_byte.py"
 PACE = "tests/unit/test_pacing.py"
 WAITS = "tests/unit/test_spacing.py"
+RECEIVER = "tests/unit/test_receiver.py"
+HOOK_MESSAGES = "tests/unit/test_hooks.py"
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=unshrunk")
 TEST_TIMEOUT = 300  # seconds
 
@@ -55,6 +57,8 @@ SEALS = "layers/relay/relay/messages/seals.py"
 SENDER = "layers/relay/relay/messages/sender.py"
 STATES = "layers/relay/relay/messages/states.py"
 STORE = "layers/relay/relay/messages/store.py"
+SIGNATURES = "layers/relay/relay/webhooks/signatures.py"
+HOOKS = "layers/relay/relay/webhooks/hooks.py"
 
 
 @dataclass(frozen=True)
@@ -612,6 +616,48 @@ MUTANTS = [
         "        return type(arg).__name__\n    return arg.partition",
         "        return arg\n    return arg.partition",
         "tests/integration/test_smsgold_secrets.py",
+    ),
+    Mutant(
+        "a webhook is read as a form if it can be",
+        HOOKS,
+        "    with suppress(ValueError, RecursionError):\n        return json.loads(body)\n",
+        '    if b"payload=" not in body:\n        return json.loads(body)\n',
+        HOOK_MESSAGES,
+    ),
+    Mutant(
+        "any scheme takes forms",
+        HOOKS,
+        "_parse(request.body, hook.verify.form_field)",
+        '_parse(request.body, "payload")',
+        HOOK_MESSAGES,
+    ),
+    Mutant(
+        "a bad entry of HookSecrets costs every hook",
+        "layers/relay/relay/webhooks/secrets.py",
+        "if len(strings) == len(values) else ()",
+        "if len(strings) == len(values) else SecretSource.parse(secret='')",
+        RECEIVER,
+    ),
+    Mutant(
+        "a hook without a usable secret is open",
+        SIGNATURES,
+        "return bool(secrets) and all(",
+        "return any([True]) or all(",
+        RECEIVER,
+    ),
+    Mutant(
+        "a secret's length is measured in base64",
+        SIGNATURES,
+        "len(scheme.key(secret)) >= MIN_KEY",
+        "len(secret) >= MIN_KEY",
+        RECEIVER,
+    ),
+    Mutant(
+        "a name that no hook has is logged",
+        "layers/relay/relay/wiring.py",
+        'extra={"count": unknown}',
+        'extra={"count": unknown, "names": found.keys() - hooks}',
+        "tests/unit/test_wiring.py",
     ),
 ]
 

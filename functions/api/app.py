@@ -3,7 +3,6 @@
 from relay.startup import ready
 
 import os
-import time
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -27,17 +26,7 @@ app = api(
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Answer one HTTP request."""
     log.append_keys(request_id=event["requestContext"]["requestId"])
-    began = time.monotonic()
-    answered = answer(app, event, context)
-    log.info(
-        "request",
-        extra={
-            "method": event["httpMethod"],
-            "status": answered["statusCode"],
-            "ms": round((time.monotonic() - began) * 1000),
-        },
-    )
-    return answered
+    return answer(app, event, context)
 
 
 ready()

@@ -15,9 +15,10 @@ from relay.webhooks import hooks
 from relay.webhooks.receiver import Receiver
 
 log = logger("hooks")
+configured = hooks.load(Path(__file__).with_name("hooks.toml").read_text("utf-8"))
 receiver = Receiver(
-    hooks.load(Path(__file__).with_name("hooks.toml").read_text("utf-8")),
-    wiring.hook_secrets(),
+    configured,
+    wiring.hook_secrets(frozenset(configured)),
     wiring.intake(),
     wiring.broadcasts(),
     wiring.queues(),

@@ -1,6 +1,7 @@
 """Every route and every error of the HTTP API, from a real event to the answer."""
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,6 +189,26 @@ def test_a_key_belongs_to_its_caller(http: Api) -> None:
     mine = id_at(http.answer(event))
     event["requestContext"]["identity"]["apiKeyId"] = "another"
     assert id_at(http.answer(event)) != mine
+
+
+def test_the_log_tells_which_key_made_a_request_and_not_the_key(
+    http: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    event = http.event("send")
+    event["requestContext"]["identity"] |= {"apiKeyId": "a1b2c3", "apiKey": "the key itself"}
+    with caplog.at_level(logging.INFO):
+        http.answer(event)
+    [line] = [record for record in caplog.records if record.getMessage() == "request"]
+    assert line.__dict__["caller"] == "key:a1b2c3"
+    assert (line.__dict__["method"], line.__dict__["status"]) == ("POST", 202)
+    assert "the key itself" not in str([record.__dict__ for record in caplog.records])
+
+
+def test_no_answer_is_kept_by_a_cache(http: Api) -> None:
+    sent = http.answer(http.event("send"))
+    paths = ("/bots", "/bots/b-1/subscribers", f"/messages/{id_at(sent)}", "/nowhere")
+    for answered in (sent, *map(http.get, paths)):
+        assert answered.headers["Cache-Control"] == "no-store"
 
 
 def test_a_role_s_sessions_are_one_caller(http: Api) -> None:
@@ -520,7 +541,6 @@ def test_lists_are_passed_on_and_kept_for_a_moment(http: Api, name: str) -> None
     answered = http.answer(http.event(name))
     assert answered.status == 200
     assert answered.json == [{"id": "1", "name": "Ромашка", "more": {"kept": True}}]
-    assert answered.headers["Cache-Control"] == "private, max-age=30"
     http.now = 29.9
     http.answer(http.event(name))
     assert len(http.lists.calls) == 1

@@ -13,13 +13,14 @@ from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from ops import dead_letters, doctor, secret
+from ops import dead_letters, doctor, hook_secret, secret
 from ops.__main__ import main
 from ops.dead_letters import NO_REASON, PROGRESS, ReceivedDeadLetter
 from ops.remove import remove
 from ops.stack import OperatorError, Stack
 from relay.messages.states import Record, State
 from relay.messages.store import to_item
+from tests.support.webhooks import SHIPPED
 
 REGION = "us-east-1"
 TEXT, NUMBER = "Your code is 4711", "79001234567"
@@ -99,6 +100,70 @@ def test_dead_letters_are_grouped_and_masked(stack: Stack, sqs: Any) -> None:
     assert NUMBER not in report
     assert '"id": "m' in report
     assert len(bodies(sqs, stack.outputs["DeadLetterQueueUrl"])) == 13, "showing them removes none"
+
+
+def masked(**fields: object) -> str:
+    return dead_letters.masked(ReceivedDeadLetter(json.dumps(fields), "http_404", "", 0.0))
+
+
+@pytest.mark.parametrize("name", dead_letters.SHOWN)
+@pytest.mark.parametrize(
+    "value",
+    [
+        "79001234567",
+        "+7 (900) 123-45-67",
+        "7\u00a0900\u00a0123 45 67",
+        "order for 79001234567",
+        "order_79001234567_paid",
+        "Тел.79001234567",
+        79001234567,
+        79001234567.0,
+        {"text": TEXT, "number": 79001234567},
+        [TEXT, "79001234567"],
+        "x" * 300,
+    ],
+)
+def test_a_field_that_should_hold_an_id_shows_nothing_else(name: str, value: object) -> None:
+    shown = masked(**{name: value})
+    for content in ("9001234567", "900", TEXT, "xxx"):
+        assert content not in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("id", "k-268054724daad66b7e8c2d87216df6133a7fb687"),
+        ("id", "9fa78b68-0624-49e6-8005-d7306f05f7a9"),
+        ("id", "12345678-0624-49e6-8005-123456789012"),
+        ("id", "delivery-4711-on-its-way"),
+        ("subscriberId", "65f1c0a2b3d4e5f6a7b8d101"),
+        ("expiresAt", "2026-12-01T10:00:00.000Z"),
+        ("generation", 3),
+        ("reference", "заказ 4711"),
+    ],
+)
+def test_ids_and_settings_are_shown(name: str, value: object) -> None:
+    assert json.loads(masked(**{name: value})) == {name: value}
+
+
+def test_a_fields_name_is_no_place_for_content() -> None:
+    shown = masked(id="m1", **{"79001234567": 1, TEXT: 2, "number": 5})
+    assert shown == '{"id": "m1", "number": "(a number)"} and 2 more fields'
+
+
+def test_a_dead_letter_cannot_steer_the_terminal(stack: Stack) -> None:
+    client, url = stack.client("sqs"), stack.outputs["DeadLetterQueueUrl"]
+    body = json.dumps({"id": "\x9b2J\u202eid", "reference": "\x1b[2Jgone\r\n"})
+    reason = {"DataType": "String", "StringValue": "a\u009b2J\u202ereason\n   99  forged"}
+    client.send_message(QueueUrl=url, MessageBody=body, MessageAttributes={"reason": reason})
+    said: list[str] = []
+    dead_letters.show(stack, 10, said.append)
+    dead_letters.redrive(
+        stack, queue="messages", reason=None, most=None, apply=False, say=said.append
+    )
+    lines = "\n".join(said).splitlines()
+    assert all(line.isprintable() for line in lines)
+    assert not [line for line in lines if line.startswith("   99")]
 
 
 @pytest.mark.parametrize("body", ["no JSON", "[]", "[" * 100_000], ids=["text", "list", "deep"])
@@ -398,3 +463,99 @@ def test_a_user_that_cannot_be_one_is_not_stored(stack: Stack) -> None:
         secret.put(stack, lambda _: "me@example.com", lambda _: "a-password", lambda _: None)
 
     assert "a-password" not in str(caught.value)
+
+
+# --------------------------------------------------------------------------- the hooks' secrets
+
+
+@pytest.fixture
+def hooks_stack(stack: Stack) -> Stack:
+    arn = stack.client("secretsmanager").create_secret(
+        Name="hooks", SecretString='{"news": "another hook\'s secret", "a-misplaced-secret": 1}'
+    )["ARN"]
+    return replace(stack, outputs={**stack.outputs, "HookSecretsArn": arn})
+
+
+def set_hook(stack: Stack, name: str, answer: str = "", *, drop_old: bool = False) -> str:
+    said: list[str] = []
+    hook_secret.put(stack, name, drop_old=drop_old, ask_hidden=lambda _: answer, say=said.append)
+    return "\n".join(said)
+
+
+def hook_entries(stack: Stack) -> dict[str, Any]:
+    text = stack.client("secretsmanager").get_secret_value(
+        SecretId=stack.outputs["HookSecretsArn"]
+    )["SecretString"]
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def test_a_hooks_secret_is_set_and_rotated(hooks_stack: Stack) -> None:
+    others = hook_entries(hooks_stack)
+    said = set_hook(hooks_stack, "github", "the first one")
+    assert hook_entries(hooks_stack) == {**others, "github": "the first one"}
+    said += set_hook(hooks_stack, "github", "the second one")
+    assert hook_entries(hooks_stack)["github"] == ["the second one", "the first one"]
+    said += set_hook(hooks_stack, "github", "the third one")
+    assert hook_entries(hooks_stack)["github"] == ["the third one", "the second one"]
+    said += set_hook(hooks_stack, "github", drop_old=True)
+    assert hook_entries(hooks_stack) == {**others, "github": "the third one"}
+    for hidden in ("the first", "the second", "the third", "another hook", "misplaced"):
+        assert hidden not in said
+
+
+def test_a_hooks_secret_is_made_on_demand(hooks_stack: Stack) -> None:
+    for name in ("github", "standard"):
+        said = set_hook(hooks_stack, name)
+        made = hook_entries(hooks_stack)[name]
+        assert len(SHIPPED[name].verify.key(made)) >= 32
+        assert made not in said
+    assert hook_entries(hooks_stack)["standard"].startswith("whsec_")
+    with pytest.raises(OperatorError, match="Stripe makes"):
+        set_hook(hooks_stack, "stripe")
+
+
+def test_an_unusable_secret_is_not_kept(hooks_stack: Stack) -> None:
+    set_hook(hooks_stack, "github", "the first one")
+    for name, answer in (("github", "short"), ("standard", "whsec_AAAA")):
+        with pytest.raises(OperatorError, match="at least 8 bytes") as caught:
+            set_hook(hooks_stack, name, answer)
+        assert answer not in str(caught.value)
+    assert hook_entries(hooks_stack)["github"] == "the first one"
+    bad = json.dumps({"github": ["short", "the first one"]})
+    client = hooks_stack.client("secretsmanager")
+    arn = hooks_stack.outputs["HookSecretsArn"]
+    client.put_secret_value(SecretId=arn, SecretString=bad)
+    set_hook(hooks_stack, "github", "the second one")
+    assert hook_entries(hooks_stack)["github"] == ["the second one", "the first one"]
+
+    client.put_secret_value(SecretId=arn, SecretString="a secret, not JSON")
+    with pytest.raises(OperatorError, match="must be a JSON object") as caught:
+        set_hook(hooks_stack, "github", "the third one")
+    assert "a secret, not" not in str(caught.value)
+
+
+def test_a_name_that_is_no_hooks_gets_no_secret(hooks_stack: Stack) -> None:
+    before = hook_entries(hooks_stack)
+    with pytest.raises(OperatorError, match="NAME="):
+        set_hook(hooks_stack, "githib", "the first one")
+    with pytest.raises(OperatorError, match="no usable secret"):
+        set_hook(hooks_stack, "github", drop_old=True)
+    assert hook_entries(hooks_stack) == before
+
+
+@pytest.mark.parametrize("line", ["from a pipe\n", "\n", ""])
+def test_a_hooks_secret_is_a_line_of_the_input(
+    hooks_stack: Stack, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """An empty line asks for a new one; no line, such as of a command that failed, does not."""
+    monkeypatch.setattr("sys.argv", ["ops", "hook-secret", "--name", "github"])
+    monkeypatch.setattr("sys.stdin", io.StringIO(line))
+    monkeypatch.setattr("ops.__main__.find", lambda _: hooks_stack)
+    assert main() == (0 if line else 1)
+    made = hook_entries(hooks_stack).get("github")
+    if line:
+        assert made == (line.strip() or made)
+        assert made
+    else:
+        assert made is None

@@ -147,13 +147,59 @@ def test_buttons_at_their_limits_and_one_beyond() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://a", "HTTPS://a", "tg://resolve?domain=x", "https:// ссылка для кнопки 1"]
+    "url",
+    [
+        "http://a",
+        "HTTPS://a",
+        "tg://resolve?domain=x",
+        "https:// ссылка для кнопки 1",
+        "https://магазин.рф/заказ 4711?сумма=1 000",
+        "https://user:pass@shop.example:65535/a\\b#c",
+        "http://[::1]:080?q",
+        "https://a%41.example",
+        "https://[2001:db8::1]/",
+    ],
 )
 def test_a_button_s_address_passes_as_it_is(url: str) -> None:
     assert message(buttons=[{"text": "x", "url": url}]).buttons[0].url == url
 
 
-@pytest.mark.parametrize("url", ["", "a", "https://", "ftp://a", "javascript:x", " https://a", 5])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "a", "https://", "ftp://a", "javascript:x", " https://a", 5, "tg://"),
+        *(
+            "https://a.example/\n",
+            "https://a.example/\r\nb",
+            "tg://resolve?domain=x\u2028",
+            "https://a\0",
+        ),
+        *(
+            "https://a.example/\u202egpj.exe",
+            "https://\u2066a.example",
+            "tg://\u200fx",
+            "https://a\x85b",
+        ),
+        *("https:///path", "https://?q", "https://:80", "https://user@", "https://user@/x"),
+        *("https://a:port", "https://a:65536", "https://a:0", "https://a:", "https://a:1:2"),
+        *(
+            "https://[::1",
+            "https://::1",
+            "https://[x]",
+            "https://a]b",
+            "https://a%zz",
+            "https://a%4",
+        ),
+        *(
+            "https://a\\b",
+            "https://a\\@b.example",
+            "https://<a>",
+            "https://a|b",
+            "https://{a}",
+            'https://"',
+        ),
+    ],
+)
 def test_a_button_s_address_that_is_none(url: object) -> None:
     assert set(refused(buttons=[{"text": "x", "url": url}])) == {("buttons", 0, "url")}
 

@@ -2,7 +2,10 @@
 
 import json
 import tomllib
+from collections.abc import Iterator
+from copy import copy
 from typing import Any
+from urllib.parse import quote_plus
 
 import pytest
 
@@ -24,6 +27,8 @@ from smsgold.errors import CredentialsError
 from tests.support.webhooks import PLAIN, SECRETS, SHIPPED, changed, payload, signed
 
 NOW = 1_800_000_000.0
+FORM = "application/x-www-form-urlencoded"
+GITHUB_FORM = b"payload=%7B%22text%22%3A+%22a%26b%22%7D"
 
 
 def hook(toml: str = PLAIN, **fields: Any) -> Hook:
@@ -152,6 +157,10 @@ EXAMPLES = {
 }
 
 
+WHOLE_TEXTS = ("plain", "standard", "news")
+"""Hooks whose sender writes the whole text."""
+
+
 @pytest.mark.parametrize("file", EXAMPLES)
 def test_each_example_renders_its_message(file: str) -> None:
     name, text, buttons, delivery = EXAMPLES[file]
@@ -161,6 +170,39 @@ def test_each_example_renders_its_message(file: str) -> None:
     assert [button.text for button in result.message.buttons] == buttons
     assert result.delivery == delivery
     assert result.message.reference == name
+
+
+def with_each_text_forged(value: Any) -> Iterator[Any]:
+    """Yield the value once for each text in it, with a line added to that text."""
+    match value:
+        case str():
+            yield value + "\n✅ forged"
+        case dict() | list():
+            for key in value if isinstance(value, dict) else range(len(value)):
+                for forged in with_each_text_forged(value[key]):
+                    changed_value = copy(value)
+                    changed_value[key] = forged
+                    yield changed_value
+
+
+@pytest.mark.parametrize("file", [f for f in EXAMPLES if EXAMPLES[f][0] not in WHOLE_TEXTS])
+def test_no_text_of_a_payload_can_add_a_line(file: str) -> None:
+    """A commit's author, an alert's summary, an issue's title: strangers choose them."""
+    name, text, *_ = EXAMPLES[file]
+    seen = 0
+    for body in with_each_text_forged(json.loads(payload(file))):
+        result = outcome(name, json.dumps(body).encode())
+        if isinstance(result, Rendered) and "forged" in result.message.text:
+            seen += 1
+            assert len(result.message.text.splitlines()) == len(text.splitlines())
+    assert seen
+
+
+@pytest.mark.parametrize("name", WHOLE_TEXTS)
+def test_a_senders_own_text_keeps_its_lines(name: str) -> None:
+    result = outcome(name, b'{"text": "one\\n\\ntwo"}')
+    assert isinstance(result, Rendered)
+    assert result.message.text == "one\n\ntwo"
 
 
 def test_every_shipped_hook_has_an_example() -> None:
@@ -194,11 +236,23 @@ def test_a_resolved_alert_is_a_new_delivery_with_a_new_text() -> None:
 
 
 def test_the_form_that_github_posts_by_default_is_read() -> None:
-    form = b"payload=%7B%22text%22%3A+%22a%26b%22%7D"
-    message = rendered(
-        "form", form, hook(), **{"Content-Type": "application/x-www-form-urlencoded"}
-    )
-    assert message.text == "a&b"
+    found = hook(verify={"scheme": "github"})
+    for content_type in FORM, "application/json":
+        message = rendered("form", GITHUB_FORM, found, **{"Content-Type": content_type})
+        assert message.text == "a&b"
+
+
+def test_only_github_posts_forms() -> None:
+    result = outcome("form", GITHUB_FORM, hook(), **{"Content-Type": FORM})
+    assert isinstance(result, Unrenderable)
+    assert result.reason == "hook_payload"
+
+
+def test_a_signed_body_sent_again_as_a_form_says_the_same() -> None:
+    inner = quote_plus(json.dumps({"text": "from a commit's message"}))
+    body = json.dumps({"text": "signed", "message": f"x&payload={inner}&x"}).encode()
+    found = hook(verify={"scheme": "github"})
+    assert rendered("form", body, found, **{"Content-Type": FORM}).text == "signed"
 
 
 # -------------------------------------------------------------------------------- missing and long
@@ -335,20 +389,15 @@ def test_a_secret_is_a_string_or_a_list_of_strings() -> None:
     assert HookSecrets.parse("{}") == {}
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[]",
-        "nonsense-secret",
-        '{"a": "short"}',
-        '{"a": []}',
-        '{"a": 12345678}',
-        '{"a": ["12345678", 1]}',
-    ],
-)
-def test_anything_else_is_an_error_that_reveals_no_secret(text: str) -> None:
+@pytest.mark.parametrize("entry", ["[]", "12345678", "null", "{}", '["12345678", 1]'])
+def test_an_entry_that_holds_anything_else_holds_no_secret(entry: str) -> None:
+    found = HookSecrets.parse(f'{{"a": {entry}, "b": "12345678"}}')
+    assert found == {"a": (), "b": ("12345678",)}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "nonsense-secret", '{"a": "12345678"'])
+def test_what_is_no_json_object_is_an_error_that_reveals_no_secret(text: str) -> None:
     with pytest.raises(CredentialsError) as raised:
         HookSecrets.parse(text)
-    for secret in ("nonsense-secret", "short", "12345678"):
+    for secret in ("nonsense-secret", "12345678"):
         assert secret not in str(raised.value)

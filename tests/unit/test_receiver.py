@@ -208,6 +208,35 @@ def test_an_unknown_hook_or_one_without_a_secret_is_404() -> None:
     assert status(door.send("github")) == 404
 
 
+@pytest.mark.parametrize("entry", ["short", [], 12345678, None, ["long enough", "short"]])
+def test_an_unusable_secret_costs_its_hook_alone(
+    entry: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    door = Door(secrets={**SECRETS, "gitlab": entry, "a-misplaced-secret": "x"})
+    for secret in ("short", "12345678", "", "long enough"):
+        headers = {"X-Gitlab-Token": secret}
+        assert status(door.send("gitlab", b"{}", headers)) == 503
+    assert "gitlab must be a secret" in caplog.records[0].__dict__["reason"]
+    assert status(door.send("github")) == 202
+    told = str([record.__dict__ for record in caplog.records])
+    for secret in ("short", "12345678", "misplaced"):
+        assert secret not in told
+
+
+def test_a_first_or_mended_secret_works_at_once() -> None:
+    for before in ({}, {"gitlab": "short"}):
+        door = Door(secrets={"plain": SECRETS["plain"], **before})
+        assert status(door.send("plain", b'{"text": "t"}')) == 202
+        door.secret = json.dumps(SECRETS)
+        assert status(door.send("gitlab", b"{}")) == 202
+
+
+@pytest.mark.parametrize("secret", ["whsec_AAAA", "whsec_", "AAAAAAA=", "whsec_MfKQ9r8GKQ"])
+def test_a_secrets_length_is_that_of_its_key(secret: str) -> None:
+    door = Door(secrets={"standard": secret})
+    assert status(door.send("standard", b"{}", {})) == 503
+
+
 def test_a_body_over_the_limit_is_413_without_verification(door: Door) -> None:
     body = json.dumps({"text": "x" * MAX_BODY}).encode()
     assert status(door.send("plain", body)) == 413

@@ -103,6 +103,17 @@ def test_a_bad_expression_is_refused_with_the_reason(expression: str, why: str) 
 
 
 @pytest.mark.parametrize(
+    ("expression", "zone"),
+    [
+        ("at(0001-01-01T00:00:00)", "Europe/Moscow"),
+        ("at(9999-12-31T23:59:59)", "America/New_York"),
+    ],
+)
+def test_a_time_at_the_calendars_end_is_refused(expression: str, zone: str) -> None:
+    assert "is out of range" in said(terms(expression, zone))["expression"]
+
+
+@pytest.mark.parametrize(
     ("local", "zone", "problem"),
     [
         # Spring: an hour that no clock shows. On the continent 02:00 becomes 03:00, …

@@ -130,6 +130,28 @@ def test_every_role_may_use_the_own_key() -> None:
     assert named == set(of_type("AWS::IAM::Role"))
 
 
+def test_the_own_key_is_used_only_through_what_it_encrypts() -> None:
+    """Only a real account could show that the services' calls carry these names."""
+    document = of_type("AWS::IAM::Policy")["KeyPolicy"]["PolicyDocument"]
+    [statement] = document["Statement"]
+    services = statement["Condition"]["StringEquals"]["kms:ViaService"]
+    assert [service["Fn::Sub"].partition(".")[0] for service in services] == [
+        *("dynamodb", "secretsmanager", "sqs")
+    ]
+
+
+def test_only_schedules_of_the_stacks_group_use_their_role() -> None:
+    """Only a real account could show that another's are refused."""
+    policy = of_type("AWS::IAM::Role")["SchedulerRole"]["AssumeRolePolicyDocument"]
+    [statement] = policy["Statement"]
+    assert statement["Condition"] == {
+        "StringEquals": {
+            "aws:SourceAccount": {"Ref": "AWS::AccountId"},
+            "aws:SourceArn": {"Fn::GetAtt": ["ScheduleGroup", "Arn"]},
+        }
+    }
+
+
 def test_nothing_has_a_name_of_its_own() -> None:
     """Two stacks live in one account and region: only CloudFormation names things."""
     names = ("QueueName", "TableName", "FunctionName", "RoleName", "LogGroupName", "TopicName")
@@ -166,7 +188,42 @@ def test_the_open_route_is_throttled_at_the_stage() -> None:
 
     # CloudFormation wants a path's slashes as ~1, as JSON pointers have them.
     assert (setting["ResourcePath"], setting["HttpMethod"]) == ("/~1hooks~1{name}", "POST")
-    assert 0 < setting["ThrottlingRateLimit"] <= setting["ThrottlingBurstLimit"] <= 100
+    assert 100 <= setting["ThrottlingRateLimit"] <= setting["ThrottlingBurstLimit"] <= 200
+
+
+def test_a_firewall_limits_each_address_if_it_is_asked_for() -> None:
+    """Only a real account could show that it blocks."""
+    firewall, association = resources()["HookFirewall"], resources()["HookFirewallAssociation"]
+    for resource in (firewall, association):
+        assert resource["Condition"] == "HasHookLimit"
+    asked = {"Fn::Not": [{"Fn::Equals": [{"Ref": "HookRequestsPerMinute"}, ""]}]}
+    assert template()["Conditions"]["HasHookLimit"] == asked
+    assert template()["Parameters"]["HookRequestsPerMinute"]["Default"] == ""
+
+    # "For an Amazon API Gateway REST API:
+    # arn:partition:apigateway:region::/restapis/api-id/stages/stage-name" (AWS::WAFv2)
+    assert association["Properties"]["ResourceArn"] == {
+        "Fn::Sub": "arn:${AWS::Partition}:apigateway:${AWS::Region}::"
+        "/restapis/${RelayApi}/stages/${RelayApiv1Stage}"
+    }
+    properties = firewall["Properties"]
+    assert properties["DefaultAction"] == {"Allow": {}}
+    [rule] = properties["Rules"]
+    assert rule["Action"] == {"Block": {}}
+    limit = rule["Statement"]["RateBasedStatement"]
+    assert (limit["AggregateKeyType"], limit["EvaluationWindowSec"]) == ("IP", 60)
+    assert limit["Limit"] == {"Ref": "HookRequestsPerMinute"}
+    assert limit["ScopeDownStatement"]["ByteMatchStatement"]["SearchString"] == "/hooks/"
+    for visibility in (properties["VisibilityConfig"], rule["VisibilityConfig"]):
+        assert visibility["SampledRequestsEnabled"] is False
+
+
+@pytest.mark.parametrize(
+    ("value", "fits"), [("", True), ("10", True), ("9", False), ("-10", False), ("10.5", False)]
+)
+def test_the_firewalls_limit_is_one_that_waf_takes(value: str, *, fits: bool) -> None:
+    pattern = template()["Parameters"]["HookRequestsPerMinute"]["AllowedPattern"]
+    assert bool(re.fullmatch(pattern, value)) is fits
 
 
 def logical(resource: Any) -> str:

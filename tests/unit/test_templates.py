@@ -44,6 +44,12 @@ def render(source: str, data: object = None, **headers: str) -> str:
         ("{{ nested }}", '{"a":{"b":1}}'),
         ("{{ nested.a | {c: b} }}", '{"c":1}'),
         ("{{ on && 'yes' || 'no' }} {{ count == `4` && 'yes' || 'no' }}", "yes no"),
+        ("{{ message }}|", "first second|"),
+        ("{{ lines(message) }}|", "first\nsecond\n|"),
+        ("{{ lines(nowhere || message) }}", "first\nsecond"),
+        ("{{ text('• ', message) }} {{ count }}", "• first second 3"),
+        ("{{ people[].text(name, message || '\n') }}", "Анна\nOlivia"),
+        ("{{ [message, lines(message), name] }}", "first second\nfirst\nsecond\n\nshop"),
         ("{{ first_line(message) }}", "first"),
         ("{{ first_line(nothing) }}|", "|"),
         ("{{ cut(message, `4`) }}", "fir…"),
@@ -60,6 +66,13 @@ def render(source: str, data: object = None, **headers: str) -> str:
 )
 def test_templates_render(source: str, text: str) -> None:
     assert render(source, **{"x-kind": "push"}) == text
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r\n", "\r", "\v", "\f", "\x85", "\u2028", "\u2029"])
+def test_a_value_adds_no_line(line_break: str) -> None:
+    assert render("{{ a }}|", {"a": f" x {line_break}{line_break} y{line_break}"}) == "x y|"
+    assert render("{{ a }}|", {"a": line_break}) == "|"
+    assert render("{{ a }}|", {"a": "  x  y "}) == "  x  y |".lstrip()
 
 
 @pytest.mark.parametrize("data", [[], 3, "text", False, [{"name": "x"}], {"name": {"deep": []}}])

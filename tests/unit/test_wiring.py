@@ -12,15 +12,16 @@ from tests.support.template import settings
 
 
 @pytest.mark.parametrize(
-    ("make", "secret"),
+    ("make", "arguments", "secret"),
     [
-        (wiring.credentials, '{"user": "10001", "pass": "a password"}'),
-        (wiring.hook_secrets, '{"github": "a-long-enough-secret"}'),
+        (wiring.credentials, (), '{"user": "10001", "pass": "a password"}'),
+        (wiring.hook_secrets, (frozenset({"github"}),), '{"github": "a-long-enough-secret"}'),
     ],
     ids=["credentials", "hook secrets"],
 )
 def test_a_secret_that_cannot_be_read_anew_is_told(
     make: Any,
+    arguments: Any,
     secret: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -37,7 +38,7 @@ def test_a_secret_that_cannot_be_read_anew_is_told(
     monkeypatch.setattr(wiring, "_aws", lambda *_: None)
     monkeypatch.setattr(wiring, "from_secrets_manager", lambda *_: fetch)
     make.cache_clear()
-    source = make()
+    source = make(*arguments)
     held = source.get()
     with caplog.at_level(logging.WARNING):
         assert source.renew(held) is None
@@ -47,6 +48,25 @@ def test_a_secret_that_cannot_be_read_anew_is_told(
     [told] = caplog.records
     assert told.__dict__["reason"] == "the secret cannot be read: AccessDenied"
     assert "a password" not in caplog.text
+
+
+def test_the_name_of_a_secret_that_no_hook_has_is_not_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may be a secret in the wrong place."""
+    for name, value in settings().items():
+        monkeypatch.setenv(name, value)
+    secrets = '{"github": "a-long-enough-secret", "a-misplaced-secret": "x"}'
+    monkeypatch.setattr(wiring, "_aws", lambda *_: None)
+    monkeypatch.setattr(wiring, "from_secrets_manager", lambda *_: lambda: secrets)
+    wiring.hook_secrets.cache_clear()
+    with caplog.at_level(logging.DEBUG):
+        wiring.hook_secrets(frozenset({"github"})).get()
+    wiring.hook_secrets.cache_clear()
+
+    [told] = caplog.records
+    assert (told.getMessage(), told.__dict__["count"]) == ("secrets for unknown hooks", 1)
+    assert "misplaced" not in str(told.__dict__)
 
 
 def longest(config: Any) -> float:

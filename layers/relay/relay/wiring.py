@@ -181,15 +181,18 @@ def fan_out() -> FanOut:
 
 
 @cache
-def hook_secrets() -> HookSecrets:
-    """Return the webhooks' secrets; what it hands out is redacted from the logs."""
+def hook_secrets(hooks: frozenset[str]) -> HookSecrets:
+    """Return the secrets of these webhooks; what it hands out is redacted from the logs."""
 
-    def redact_them(found: Secrets) -> None:
+    def look_through(found: Secrets) -> None:
         for secret in (secret for secrets in found.values() for secret in secrets):
             redact.register(secret)
+        if unknown := len(found.keys() - hooks):
+            # Counted, not named: a name that no hook has may be a secret in the wrong place.
+            log.warning("secrets for unknown hooks", extra={"count": unknown})
 
     fetch = from_secrets_manager(_aws("secretsmanager", SECRET_CONFIG), settings.hook_secrets)
-    return HookSecrets(fetch, on_change=redact_them, on_stale=_stale)
+    return HookSecrets(fetch, on_change=look_through, on_stale=_stale)
 
 
 def _stale(error: CredentialsError) -> None:

@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -151,7 +152,9 @@ class Client:
 def checked_base_url(url: str) -> str:
     """Return the URL without its trailing slash; raise BaseUrlError if it is invalid or unsafe."""
     try:
-        parts = urlsplit(url)
+        # Parsers differ about a backslash, and drop line breaks.
+        [printable] = re.findall(r"\A[!-\[\]-~]*\Z", url)
+        parts = urlsplit(printable)
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         raise BaseUrlError("the provider's address is not a URL") from None

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
@@ -40,7 +41,24 @@ def api(
 def answer(
     app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaContext
 ) -> dict[str, Any]:
-    """Answer one request."""
+    """Answer one request, and log who made it: an API key's id or an IAM name, never a key."""
+    began = time.monotonic()
+    answered = _answer(app, event, context)
+    log.info(
+        "request",
+        extra={
+            "method": event["httpMethod"],
+            "status": answered["statusCode"],
+            "ms": round((time.monotonic() - began) * 1000),
+            "caller": requests.caller(event),
+        },
+    )
+    return answered
+
+
+def _answer(
+    app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaContext
+) -> dict[str, Any]:
     # Checked before Powertools reads the body: it takes forms for JSON, and not Application/JSON.
     if problem := requests.body_problem(event):
         log.info("problem", extra={"problem": problem.kind.name})
@@ -48,4 +66,6 @@ def answer(
     headers = event.get("headers") or {}
     known = {name: value for name, value in headers.items() if name.lower() != "content-type"}
     answered: dict[str, Any] = app.resolve({**event, "headers": known}, context)
+    # Lists, schedules and states hold personal data, or what is soon out of date.
+    answered["multiValueHeaders"]["Cache-Control"] = ["no-store"]
     return answered

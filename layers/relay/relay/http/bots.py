@@ -8,7 +8,7 @@ from aws_lambda_powertools.event_handler.api_gateway import Router
 from aws_lambda_powertools.event_handler.openapi.params import Path
 from pydantic import BaseModel, ConfigDict, RootModel
 
-from relay.directory import FRESH_SECONDS, Directory, Entries
+from relay.directory import Directory, Entries
 from relay.http.contract import answer
 from relay.messages.envelope import MAX_ID
 from relay.problems import PROVIDER_FAILED, ProblemError
@@ -72,6 +72,5 @@ def _list(entries: Entries) -> Response[Any]:
     return Response(
         status_code=200,
         content_type="application/json",
-        headers={"Cache-Control": f"private, max-age={FRESH_SECONDS:.0f}"},
         body=body,
     )

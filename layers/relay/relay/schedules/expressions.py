@@ -53,7 +53,11 @@ def _at_problem(text: str, zone: ZoneInfo | None, now: datetime) -> str | None:
         return f"{text} is not a valid date and time"
     if zone is None:
         return None
-    if not _exists(local, zone):
+    try:
+        exists = _exists(local, zone)
+    except OverflowError:  # so near to the calendar's end that UTC is beyond it
+        return f"{text} is out of range; choose another time"
+    if not exists:
         return f"{text} does not exist in {zone.key}, where the clocks go forward; choose another"
     if local.replace(tzinfo=zone) <= now:
         return "is in the past; choose a later time"

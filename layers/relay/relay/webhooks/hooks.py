@@ -4,6 +4,7 @@ import base64
 import json
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Self, TypeVar
 from urllib.parse import parse_qs
@@ -187,7 +188,7 @@ def render(name: str, hook: Hook, request: Request) -> RenderResult:
     """Render the first of the hook's messages that is for this verified request."""
     headers = {k: v for k, v in request.headers.items() if k != hook.verify.secret_header}
     try:
-        payload = Payload(_parse(request), headers)
+        payload = Payload(_parse(request.body, hook.verify.form_field), headers)
         template = next((t for t in hook.messages if not t.when or t.when.holds(payload)), None)
         if template is None:
             return Ignored()
@@ -201,16 +202,18 @@ class _PayloadError(ValueError):
     """The body holds no JSON for the templates."""
 
 
-def _parse(request: Request) -> object:
-    text: str | bytes = request.body
-    if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-        # A form, GitHub's default, carries the JSON in its field `payload`.
-        fields = parse_qs(request.body.decode("ascii", "replace"))
-        text = fields.get("payload", [""])[0]
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise _PayloadError("the body is not JSON") from None
+def _parse(body: bytes, form_field: str | None) -> object:
+    """Read JSON, or else a form's field with JSON in it.
+
+    No header decides between them: none is signed, so whoever repeats a request could choose.
+    """
+    with suppress(ValueError, RecursionError):
+        return json.loads(body)
+    if form_field:
+        with suppress(ValueError, RecursionError):
+            fields = parse_qs(body.decode("ascii", "replace"))
+            return json.loads(fields.get(form_field, [""])[0])
+    raise _PayloadError("the body is not JSON")
 
 
 def _message(

@@ -15,10 +15,16 @@ from relay.messages.store import StoreUnavailableError
 from relay.problems import MAX_BODY, NOT_FOUND, TOO_LARGE, UNAVAILABLE, UNVERIFIED, ProblemError
 from relay.webhooks.hooks import Hook, Ignored, Rendered, Request, Unrenderable, render
 from relay.webhooks.secrets import HookSecrets, Secrets
-from relay.webhooks.signatures import UnverifiedError
+from relay.webhooks.signatures import USABLE, UnverifiedError, usable
 from smsgold.errors import CredentialsError
 
 log = logging.getLogger(__name__)
+
+NO_HOOK = "There is no such hook."
+
+
+class _NoSecretError(Exception):
+    """The hook exists, but nobody can have its secret."""
 
 
 class BroadcastStarter(Protocol):
@@ -61,17 +67,17 @@ class Receiver:
     def receive(self, name: str, event: Mapping[str, Any]) -> Handled:
         """Handle an API Gateway event for the hook of this name, or raise ProblemError."""
         hook = self._hooks.get(name)
+        if hook is None:
+            raise ProblemError(NOT_FOUND, NO_HOOK)
         try:
-            secrets = self._secrets.get() if hook else {}
-            if hook is None or name not in secrets:
-                if hook:
-                    log.warning("hook without a secret", extra={"hook": name})
-                raise ProblemError(NOT_FOUND, "There is no such hook.")
             request = Request.from_event(event)
             if len(request.body) > MAX_BODY:
                 raise ProblemError(TOO_LARGE, f"Send at most {MAX_BODY} bytes.")
-            self._verify(name, hook, request, secrets)
+            self._verify(name, hook, request)
             return self._handle(name, hook, request)
+        except _NoSecretError:
+            log.warning("hook without a secret", extra={"hook": name})
+            raise ProblemError(NOT_FOUND, NO_HOOK) from None
         except UnverifiedError as error:
             log.warning("webhook not verified", extra={"hook": name, "reason": error.reason})
             detail = "The signature is missing, wrong or too old."
@@ -80,15 +86,22 @@ class Receiver:
             log.error("webhook not accepted", extra={"hook": name, "reason": str(error)})
             raise ProblemError(UNAVAILABLE, "It cannot be accepted now; send it again.") from None
 
-    def _verify(self, name: str, hook: Hook, request: Request, secrets: Secrets) -> None:
-        now = self._clock()
+    def _verify(self, name: str, hook: Hook, request: Request) -> None:
+        held = self._secrets.get()
         try:
-            hook.verify.verify(request.headers, request.body, secrets[name], now)
-        except UnverifiedError:
-            # The secret may just have been rotated.
-            if name not in (renewed := self._secrets.renew(secrets) or {}):
+            self._check(name, hook, request, held)
+        except (_NoSecretError, CredentialsError, UnverifiedError):
+            # The secret may just have been set or rotated.
+            if (renewed := self._secrets.renew(held)) is None:
                 raise
-            hook.verify.verify(request.headers, request.body, renewed[name], now)
+            self._check(name, hook, request, renewed)
+
+    def _check(self, name: str, hook: Hook, request: Request, secrets: Secrets) -> None:
+        if (own := secrets.get(name)) is None:
+            raise _NoSecretError
+        if not usable(hook.verify, own):
+            raise CredentialsError(f"HookSecrets: {name} must be {USABLE}")
+        hook.verify.verify(request.headers, request.body, own, self._clock())
 
     def _handle(self, name: str, hook: Hook, request: Request) -> Handled:
         match render(name, hook, request):

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from smsgold.credentials import SecretSource
 from smsgold.errors import CredentialsError
 
-MIN_SECRET = 8
-"""Characters; a shorter secret keeps nobody out."""
-
 Secrets = Mapping[str, tuple[str, ...]]
+"""By name; an entry that is neither a string nor a list of strings holds none."""
 
 
 class HookSecrets(SecretSource[Secrets]):
@@ -24,18 +22,10 @@ class HookSecrets(SecretSource[Secrets]):
             found = None
         if not isinstance(found, dict):
             raise CredentialsError('HookSecrets must be a JSON object: {"hook name": "secret"}')
-        return {name: _secrets(name, value) for name, value in found.items()}
+        return {name: _secrets(value) for name, value in found.items()}
 
 
-def _secrets(name: str, value: object) -> tuple[str, ...]:
-    values = [value] if isinstance(value, str) else value
-    if not (
-        isinstance(values, list)
-        and values
-        and all(isinstance(v, str) and len(v) >= MIN_SECRET for v in values)
-    ):
-        raise CredentialsError(
-            f"HookSecrets: {name!r} must be a string of at least {MIN_SECRET} characters, "
-            "or a list of such strings"
-        )
-    return tuple(values)
+def _secrets(value: object) -> tuple[str, ...]:
+    values = value if isinstance(value, list) else [value]
+    strings = tuple(v for v in values if isinstance(v, str))
+    return strings if len(strings) == len(values) else ()

@@ -17,6 +17,11 @@ from pydantic_core import PydanticCustomError
 TOLERANCE = 300
 """Seconds a timestamp may be in the past or the future, as in the schemes' own libraries."""
 
+MIN_KEY = 8
+"""Bytes; a shorter key keeps nobody out."""
+
+USABLE = f"a secret with a key of at least {MIN_KEY} bytes, or a list of such secrets"
+
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", max_length=128)]
 
 
@@ -40,9 +45,18 @@ class _Scheme(BaseModel):
         """
         raise NotImplementedError
 
+    def key(self, secret: str) -> bytes:
+        """Return the key that a secret stands for."""
+        return _bytes(secret)
+
     @property
     def delivery(self) -> str | None:
         """The JMESPath expression for a delivery's id, if the scheme has one."""
+        return None
+
+    @property
+    def form_field(self) -> str | None:
+        """The field with the JSON, if the scheme's senders may post a form."""
         return None
 
     @property
@@ -64,9 +78,17 @@ class StandardWebhooks(_Scheme):
         timestamp = _header(headers, "webhook-timestamp")
         signatures = [s.partition(",") for s in _header(headers, "webhook-signature").split()]
         signed = b".".join([_bytes(id_), _bytes(timestamp), body])
-        expected = [_base64(_hmac(_standard_key(secret), signed)) for secret in secrets]
+        expected = [_base64(_hmac(self.key(secret), signed)) for secret in secrets]
         _require_match(expected, [s for version, _, s in signatures if version == "v1"])
         _require_recent(timestamp, now)
+
+    def key(self, secret: str) -> bytes:
+        """Return the key that a secret stands for in base64, if it does."""
+        text = secret.removeprefix("whsec_")
+        try:
+            return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        except ValueError:
+            return _bytes(secret)
 
     @property
     def delivery(self) -> str:
@@ -92,6 +114,11 @@ class GitHub(_Scheme):
     def delivery(self) -> str:
         """The JMESPath expression for a delivery's id."""
         return "header('X-GitHub-Delivery')"
+
+    @property
+    def form_field(self) -> str:
+        """The field with the JSON: a form is GitHub's default."""
+        return "payload"
 
 
 class Stripe(_Scheme):
@@ -187,6 +214,11 @@ class Token(_Scheme):
 Scheme = Annotated[StandardWebhooks | GitHub | Stripe | Hmac | Token, Field(discriminator="scheme")]
 
 
+def usable(scheme: Scheme, secrets: Sequence[str]) -> bool:
+    """Return whether a hook with these secrets keeps strangers out."""
+    return bool(secrets) and all(len(scheme.key(secret)) >= MIN_KEY for secret in secrets)
+
+
 def _header(headers: Mapping[str, str], name: str) -> str:
     if not (value := headers.get(name)):
         raise UnverifiedError("no_signature")
@@ -209,14 +241,6 @@ def _require_recent(timestamp: str, now: float) -> None:
     age = now - int(timestamp)
     if abs(age) > TOLERANCE:
         raise UnverifiedError("too_old" if age > 0 else "from_the_future")
-
-
-def _standard_key(secret: str) -> bytes:
-    text = secret.removeprefix("whsec_")
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except ValueError:
-        return _bytes(secret)
 
 
 def _hmac(key: bytes, data: bytes, digest: str = "sha256") -> bytes:

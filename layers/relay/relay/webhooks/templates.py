@@ -1,7 +1,8 @@
 """A small, safe template language: plain text with `{{ JMESPath }}` over a JSON payload. Pure.
 
 An expression that finds nothing renders as nothing, and a line with nothing but such expressions is
-left out. A list renders one element per line. Expressions may call `FUNCTIONS`.
+left out. A list renders one element per line, and any other value on one line: whoever chooses a
+title cannot add lines to the message. Expressions may call `FUNCTIONS`.
 """
 
 import json
@@ -33,6 +34,12 @@ class Payload:
     headers: Mapping[str, str]
 
 
+class _Lines(str):
+    """A text that keeps its line breaks."""
+
+    __slots__ = ()
+
+
 class _Functions(Functions):
     """JMESPath's functions, and the templates' own."""
 
@@ -50,6 +57,10 @@ class _Functions(Functions):
     @signature({"types": []})
     def _func_first_line(self, value: object) -> str:
         return next(iter(_text(value).strip().splitlines()), "")
+
+    @signature({"types": []})
+    def _func_lines(self, value: object) -> str:
+        return _Lines(_text(value))
 
     @signature({"types": []}, {"types": ["number"]})
     def _func_cut(self, value: object, limit: float) -> str:
@@ -92,9 +103,9 @@ class Expression:
             raise TemplateError(f"{self.source!r}: {_one_line(error)}") from None
 
     def text(self, payload: Payload) -> str:
-        """Return what the expression finds, as text; raise TemplateError as `value` does."""
+        """Return what the expression finds, as rendered; raise TemplateError as `value` does."""
         try:
-            return _text(self.value(payload))
+            return _rendered(self.value(payload))
         except RecursionError:
             raise TemplateError(f"{self.source!r}: the result is nested too deeply") from None
 
@@ -137,6 +148,21 @@ def cut(text: str, limit: int) -> str:
 
 def _constant(text: str) -> Callable[[Payload], str]:
     return lambda _: text
+
+
+def _rendered(value: object) -> str:
+    match value:
+        case _Lines():
+            return value
+        case list():
+            return "\n".join(text for item in value if (text := _rendered(item)))
+        case _:
+            return _on_one_line(_text(value))
+
+
+def _on_one_line(text: str) -> str:
+    lines = text.splitlines()
+    return text if lines == [text] else " ".join(line for each in lines if (line := each.strip()))
 
 
 def _text(value: object) -> str:
