@@ -91,6 +91,13 @@ MUTANTS = [
         TABLE,
     ),
     Mutant(
+        "a step leaves what it clears",
+        STORE,
+        "    return changed | cleared",
+        "    return changed",
+        "tests/unit/test_store.py",
+    ),
+    Mutant(
         "a write whose answer was lost counts as another's",
         STORE,
         "        return Applied(current)",
