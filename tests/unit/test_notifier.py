@@ -174,6 +174,30 @@ def test_a_body_of_unknown_kind_stays_on_the_queue(stack: Stack) -> None:
     assert stack.broadcasts.worked == []
 
 
+UNCHECKED = {"value": "INSUFFICIENT_DATA", "reason": "Unchecked: Initial alarm creation"}
+NO_DATA = {"value": "INSUFFICIENT_DATA", "reason": "Insufficient Data: 1 datapoint was unknown."}
+
+
+@pytest.mark.parametrize(
+    ("before", "state", "told"),
+    [
+        (UNCHECKED, "OK", False),
+        (UNCHECKED, "ALARM", True),
+        (NO_DATA, "OK", True),  # it may have gone off before
+        ({"value": "ALARM", "reason": "Threshold Crossed"}, "OK", True),
+        ({}, "OK", True),
+    ],
+)
+def test_a_new_alarm_that_is_ok_is_no_news(
+    stack: Stack, before: dict[str, str], state: str, told: bool
+) -> None:
+    event = json.loads(payload("notifier_alarm.json"))
+    event["alarm"]["detail"] |= {"state": {"value": state}, "previousState": before}
+
+    assert (invoke(event)["status"] != "ignored") is told
+    assert bool(stack.queued) is told
+
+
 def test_a_firing_that_comes_too_late_is_recorded_only(stack: Stack) -> None:
     late = {**FIRING, "time": "2020-01-01T00:00:00Z", "skipIfLateBy": 60}
     assert invoke({**late, "message": MESSAGE})["status"] == "expired"

@@ -116,6 +116,9 @@ class EventDoor:
 
         Raises InvalidMessageError, NotAcceptedError, StoreUnavailableError, QueueUnavailableError.
         """
+        if "alarm" in event and is_new_and_ok(event["alarm"]):
+            log.info("new alarm", extra={"alarm": event["alarm"]["detail"]["alarmName"]})
+            return {"status": "ignored"}
         found = read(event, invocation=invocation, now=self._clock())
         if isinstance(found.content, QueuedBroadcast):
             return self._start(found.content, late=found.late)
@@ -139,6 +142,22 @@ class EventDoor:
                 status = record.status
         log.info("broadcast", extra={"broadcast": broadcast.id, "status": status, "late": late})
         return {"id": broadcast.id, "status": status}
+
+
+def is_new_and_ok(event: Mapping[str, Any]) -> bool:
+    """Return whether an alarm was just created and is OK: a deployment makes a dozen of them.
+
+    INSUFFICIENT_DATA "is the initial state of a new alarm" (Application Auto Scaling User Guide).
+    The reason tells it from an alarm that went off and then had no data; AWS does not document the
+    reason's text.
+    """
+    detail = event["detail"]
+    before = detail.get("previousState", {})
+    return (
+        detail["state"]["value"] == "OK"
+        and before.get("value") == "INSUFFICIENT_DATA"
+        and str(before.get("reason", "")).startswith("Unchecked:")
+    )
 
 
 def alarm_message(event: Mapping[str, Any], to: Mapping[str, str]) -> dict[str, Any]:
