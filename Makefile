@@ -168,11 +168,7 @@ build: $(INSTALLED) ## build for AWS, into .aws-sam/build
 
 # In a terminal, the first deployment asks for the parameters and keeps them in samconfig.toml.
 deploy: build ## deploy to AWS: make deploy STAGE=prod
-	@if [ -t 0 ] && ! $(BIN)/aws cloudformation describe-stacks \
-			--stack-name smsgold-relay-$(STAGE) >/dev/null 2>&1; then guided=--guided; fi; \
-	$(BIN)/sam deploy --config-env $(STAGE) $$guided
-	@if [ $(STAGE) = prod ]; then $(BIN)/aws cloudformation update-termination-protection \
-		--enable-termination-protection --stack-name smsgold-relay-prod >/dev/null; fi
+	@$(OPS) deploy $(STAGE)
 
 # The stack for the operator's commands: STACK=its-name, STAGE=prod, or the one of `make up`.
 STACK ?= $(if $(filter command line,$(origin STAGE)),smsgold-relay-$(STAGE))

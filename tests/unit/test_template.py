@@ -109,6 +109,13 @@ def test_data_outlives_the_stack() -> None:
         assert resource["UpdateReplacePolicy"] == "Retain"
 
 
+def test_a_first_deployment_that_fails_can_delete_its_table_again() -> None:
+    """Protection comes afterwards: "the table cannot be deleted by any user or process"."""
+    [table] = of_type("AWS::DynamoDB::Table").values()
+
+    assert "DeletionProtectionEnabled" not in table
+
+
 def test_every_queue_refuses_plain_http() -> None:
     [policy] = of_type("AWS::SQS::QueuePolicy").values()
 
