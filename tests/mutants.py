@@ -91,6 +91,13 @@ MUTANTS = [
         TABLE,
     ),
     Mutant(
+        "a firing that the scheduler gave up stays wrapped",
+        "layers/relay/relay/eventbridge.py",
+        '        case {"FunctionName": str(), "Payload": str(payload)}:',
+        '        case {"FunctionName": str(), "payload": str(payload)}:',
+        "tests/unit/test_notifier.py",
+    ),
+    Mutant(
         "a step leaves what it clears",
         STORE,
         "    return changed | cleared",

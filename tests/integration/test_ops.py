@@ -177,6 +177,30 @@ def test_the_notifiers_dead_letters_go_back_to_the_notifier(stack: Stack, sqs: A
     assert bodies(sqs, stack.outputs["NotifierQueueUrl"]) == ["n1"]
 
 
+def test_whoever_wrote_a_dead_letter_its_reason_says_what_went_wrong(stack: Stack) -> None:
+    sqs = stack.client("sqs")
+    for attributes in (
+        {"ERROR_CODE": "AWS.Lambda.TooManyRequestsException", "ERROR_MESSAGE": "Rate exceeded"},
+        {"ErrorCode": "200", "ErrorMessage": "message.text: missing\n(2 problems)"},
+    ):
+        sqs.send_message(
+            QueueUrl=stack.outputs["NotifierDeadLetterQueueUrl"],
+            MessageBody="{}",
+            MessageAttributes={
+                name: {"DataType": "Number" if value.isdigit() else "String", "StringValue": value}
+                for name, value in attributes.items()
+            },
+        )
+    said: list[str] = []
+
+    dead_letters.show(stack, 100, said.append)
+
+    assert "     1  AWS.Lambda.TooManyRequestsException, the oldest" in said[-1]
+    assert "     1  message.text: missing (2 problems), the oldest" in said[-1]
+    reason = "message.text: missing (2 problems)"
+    assert "1 dead letter moved" in redrive(stack, queue="notifier", reason=reason)[0]
+
+
 def test_all_dead_letters_are_moved_one_by_one_at_the_accounts_rate(stack: Stack, sqs: Any) -> None:
     dead, back = stack.outputs["DeadLetterQueueUrl"], stack.outputs["MessagesQueueUrl"]
     for i in range(PROGRESS):

@@ -134,6 +134,19 @@ def test_a_firing_moved_back_to_the_queue_is_the_one_that_failed(
     assert stack.broadcasts.worked == []
 
 
+def test_a_firing_that_the_scheduler_gave_up_is_unwrapped(stack: Stack) -> None:
+    """The guide shows such a letter for a queue as the target; for Lambda only AWS can show one."""
+    moved_back = json.loads(payload("notifier_firing_moved_back.json"))
+    [record] = moved_back["Records"]
+    request = json.loads(record["body"])
+    assert set(request) == {"FunctionName", "InvocationType", "Payload"}
+
+    assert invoke(moved_back) == {"batchItemFailures": []}
+
+    [id_] = stack.relay.store.records
+    assert invoke(json.loads(request["Payload"]))["id"] == id_, "as if it had not failed"
+
+
 @pytest.mark.parametrize("kind", [{"kind": "broadcast"}, {}], ids=["", "of version 0.1.0"])
 @pytest.mark.parametrize(("left", "stays"), [(None, False), (30.0, True)])
 def test_a_queued_broadcast_is_fanned_out_until_it_has_ended(

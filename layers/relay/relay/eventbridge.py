@@ -6,6 +6,7 @@ CloudFormation cannot merge JSON objects. A CloudWatch alarm comes as `alarm`, w
 in `to`.
 """
 
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -87,6 +88,21 @@ def read(event: Mapping[str, Any], *, invocation: str, now: float) -> Event:
         return Event(id_, door, queued_broadcast(content.broadcast, id_), late)
     assert content.message
     return Event(id_, door, queued(content.message, id_), late)
+
+
+def unwrapped(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the event in a body that an operator moved back from the dead-letter queue.
+
+    Lambda writes "the original event payload with no modifications to the message body" there.
+    EventBridge Scheduler writes "a JSON payload containing invocation details": its user guide
+    shows the whole request to a queue, so to Lambda it is FunctionName, InvocationType, Payload.
+    """
+    match body:
+        case {"FunctionName": str(), "Payload": str(payload)}:
+            event: Mapping[str, Any] = json.loads(payload)
+            return event
+        case _:
+            return body
 
 
 def _planned_time(text: object) -> datetime | None:
