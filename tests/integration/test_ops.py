@@ -19,8 +19,10 @@ from ops.remove import remove
 from ops.stack import OperatorError, Stack
 from relay.messages.states import Record, State
 from relay.messages.store import to_item
+from tools.translated import template
 
 REGION = "us-east-1"
+DEFAULTS = {name: str(p["Default"]) for name, p in template()["Parameters"].items()}
 TEXT, NUMBER = "Your code is 4711", "79001234567"
 
 
@@ -378,6 +380,24 @@ def test_the_secret_is_stored_and_not_shown(stack: Stack) -> None:
     )
     assert json.loads(stored["SecretString"]) == {"user": "12345.6", "pass": password}
     assert password not in "".join(said)
+
+
+def test_the_doctor_finds_a_secret_that_has_no_value_and_fails(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["ops", "doctor"])
+    monkeypatch.setattr("ops.__main__.find", lambda _: replace(stack, parameters=DEFAULTS))
+    monkeypatch.setattr(doctor, "_read_sources", lambda _: ())
+    monkeypatch.setattr(doctor, "_denied", lambda _: ())
+    monkeypatch.setattr(doctor, "_in_alarm", lambda _: ())
+    monkeypatch.setattr(doctor, "_confirmed", lambda _: 1)
+
+    assert main() == 1
+
+    printed = capsys.readouterr().out
+    assert " BAD  SMS Gold: the secret has no value yet" in printed
+    assert "make secret" in printed
+    assert "1 problem to fix" in printed
 
 
 def test_without_a_terminal_nothing_changes(
