@@ -98,6 +98,20 @@ MUTANTS = [
         "tests/unit/test_notifier.py",
     ),
     Mutant(
+        "what the breaker hands back is not counted",
+        "layers/relay/relay/metrics.py",
+        '        elif result.reason == "provider_failing":',
+        '        elif result.reason == "":',
+        "tests/unit/test_metrics.py",
+    ),
+    Mutant(
+        "what waits for its slot counts as not sent",
+        "layers/relay/relay/metrics.py",
+        '        elif result.reason == "provider_failing":',
+        '        elif result.reason in ("provider_failing", "pace"):',
+        "tests/unit/test_metrics.py",
+    ),
+    Mutant(
         "a step leaves what it clears",
         STORE,
         "    return changed | cleared",
