@@ -27,6 +27,7 @@ from tests.support.ministack import ministack
 
 ROOT = Path(__file__).parents[2]
 REGION = "us-east-1"
+MAKE = ("/usr/bin/env", "make")
 TEMPLATE = {
     "Resources": {
         "RelayTable": {
@@ -79,19 +80,22 @@ def created(name: str) -> Stack:
     return describe(name, session, None)
 
 
+def without_make() -> dict[str, str]:
+    """Return the environment without what a `make` around the tests passes on."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+
+
 def make(sam: Path, stage: str, stdin: int = subprocess.DEVNULL, **env: str) -> Any:
     """Run the recipe of `make deploy`, without its build."""
     installed = sam.with_name("installed")
     installed.touch()
-    make_ = shutil.which("make")
-    assert make_
     return subprocess.run(
         [
-            *(make_, "deploy", f"STAGE={stage}", "--old-file=build", f"INSTALLED={installed}"),
+            *(*MAKE, "deploy", f"STAGE={stage}", "--old-file=build", f"INSTALLED={installed}"),
             f"PATH={sam.with_name('bin')}:{os.environ['PATH']}",
         ],
         cwd=ROOT,
-        env={name: v for name, v in os.environ.items() if not name.startswith("MAKE")} | env,
+        env=without_make() | env,
         stdin=stdin,
         capture_output=True,
         check=False,
@@ -102,6 +106,29 @@ def make(sam: Path, stage: str, stdin: int = subprocess.DEVNULL, **env: str) -> 
 def shell(command: str) -> None:
     """Run what the operator is told to run."""
     subprocess.run(command, shell=True, check=True, stdout=subprocess.DEVNULL)  # noqa: S602 - it is for a shell
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_layer_that_was_not_compiled_is_built_anew(tmp_path: Path, compiled: bool) -> None:
+    """A Python 3.13 may be there by now; SAM compares the sources alone."""
+    bin_, cache = tmp_path / "bin", tmp_path / ".aws-sam" / "cache"
+    layer = tmp_path / ".aws-sam" / "build" / "RelayLayer" / "python"
+    for folder in (bin_, cache, layer):
+        folder.mkdir(parents=True)
+    (layer / ("urllib3.pyc" if compiled else "urllib3.py")).touch()
+    for name in ("python", "sam"):
+        (bin_ / name).write_text("#!/bin/sh\n", "utf-8")
+        (bin_ / name).chmod(0o755)
+
+    made = [f"--file={ROOT / 'Makefile'}", "--old-file=installed"]
+    subprocess.run(
+        [*MAKE, *made, "build", "BIN=bin", "INSTALLED=installed"],
+        cwd=tmp_path,
+        env=without_make(),
+        check=True,
+    )
+
+    assert cache.exists() is compiled
 
 
 def protected(stack: Stack) -> tuple[bool, bool]:
