@@ -168,18 +168,16 @@ openapi: $(INSTALLED) ## rewrite docs/openapi.json from the code
 
 # -- AWS ----------------------------------------------------------------------------------------
 
-# The layer's make must not inherit this one's variables.
+# SAM's cache knows the sources only: forget a layer that no Python 3.13 was there to compile. The
+# layer's make must not inherit this one's variables.
 build: $(INSTALLED) ## build for AWS, into .aws-sam/build
 	$(BIN)/python -m local.hook
+	@find .aws-sam/build/RelayLayer -name '*.pyc' 2>/dev/null | grep -q . || rm -rf .aws-sam/cache
 	env -u MAKEFLAGS PYTHON=$(CURDIR)/$(BIN)/python $(BIN)/sam build
 
 # In a terminal, the first deployment asks for the parameters and keeps them in samconfig.toml.
 deploy: build ## deploy to AWS: make deploy STAGE=prod
-	@if [ -t 0 ] && ! $(BIN)/aws cloudformation describe-stacks \
-			--stack-name "smsgold-relay-$${STAGE:-dev}" >/dev/null 2>&1; then guided=--guided; fi; \
-	$(BIN)/sam deploy --config-env "$${STAGE:-dev}" $$guided
-	@if [ "$$STAGE" = prod ]; then $(BIN)/aws cloudformation update-termination-protection \
-		--enable-termination-protection --stack-name smsgold-relay-prod >/dev/null; fi
+	@$(OPS) deploy "$${STAGE:-dev}"
 
 OPS = PYTHONPATH=layers/relay $(BIN)/python -m ops
 WHERE = $${STACK:+--stack="$$STACK"}

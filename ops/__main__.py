@@ -5,7 +5,7 @@ import sys
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops import dead_letters, doctor, hook_secret, remove, secret, shell_variables
+from ops import dead_letters, deploy, doctor, hook_secret, remove, secret, shell_variables
 from ops.stack import OperatorError, find
 
 
@@ -17,6 +17,8 @@ def parser() -> argparse.ArgumentParser:
     )
     top = argparse.ArgumentParser(prog="python -m ops", description="Look after a deployed stack.")
     commands = top.add_subparsers(dest="command", required=True)
+    deployment = commands.add_parser("deploy", help="deploy what was built, and protect it")
+    deployment.add_argument("stage", help="the environment of samconfig.toml")
     examine = commands.add_parser("doctor", parents=[every], help="examine it and say what to do")
     examine.add_argument("--thorough", action="store_true", help="read the whole table as well")
     commands.add_parser("env", parents=[every], help="print its addresses and keys for a shell")
@@ -47,6 +49,9 @@ def main() -> int:
     """Run the command; return 1 if it fails or finds something wrong."""
     options = parser().parse_args()
     try:
+        if options.command == "deploy":
+            deploy.deploy(options.stage)
+            return 0
         stack = find(options.stack)
         match options.command:
             case "doctor":

@@ -26,6 +26,10 @@ MOST = 100_000
 PROGRESS = 100
 """After how many dead letters to say how far the move has come."""
 
+REASONS = ("reason", "ERROR_CODE", "ErrorMessage")
+"""The attributes with the reason: the relay's, EventBridge Scheduler's, Lambda's. The latter's
+ErrorCode is only a "3-digit HTTP error code", says the Lambda Developer Guide."""
+
 SHOWN = ("id", "subscriberId", "botId", "onUnknown", "expiresAt", "reference", "generation")
 """An envelope's fields without content: ids, times and settings."""
 
@@ -216,14 +220,10 @@ def _read(message: Mapping[str, Any]) -> ReceivedDeadLetter:
         name: value.get("StringValue", "")
         for name, value in message.get("MessageAttributes", {}).items()
     }
-    # EventBridge Scheduler and Lambda name their reason in attributes of their own.
-    reason = next(
-        (attributes[n] for n in ("reason", "ERROR_CODE", "ErrorCode") if attributes.get(n)),
-        NO_REASON,
-    )
+    reason = next((attributes[name] for name in REASONS if attributes.get(name)), NO_REASON)
     return ReceivedDeadLetter(
         message["Body"],
-        reason,
+        " ".join(reason.split()),
         attributes.get("detail", ""),
         int(message["Attributes"]["SentTimestamp"]) / 1000,
         message["MessageId"],

@@ -311,9 +311,15 @@ def examine(
 
 
 def _ask_provider(stack: Stack) -> tuple[int | None, str]:
-    secret = stack.client("secretsmanager").get_secret_value(
-        SecretId=stack.outputs["ProviderCredentialsArn"]
-    )
+    try:
+        secret = stack.client("secretsmanager").get_secret_value(
+            SecretId=stack.outputs["ProviderCredentialsArn"]
+        )
+    except ClientError as error:
+        # The template creates the secret without a value, and "Secrets Manager can't find" none.
+        if error.response["Error"]["Code"] == "ResourceNotFoundException":
+            return None, "the secret has no value yet"
+        raise
     try:
         client = Client(
             stack.parameters["ProviderBaseUrl"],

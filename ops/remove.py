@@ -1,5 +1,6 @@
 """Delete a stack; its table and queues stay until you delete them yourself."""
 
+import shlex
 from collections.abc import Callable
 
 from ops.stack import OperatorError, Stack
@@ -14,7 +15,7 @@ def remove(
     if described.get("EnableTerminationProtection"):
         raise OperatorError(
             f"{stack.name} is protected against deletion. To remove the protection: "
-            "aws cloudformation update-termination-protection "
+            f"{_aws(stack)} cloudformation update-termination-protection "
             f"--no-enable-termination-protection --stack-name {stack.name}"
         )
     if ask(f"To delete the stack, type its name ({stack.name}): ").strip() != stack.name:
@@ -24,7 +25,27 @@ def remove(
         StackName=stack.name, WaiterConfig={"Delay": 5}
     )
     say("Deleted. Its table and queues are still there, with their data. To delete them too:")
-    say(f"  aws dynamodb delete-table --table-name {stack.outputs['TableName']}")
-    for name, url in stack.resources.items():
-        if name.endswith("Queue"):
-            say(f"  aws sqs delete-queue --queue-url {url}")
+    for command in leftovers(stack):
+        say(f"  {command}")
+
+
+def leftovers(stack: Stack) -> list[str]:
+    """Return the commands that delete the table and the queues, where the stack was."""
+    name = stack.outputs["TableName"]
+    table = stack.client("dynamodb").describe_table(TableName=name)["Table"]
+    option = f"--table-name {shlex.quote(name)}"
+    commands = [f"dynamodb delete-table {option}"]
+    if table.get("DeletionProtectionEnabled"):
+        off = f"dynamodb update-table {option} --no-deletion-protection-enabled"
+        commands[:0] = [off, f"dynamodb wait table-exists {option}"]  # until it is ACTIVE again
+    commands += [
+        f"sqs delete-queue --queue-url {shlex.quote(url)}"
+        for logical, url in stack.resources.items()
+        if logical.endswith("Queue")
+    ]
+    return [f"{_aws(stack)} {command}" for command in commands]
+
+
+def _aws(stack: Stack) -> str:
+    endpoint = f" --endpoint-url {stack.endpoint}" if stack.endpoint else ""
+    return f"aws --region {stack.session.region_name}{endpoint}"

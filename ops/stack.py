@@ -1,6 +1,7 @@
 """A deployed stack: where it is, what it is made of, its clients."""
 
 import json
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,19 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 LOCAL = Path(__file__).resolve().parent.parent / ".local" / "stack.json"
 LOCAL_NAME = "smsgold-relay-local"
+SAMCONFIG = Path(__file__).resolve().parent.parent / "samconfig.toml"
 
 
 class OperatorError(Exception):
     """The command cannot continue; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A stack's name, and its region if samconfig.toml says one."""
+
+    name: str
+    region: str | None
 
 
 @dataclass(frozen=True)
@@ -44,10 +54,35 @@ class Stack:
         return self.session.client(service, endpoint_url=self.endpoint)  # type: ignore[call-overload]
 
 
-def find(name: str | None, local: Path = LOCAL) -> Stack:
+def configured(stage: str, samconfig: Path = SAMCONFIG) -> Place:
+    """Return where an environment of samconfig.toml is deployed, as `sam deploy` reads it."""
+    try:
+        return _places(samconfig)[stage]
+    except KeyError:
+        raise OperatorError(f"samconfig.toml names no stack for the stage {stage}.") from None
+
+
+def _places(samconfig: Path) -> dict[str, Place]:
+    places = {}
+    for stage, commands in tomllib.loads(samconfig.read_text(encoding="utf-8")).items():
+        if isinstance(commands, dict):
+            deploy = {**_parameters(commands, "global"), **_parameters(commands, "deploy")}
+            if "stack_name" in deploy:
+                places[stage] = Place(deploy["stack_name"], deploy.get("region"))
+    return places
+
+
+def _parameters(commands: Mapping[str, Any], command: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = commands.get(command, {}).get("parameters", {})
+    return found
+
+
+def find(name: str | None, local: Path = LOCAL, samconfig: Path = SAMCONFIG) -> Stack:
     """Return the stack with this name on AWS, or without a name the one that `make up` started."""
     if name:
-        return describe(name, boto3.Session(), None)
+        # `sam deploy --guided` keeps the region that it asks for.
+        regions = {place.name: place.region for place in _places(samconfig).values()}
+        return describe(name, boto3.Session(region_name=regions.get(name)), None)
     try:
         facts = json.loads(local.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -75,7 +110,8 @@ def describe(name: str, session: boto3.Session, endpoint: str | None) -> Stack:
     except (ClientError, BotoCoreError) as error:
         raise OperatorError(
             f"Cannot read the stack {name}: {error}. Check that it is deployed, and that your AWS "
-            "profile and region (AWS_PROFILE, AWS_REGION) are the ones it is deployed to."
+            "profile and region are the ones it is deployed to: AWS_PROFILE, and the `region` in "
+            "samconfig.toml or AWS_REGION."
         ) from None
     return Stack(
         name,

@@ -13,7 +13,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from relay import wiring
 from relay.broadcasts.model import QueuedBroadcast
 from relay.broadcasts.recounts import Turn
-from relay.eventbridge import EventDoor
+from relay.eventbridge import EventDoor, unwrapped
 from relay.logs import logger
 from relay.validation import validate
 
@@ -40,7 +40,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 def done(record: dict[str, Any], ends_at: float) -> bool:
     """Work on what a queue record holds; return whether it may leave the queue."""
-    body = json.loads(record["body"])
+    body = unwrapped(json.loads(record["body"]))
     # Version 0.1.0 wrote no kind. Of its bodies only a queued broadcast has a botId of its own; the
     # others are events that an operator moved back from the dead-letter queue.
     match body.get("kind", "broadcast" if "botId" in body else "event"):

@@ -114,7 +114,8 @@ def main(folder: str, version: str = f"{sys.version_info[0]}.{sys.version_info[1
     print(
         f"\nThere is no Python {version} on this machine, so the layer is built without compiled\n"
         "files. It works, but cold starts take more than twice as long. Install that version\n"
-        f"(pyenv install {version}, or uv python install {version}) and build again.\n"
+        f"(pyenv install {version}, or uv python install {version}) and build again: with\n"
+        "`make build`, or with `sam build --no-cached`.\n"
     )
 
 

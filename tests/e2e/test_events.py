@@ -23,7 +23,13 @@ API = {
     "api_broadcast": 202,
     "api_schedule": 201,
 }
-NOTIFIER = ("schedule", "notifier_alarm", "notifier_broadcast", "notifier_queue")
+NOTIFIER = (
+    "schedule",
+    "notifier_alarm",
+    "notifier_broadcast",
+    "notifier_firing_moved_back",
+    "notifier_queue",
+)
 SENDER = ("sqs_batch",)
 
 
@@ -65,10 +71,12 @@ def test_the_api_answers_its_events(deployment: Deployment, tmp_path: Path) -> N
 @pytest.mark.parametrize("name", NOTIFIER)
 def test_the_notifier_takes_its_events(deployment: Deployment, tmp_path: Path, name: str) -> None:
     answer = invoked(deployment, "NotifierFunction", name, tmp_path)
-    # A broadcast stays on the notifier's queue until its last message has ended.
-    under_way = [{"itemIdentifier": r["messageId"]} for r in event(name).get("Records", [])]
-    assert answer.get("batchItemFailures", []) == under_way
-    assert under_way or answer["status"] in {"queued", "preparing"}
+    if records := event(name).get("Records"):
+        # A broadcast stays on the notifier's queue until its last message has ended.
+        stays = [{"itemIdentifier": r["messageId"]} for r in records if name == "notifier_queue"]
+        assert answer == {"batchItemFailures": stays}
+    else:
+        assert answer["status"] in {"queued", "preparing"}
 
 
 @pytest.mark.parametrize("name", SENDER)

@@ -21,8 +21,10 @@ from ops.stack import OperatorError, Stack
 from relay.messages.states import Record, State
 from relay.messages.store import to_item
 from tests.support.webhooks import SHIPPED
+from tools.translated import template
 
 REGION = "us-east-1"
+DEFAULTS = {name: str(p["Default"]) for name, p in template()["Parameters"].items()}
 TEXT, NUMBER = "Your code is 4711", "79001234567"
 
 
@@ -265,6 +267,30 @@ def test_the_notifiers_dead_letters_go_back_to_the_notifier(stack: Stack, sqs: A
     assert bodies(sqs, stack.outputs["NotifierQueueUrl"]) == ["n1"]
 
 
+def test_whoever_wrote_a_dead_letter_its_reason_says_what_went_wrong(stack: Stack) -> None:
+    sqs = stack.client("sqs")
+    for attributes in (
+        {"ERROR_CODE": "AWS.Lambda.TooManyRequestsException", "ERROR_MESSAGE": "Rate exceeded"},
+        {"ErrorCode": "200", "ErrorMessage": "message.text: missing\n(2 problems)"},
+    ):
+        sqs.send_message(
+            QueueUrl=stack.outputs["NotifierDeadLetterQueueUrl"],
+            MessageBody="{}",
+            MessageAttributes={
+                name: {"DataType": "Number" if value.isdigit() else "String", "StringValue": value}
+                for name, value in attributes.items()
+            },
+        )
+    said: list[str] = []
+
+    dead_letters.show(stack, 100, said.append)
+
+    assert "     1  AWS.Lambda.TooManyRequestsException, the oldest" in said[-1]
+    assert "     1  message.text: missing (2 problems), the oldest" in said[-1]
+    reason = "message.text: missing (2 problems)"
+    assert "1 dead letter moved" in redrive(stack, queue="notifier", reason=reason)[0]
+
+
 def test_all_dead_letters_are_moved_one_by_one_at_the_accounts_rate(stack: Stack, sqs: Any) -> None:
     dead, back = stack.outputs["DeadLetterQueueUrl"], stack.outputs["MessagesQueueUrl"]
     for i in range(PROGRESS):
@@ -442,6 +468,24 @@ def test_the_secret_is_stored_and_not_shown(stack: Stack) -> None:
     )
     assert json.loads(stored["SecretString"]) == {"user": "12345.6", "pass": password}
     assert password not in "".join(said)
+
+
+def test_the_doctor_finds_a_secret_that_has_no_value_and_fails(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["ops", "doctor"])
+    monkeypatch.setattr("ops.__main__.find", lambda _: replace(stack, parameters=DEFAULTS))
+    monkeypatch.setattr(doctor, "_read_sources", lambda _: ())
+    monkeypatch.setattr(doctor, "_denied", lambda _: ())
+    monkeypatch.setattr(doctor, "_in_alarm", lambda _: ())
+    monkeypatch.setattr(doctor, "_confirmed", lambda _: 1)
+
+    assert main() == 1
+
+    printed = capsys.readouterr().out
+    assert " BAD  SMS Gold: the secret has no value yet" in printed
+    assert "make secret" in printed
+    assert "1 problem to fix" in printed
 
 
 def test_without_a_terminal_nothing_changes(

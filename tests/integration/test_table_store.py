@@ -291,7 +291,7 @@ def test_everything_a_record_holds_survives(store: Store) -> None:
     [written] = store.apply([change])
 
     assert isinstance(written, Applied)
-    assert load(store) == stored(change.after), "what is empty now is gone"
+    assert load(store) == stored(change.after), "what is empty now reads as if it were gone"
 
 
 # ------------------------------------------------------------------------- the table alone

@@ -116,8 +116,6 @@ class Stub:
             names = re.findall(r'SET "([^"]+)" = \?', Statement)
             before = self._items[Parameters[len(names)]["S"]]
             after = before | dict(zip(names, Parameters, strict=False))
-            for name in re.findall(r'REMOVE "([^"]+)"', Statement):
-                after.pop(name, None)
         self.counts["writes"] += 1
         self.counts["write units"] += math.ceil(max(_size(before), _size(after)) / KILOBYTE)
         self._items[after["pk"]["S"]] = after

@@ -147,8 +147,7 @@ class MemoryStore:
             was = to_item(change.before)
             if there is None or any(there.get(name) != was.get(name) for name in GUARD):
                 return Conflict(self.records.get(id_))
-            changed, gone = difference(was, item)
-            item = {name: value for name, value in (there | changed).items() if name not in gone}
+            item = there | difference(was, item)
         self.items[id_] = item
         self.records[id_] = from_item(item)
         self.history.setdefault(id_, []).append(self.records[id_])

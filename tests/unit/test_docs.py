@@ -5,12 +5,14 @@ import re
 import shlex
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from relay import problems
+from relay.metrics import ENDED
 from smsgold import __version__
-from tools.translated import template
+from tools.translated import template, translated
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("*.md", "benchmarks/*.md", "docs/**/*.md", ".github/**/*.md")
@@ -158,6 +160,62 @@ def test_the_api_page_lists_every_problem_with_its_status() -> None:
     rows = PROBLEM_ROW.findall(read("docs/api.md"))
     assert set(rows) == by_code | by_gateway
     assert len(rows) == len(set(rows))
+
+
+def section(page: str, heading: str) -> str:
+    return read(page).partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+def resources(kind: str) -> list[dict[str, Any]]:
+    found = translated()["Resources"].values()
+    return [r["Properties"] for r in found if r["Type"] == kind]
+
+
+def test_the_idle_stack_has_what_its_costs_are_made_of() -> None:
+    text = section("docs/operations.md", "What an idle stack costs")
+    rows = [re.split(r"\s*\|\s*", line)[1:-1] for line in text.splitlines() if line[:1] == "|"]
+    *parts, total = [[cell.strip("*") for cell in row] for row in rows[2:]]
+    sources = len(resources("AWS::Lambda::EventSourceMapping"))
+    assert [int(row[1].replace(",", "")) for row in parts] == [
+        sources * 5 * 3 * 60 * 24 * 30,
+        len(resources("AWS::SecretsManager::Secret")),
+        len(resources("AWS::CloudWatch::Alarm")),
+    ]
+    assert f"{sources} event sources" in parts[0][0]
+    metrics = {*ENDED.values(), "Accepted", "Attempts", "ProviderLatency", "NotSent", "Throttled"}
+    metrics |= {"CredentialsRefused", "Redirects"}
+    assert f"{len(metrics)} metrics" in text
+    for row, unit in zip(parts, (1e6, 1, 1), strict=True):
+        dollars = int(row[1].replace(",", "")) / unit * float(row[2].split()[0])
+        assert float(row[-1]) == pytest.approx(dollars, abs=0.005)
+    assert float(total[-1]) == pytest.approx(sum(float(row[-1]) for row in parts))
+
+
+def test_a_small_account_is_told_what_the_event_sources_take() -> None:
+    text = section("docs/configuration.md", "A new AWS account")
+    most = [
+        s["ScalingConfig"]["MaximumConcurrency"]
+        for s in resources("AWS::Lambda::EventSourceMapping")
+    ]
+    assert f"up to {sum(most)} of the 10" in text
+    assert f"up to {sum(most) - max(most) + 2}, and two senders" in text
+    functions = resources("AWS::Lambda::Function")
+    assert not [f for f in functions if "ReservedConcurrentExecutions" in f]
+
+
+def test_the_own_keys_page_grants_what_the_stack_uses_it_for() -> None:
+    """Whether it is enough only AWS can show: the local AWS asks for no key."""
+    text = section("docs/configuration.md", "Your own key")
+    services, deployer, sender = [json.loads(block) for _, block in FENCE.findall(text)]
+    assert [s["Principal"]["Service"].split(".")[0] for s in services] == ["cloudwatch", "logs"]
+    own = next(p for p in resources("AWS::IAM::Policy") if p["PolicyName"] == "own-key")
+    [statement] = own["PolicyDocument"]["Statement"]
+    # The roles send and receive, so they need what a sender needs, and no star.
+    assert set(statement["Action"]) == set(sender["Action"])
+    assert statement["Resource"] == {"Ref": "KmsKeyArn"}
+    assert {"kms:CreateGrant", "kms:DescribeKey", "kms:Decrypt", "kms:GenerateDataKey*"} <= set(
+        deployer["Action"]
+    )
 
 
 def test_there_is_one_version_number() -> None:

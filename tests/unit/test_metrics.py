@@ -1,6 +1,9 @@
 """What is counted of a run, and how it is written."""
 
 import json
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -8,8 +11,10 @@ import pytest
 from relay import metrics
 from relay.messages.envelope import QueuedMessage
 from relay.messages.results import Done, Later, Received, Result
-from relay.messages.states import Attempt, Record, State
+from relay.messages.states import Attempt, Record, Rules, State
 from smsgold.responses import Outcome, Verdict
+from tests.support.world import Relay
+from tools.translated import translated
 
 
 def delivery(receive_count: int = 1) -> Received:
@@ -84,7 +89,79 @@ def test_the_queues_own_door_counts_a_message_when_it_is_first_received() -> Non
 def test_only_what_was_exchanged_has_a_latency() -> None:
     results = [Done(record(State.SENT, milliseconds=90), OK), Done(record(State.UNKNOWN))]
 
-    assert metrics.measure([delivery(), delivery()], results)[1] == [90]
+    assert metrics.measure([delivery(), delivery()], results)[1]["ProviderLatency"] == [90]
+
+
+@pytest.mark.parametrize(
+    ("result", "adds"),
+    [
+        (Done(record(State.SENT), OK), [0]),
+        (Done(record(State.REJECTED), Verdict(Outcome.REFUSED, "http_404", status=404)), [0]),
+        (Later(5, "http_503", record(State.QUEUED), Verdict(Outcome.NOT_SENT, "")), [1]),
+        (Later(5, "http_401", record(State.QUEUED), Verdict(Outcome.CREDENTIALS, "")), [1]),
+        (Later(5, "redirect", record(State.QUEUED), Verdict(Outcome.MISDIRECTED, "")), [1]),
+        (Done(record(State.FAILED), Verdict(Outcome.NOT_SENT, "connect_refused")), [1]),
+        (Later(5, "provider_failing"), [1]),
+        (Done(record(State.UNKNOWN), Verdict(Outcome.UNKNOWN, "read_timeout")), []),
+        *((Later(5, reason), []) for reason in ("pace", "slow_down", "slot_missed", "run_ends")),
+        *((Later(5, reason), []) for reason in ("paused", "another_run", "table_unavailable")),
+        (Done(record(State.SENT), OK, repeated=True), []),
+    ],
+)
+def test_what_was_not_sent_is_told_from_what_waits(result: Result, adds: list[int]) -> None:
+    assert metrics.measure([delivery()], [result])[1].get("NotSent", []) == adds
+
+
+def alarms_after(relay: Relay, seconds: float) -> float | None:
+    """Run so long; return when the template's alarm goes off, by the metrics of the runs."""
+    alarm = translated()["Resources"]["NotSentAlarm"]["Properties"]
+    assert (alarm["Statistic"], alarm["TreatMissingData"]) == ("Average", "notBreaching")
+    period, began = alarm["Period"], relay.world.now
+    values: defaultdict[int, list[int]] = defaultdict(list)
+
+    def counted(batch: Sequence[Received], **times: float) -> list[Result]:
+        found = deliver(batch, **times)
+        values[int(relay.world.now // period)] += metrics.measure(batch, found)[1]["NotSent"]
+        return found
+
+    deliver = relay.sender.deliver
+    relay.sender.deliver = counted  # type: ignore[method-assign]
+    while relay.world.now < began + seconds and relay.queues.messages:
+        relay.run()
+        relay.world.now += 1.0
+    breaching = {n for n, each in values.items() if each and fmean(each) > alarm["Threshold"]}
+    for last in range(int(began // period), int((began + seconds) // period) + 1):
+        evaluated = range(last - alarm["EvaluationPeriods"] + 1, last + 1)
+        if sum(n in breaching for n in evaluated) >= alarm["DatapointsToAlarm"]:
+            return float((last + 1) * period - began)
+    return None
+
+
+@pytest.mark.parametrize("answer", ["cannot be reached", "is busy", "refuses the password"])
+@pytest.mark.parametrize(("messages", "into_a_period"), [(1, 0), (1, 290), (12, 150)])
+def test_a_provider_that_takes_nothing_sets_off_the_alarm_within_15_minutes(
+    answer: str, messages: int, into_a_period: int
+) -> None:
+    relay = Relay(Rules())
+    relay.world.now += into_a_period
+    relay.provider.next = [answer] * 10_000
+    for i in range(messages):
+        relay.accept(QueuedMessage(subscriberId="s-1", text=f"m-{i}", id=f"m-{i}"))
+
+    after = alarms_after(relay, 1200)
+
+    assert after is not None
+    assert after <= 900
+
+
+def test_messages_that_wait_for_their_slots_set_off_no_alarm() -> None:
+    relay = Relay(Rules(), rate=0.5)
+    relay.provider.next = ["is busy"]
+    for i in range(400):
+        relay.accept(QueuedMessage(subscriberId="s-1", text=f"m-{i}", id=f"m-{i}"))
+
+    assert alarms_after(relay, 1500) is None
+    assert sum(relay.provider.ledger.values()) == 400
 
 
 def test_a_run_writes_numbers_and_the_stacks_name_alone(

@@ -134,6 +134,19 @@ def test_a_firing_moved_back_to_the_queue_is_the_one_that_failed(
     assert stack.broadcasts.worked == []
 
 
+def test_a_firing_that_the_scheduler_gave_up_is_unwrapped(stack: Stack) -> None:
+    """The guide shows such a letter for a queue as the target; for Lambda only AWS can show one."""
+    moved_back = json.loads(payload("notifier_firing_moved_back.json"))
+    [record] = moved_back["Records"]
+    request = json.loads(record["body"])
+    assert set(request) == {"FunctionName", "InvocationType", "Payload"}
+
+    assert invoke(moved_back) == {"batchItemFailures": []}
+
+    [id_] = stack.relay.store.records
+    assert invoke(json.loads(request["Payload"]))["id"] == id_, "as if it had not failed"
+
+
 @pytest.mark.parametrize("kind", [{"kind": "broadcast"}, {}], ids=["", "of version 0.1.0"])
 @pytest.mark.parametrize(("left", "stays"), [(None, False), (30.0, True)])
 def test_a_queued_broadcast_is_fanned_out_until_it_has_ended(
@@ -172,6 +185,30 @@ def test_a_body_of_unknown_kind_stays_on_the_queue(stack: Stack) -> None:
     with pytest.raises(app.UnknownKindError, match="riddle"):
         invoke(on_queue({"kind": "riddle", **BROADCAST, "id": "x"}))
     assert stack.broadcasts.worked == []
+
+
+UNCHECKED = {"value": "INSUFFICIENT_DATA", "reason": "Unchecked: Initial alarm creation"}
+NO_DATA = {"value": "INSUFFICIENT_DATA", "reason": "Insufficient Data: 1 datapoint was unknown."}
+
+
+@pytest.mark.parametrize(
+    ("before", "state", "told"),
+    [
+        (UNCHECKED, "OK", False),
+        (UNCHECKED, "ALARM", True),
+        (NO_DATA, "OK", True),  # it may have gone off before
+        ({"value": "ALARM", "reason": "Threshold Crossed"}, "OK", True),
+        ({}, "OK", True),
+    ],
+)
+def test_a_new_alarm_that_is_ok_is_no_news(
+    stack: Stack, before: dict[str, str], state: str, told: bool
+) -> None:
+    event = json.loads(payload("notifier_alarm.json"))
+    event["alarm"]["detail"] |= {"state": {"value": state}, "previousState": before}
+
+    assert (invoke(event)["status"] != "ignored") is told
+    assert bool(stack.queued) is told
 
 
 def test_a_firing_that_comes_too_late_is_recorded_only(stack: Stack) -> None:

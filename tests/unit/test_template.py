@@ -59,6 +59,7 @@ def test_no_line_is_too_long_to_read() -> None:
 def test_every_alarm_tells_a_person() -> None:
     for name, alarm in of_type("AWS::CloudWatch::Alarm").items():
         assert alarm["AlarmActions"] == [{"Ref": "AlarmTopic"}], name
+        assert "OKActions" not in alarm, f"{name}: mails at a first deployment, for nothing"
         assert alarm["AlarmDescription"], name
 
 
@@ -70,6 +71,13 @@ def test_the_canary_runs_by_default_and_its_alarm_lasts_until_a_run_succeeds() -
     assert alarms["CanaryAlarm"]["Period"] < 15 * 60
     lasting = [name for name, alarm in alarms.items() if alarm["TreatMissingData"] == "ignore"]
     assert lasting == ["CanaryAlarm"]
+
+
+def test_the_alarm_on_lost_firings_counts_none_that_is_a_dead_letter() -> None:
+    alarm = of_type("AWS::CloudWatch::Alarm")["SchedulesDroppedAlarm"]
+
+    assert alarm["Namespace"] == "AWS/Scheduler"
+    assert alarm["MetricName"] == "InvocationsFailedToBeSentToDeadLetterCount"
 
 
 def test_the_alarm_on_dead_letters_sees_those_that_a_redrive_left_behind() -> None:
@@ -84,9 +92,9 @@ def test_alarms_on_the_relays_own_metrics_name_what_the_code_counts() -> None:
         for alarm in of_type("AWS::CloudWatch::Alarm").values()
         if alarm["Namespace"] == "smsgold-relay"
     }
-    counted = {*metrics.ENDED.values(), "CredentialsRefused", "Redirects"}
+    counted = {*metrics.ENDED.values(), "NotSent", "CredentialsRefused", "Redirects"}
 
-    assert own == {"Unknown", "CredentialsRefused", "Redirects"}
+    assert own == {"Unknown", "NotSent", "CredentialsRefused", "Redirects"}
     assert own <= counted
 
 
@@ -99,6 +107,13 @@ def test_data_outlives_the_stack() -> None:
     for resource in kept:
         assert resource["DeletionPolicy"] == "RetainExceptOnCreate"
         assert resource["UpdateReplacePolicy"] == "Retain"
+
+
+def test_a_first_deployment_that_fails_can_delete_its_table_again() -> None:
+    """Protection comes afterwards: "the table cannot be deleted by any user or process"."""
+    [table] = of_type("AWS::DynamoDB::Table").values()
+
+    assert "DeletionProtectionEnabled" not in table
 
 
 def test_every_queue_refuses_plain_http() -> None:

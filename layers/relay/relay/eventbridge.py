@@ -6,6 +6,7 @@ CloudFormation cannot merge JSON objects. A CloudWatch alarm comes as `alarm`, w
 in `to`.
 """
 
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -89,6 +90,21 @@ def read(event: Mapping[str, Any], *, invocation: str, now: float) -> Event:
     return Event(id_, door, queued(content.message, id_), late)
 
 
+def unwrapped(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the event in a body that an operator moved back from the dead-letter queue.
+
+    Lambda writes "the original event payload with no modifications to the message body" there.
+    EventBridge Scheduler writes "a JSON payload containing invocation details": its user guide
+    shows the whole request to a queue, so to Lambda it is FunctionName, InvocationType, Payload.
+    """
+    match body:
+        case {"FunctionName": str(), "Payload": str(payload)}:
+            event: Mapping[str, Any] = json.loads(payload)
+            return event
+        case _:
+            return body
+
+
 def _planned_time(text: object) -> datetime | None:
     """Return the time a firing was planned for, if the event says it."""
     try:
@@ -116,6 +132,9 @@ class EventDoor:
 
         Raises InvalidMessageError, NotAcceptedError, StoreUnavailableError, QueueUnavailableError.
         """
+        if "alarm" in event and is_new_and_ok(event["alarm"]):
+            log.info("new alarm", extra={"alarm": event["alarm"]["detail"]["alarmName"]})
+            return {"status": "ignored"}
         found = read(event, invocation=invocation, now=self._clock())
         if isinstance(found.content, QueuedBroadcast):
             return self._start(found.content, late=found.late)
@@ -139,6 +158,22 @@ class EventDoor:
                 status = record.status
         log.info("broadcast", extra={"broadcast": broadcast.id, "status": status, "late": late})
         return {"id": broadcast.id, "status": status}
+
+
+def is_new_and_ok(event: Mapping[str, Any]) -> bool:
+    """Return whether an alarm was just created and is OK: a deployment makes a dozen of them.
+
+    INSUFFICIENT_DATA "is the initial state of a new alarm" (Application Auto Scaling User Guide).
+    The reason tells it from an alarm that went off and then had no data; AWS does not document the
+    reason's text.
+    """
+    detail = event["detail"]
+    before = detail.get("previousState", {})
+    return (
+        detail["state"]["value"] == "OK"
+        and before.get("value") == "INSUFFICIENT_DATA"
+        and str(before.get("reason", "")).startswith("Unchecked:")
+    )
 
 
 def alarm_message(event: Mapping[str, Any], to: Mapping[str, str]) -> dict[str, Any]:

@@ -26,6 +26,10 @@ KEPT_DAYS = 35
 Item = dict[str, Any]
 """A table item, each attribute with its DynamoDB type."""
 
+EMPTY: Mapping[str, Any] = {"S": {"S": ""}, "N": {"N": "0"}, "L": {"L": []}}
+"""What an attribute of each type is set to when there is nothing to say; read as if it were not
+there."""
+
 STATEMENTS_PER_CALL = 25
 KEYS_PER_CALL = 100
 TRIES = 4
@@ -265,7 +269,11 @@ def _name(error: ClientError | BotoCoreError) -> str:
 
 
 def statement(table: str, change: Change) -> Any:
-    """Return a step as one PartiQL statement, guarded by what it was decided on."""
+    """Return a step as one PartiQL statement, guarded by what it was decided on.
+
+    An UPDATE only sets attributes: "[SET | REMOVE] path [= data] […]", says the DynamoDB Developer
+    Guide, and shows one SET after the other, but neither two REMOVEs nor both kinds together.
+    """
     item = to_item(change.after)
     if change.before is None:
         # One parameter an attribute: PartiQL has no parameter for a whole item.
@@ -275,9 +283,8 @@ def statement(table: str, change: Change) -> Any:
             "Parameters": list(item.values()),
         }
     was = to_item(change.before)
-    changed, gone = difference(was, item)
+    changed = difference(was, item)
     clauses = [f'SET "{name}" = ?' for name in changed]
-    clauses += [f'REMOVE "{name}"' for name in gone]
     guard = {name: was.get(name) for name in ("pk", *GUARD)}
     conditions = [
         f'"{name}" IS MISSING' if value is None else f'"{name}" = ?'
@@ -290,10 +297,11 @@ def statement(table: str, change: Change) -> Any:
     }
 
 
-def difference(was: Item, item: Item) -> tuple[Item, list[str]]:
-    """Return the attributes that a step sets, and the names of those that it removes."""
+def difference(was: Item, item: Item) -> Item:
+    """Return the attributes that a step sets; those that it clears become empty."""
     changed = {name: value for name, value in item.items() if was.get(name) != value}
-    return changed, [name for name in was if name not in item]
+    cleared = {name: EMPTY[next(iter(was[name]))] for name in was if name not in item}
+    return changed | cleared
 
 
 def to_item(record: Record) -> Item:
