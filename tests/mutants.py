@@ -36,6 +36,7 @@ CALLS = "tests/unit/test_model_intake.py"
 CLIENT = "tests/integration/test_smsgold_client.py"
 FIRST_BYTE = "tests/integration/test_first_byte.py"
 PACE = "tests/unit/test_pacing.py"
+GATE = "tests/unit/test_local_gate.py"
 WAITS = "tests/unit/test_spacing.py"
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=unshrunk")
 TEST_TIMEOUT = 300  # seconds
@@ -385,6 +386,62 @@ MUTANTS = [
         "    if record.fingerprint != message.fingerprint:\n",
         "    if not record.fingerprint:\n",
         DECISIONS,
+    ),
+    Mutant(
+        "a page reaches this machine under a name of its own",
+        "local/gate.py",
+        "    if host not in hosts:\n",
+        "    if not host:\n",
+        GATE,
+    ),
+    Mutant(
+        "a page on another port of this machine is not another site's",
+        "local/gate.py",
+        'not in ("none", "same-origin")',
+        'not in ("none", "same-origin", "same-site")',
+        GATE,
+    ),
+    Mutant(
+        "the local AWS takes any signature of its own key",
+        "local/aws.py",
+        "    if not hmac.compare_digest(signer.signature(text, unsigned), signature.signature):\n",
+        "    if not signature.signature:\n",
+        GATE,
+    ),
+    Mutant(
+        "a signature is good for any body",
+        "local/aws.py",
+        " and declared != body_hash:",
+        " and not body_hash:",
+        GATE,
+    ),
+    Mutant(
+        "a function may reset the local AWS",
+        "local/aws.py",
+        "    if request.path.startswith(INTERNAL) and signature.key != own_key:\n",
+        "    if not own_key:\n",
+        GATE,
+    ),
+    Mutant(
+        "a call to AWS hides behind an API's address",
+        "local/aws.py",
+        'r"/_aws/execute-api/[^/]+/[^/]+"',
+        'r"/_aws/execute-api/"',
+        GATE,
+    ),
+    Mutant(
+        "credentials in an address are not seen",
+        "local/aws.py",
+        "    if names & QUERY_CREDENTIALS:\n",
+        "    if names == QUERY_CREDENTIALS:\n",
+        GATE,
+    ),
+    Mutant(
+        "the sandbox serves every page",
+        "local/sandbox/app.py",
+        "MIDDLEWARES = (_logged, _gate, control.json_errors)",
+        "MIDDLEWARES = (_logged, control.json_errors)",
+        "tests/integration/test_sandbox_gate.py",
     ),
     Mutant(
         "a dead letter that was not written is forgotten",

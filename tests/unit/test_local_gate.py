@@ -202,7 +202,7 @@ def test_what_is_not_signed_stays_out_and_hears_how_to_sign(authorization: str) 
     "query",
     [
         "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=test/20260101/us-east-1/s3/aws4_request",
-        "x-amz-credential=test",
+        "Action=ListQueues&x-amz-credential=test",
         "X%2DAmz%2DCredential=test",
         "AWSAccessKeyId=test&Signature=x",
     ],
