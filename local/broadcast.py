@@ -9,7 +9,7 @@ from typing import Any
 
 import requests
 
-from local.stack import ROOT
+from local import ROOT
 
 FACTS = ROOT / ".local" / "stack.json"
 NUMBERS = ("sent", "rejected", "unknown", "failed", "expired", "canceled")

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from local.stack import ROOT
+from local import ROOT
 
 sys.path.insert(0, str(ROOT / "layers" / "relay"))
 

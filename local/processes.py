@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psutil
 
+from local import ROOT
+
 # The environment variable that holds the mark. Children inherit it, so the orphans of a killed
 # process are found as well, and never a process of another program.
 MARK = "SMSGOLD_RELAY_STACK"
@@ -17,11 +19,12 @@ STOP_GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 def start(
     command: Sequence[str | Path], *, mark: str, log: Path, environment: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
-    """Start a process that may outlive this one; its output goes to a log."""
+    """Start a process in this checkout that may outlive this one; its output goes to a log."""
     with log.open("ab") as output:
         return subprocess.Popen(
             command,
             env={**environment, MARK: mark},
+            cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -27,12 +27,10 @@ from typing import NoReturn
 import boto3
 import requests
 
-from local import live_logs, processes, trial
+from local import ROOT, aws, live_logs, processes, trial
 from local.gateway import put_gateway_responses
 
-ROOT = Path(__file__).resolve().parent.parent
 STACK_NAME = "smsgold-relay-local"
-REGION = "us-east-1"
 ACCESS_KEY_ID = "local"
 PROVIDER_PATH = "/v1/telegram/bot"
 SANDBOX_USER = "10001"
@@ -186,7 +184,7 @@ class Stack:
 
     def _start_servers(self) -> None:
         self.servers["ministack"] = processes.start(
-            [sys.executable, "-m", "ministack"],
+            [sys.executable, "-m", "local.aws"],
             mark=self._mark,
             log=self.home / "ministack.log",
             environment=self._ministack_environment(),
@@ -198,19 +196,16 @@ class Stack:
                 log=self.home / "sandbox.log",
                 environment={
                     **os.environ,
-                    "PYTHONPATH": str(ROOT),
                     "SANDBOX_USER": SANDBOX_USER,
                     "SANDBOX_PASSWORD": SANDBOX_PASSWORD,
                 },
             )
 
     def _await_servers(self) -> None:
-        addresses = {"ministack": f"{self._endpoint}/_ministack/health"}
-        if "sandbox" in self.servers:
-            addresses["sandbox"] = f"{self._sandbox_url}/health"
+        probes = {"ministack": self._ask_ministack, "sandbox": self._ask_sandbox}
         deadline = time.monotonic() + START_TIMEOUT
-        for name, address in addresses.items():
-            while not _answers(address):
+        for name in self.servers:
+            while not _answers(probes[name]):
                 if self.servers[name].poll() is not None:
                     self._fail(f"{name} exited while starting", self.home / f"{name}.log")
                 if time.monotonic() > deadline:
@@ -219,6 +214,13 @@ class Stack:
                         self.home / f"{name}.log",
                     )
                 time.sleep(0.05)
+
+    def _ask_ministack(self) -> requests.Response:
+        address = f"{self._endpoint}/_ministack/health"
+        return aws.get(address, ACCESS_KEY_ID, self.secret_access_key, timeout=5)
+
+    def _ask_sandbox(self) -> requests.Response:
+        return requests.get(f"{self._sandbox_url}/health", timeout=5)
 
     def _sam(self, command: str, *options: str) -> None:
         log = self.home / f"{command}.log"
@@ -258,7 +260,7 @@ class Stack:
 
     def _describe(self) -> dict[str, str]:
         """Return what was deployed, after storing the sandbox's credentials in its secret."""
-        session = boto3.Session(ACCESS_KEY_ID, self.secret_access_key, region_name=REGION)
+        session = boto3.Session(ACCESS_KEY_ID, self.secret_access_key, region_name=aws.REGION)
         stack = session.client("cloudformation", endpoint_url=self._endpoint).describe_stacks(
             StackName=STACK_NAME
         )["Stacks"][0]
@@ -289,7 +291,7 @@ class Stack:
             "accessKeyId": ACCESS_KEY_ID,
             "secretAccessKey": self.secret_access_key,
             "sandboxUrl": self._sandbox_url if "sandbox" in self.servers else "",
-            "region": REGION,
+            "region": aws.REGION,
         }
 
     # -- addresses and environments -------------------------------------------------------------
@@ -306,34 +308,15 @@ class Stack:
     def _sandbox_url(self) -> str:
         return f"http://127.0.0.1:{self.settings.sandbox_port}"
 
-    @property
-    def _credentials(self) -> dict[str, str]:
-        return {
-            "AWS_ACCESS_KEY_ID": ACCESS_KEY_ID,
-            "AWS_SECRET_ACCESS_KEY": self.secret_access_key,
-            "AWS_DEFAULT_REGION": REGION,
-        }
-
     def _ministack_environment(self) -> dict[str, str]:
         """Return MiniStack's environment, built from scratch because the functions inherit it."""
         certificates = ("SSL_CERT_FILE", "SSL_CERT_DIR")
         return {
             **{name: os.environ[name] for name in certificates if name in os.environ},
-            **self._credentials,  # the root user's; functions get those of their roles instead
-            "PATH": os.environ["PATH"],
-            "LANG": "C.UTF-8",
-            "HOME": str(self.home),
+            **aws.environment(self.home, self.settings.port, ACCESS_KEY_ID, self.secret_access_key),
             "TMPDIR": str(self._tmp),
             "PYTHONPATH": str(ROOT / "local" / "worker"),
             "FUNCTIONS_LOG": str(self.home / "functions.log"),
-            "BIND_HOST": "127.0.0.1",
-            "GATEWAY_PORT": str(self.settings.port),
-            "MINISTACK_HOST": "127.0.0.1",
-            "MINISTACK_REGION": REGION,
-            "AUTH": "true",  # enforces the functions' roles
-            "IOT_MTLS_ENABLED": "0",  # otherwise it listens on another port
-            # With a Docker daemon it would remove the containers of any other MiniStack.
-            "DOCKER_HOST": f"unix://{self.home}/no-docker",
         }
 
     def _sam_environment(self) -> dict[str, str]:
@@ -341,7 +324,9 @@ class Stack:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
         return {
             **inherited,
-            **self._credentials,
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY_ID,
+            "AWS_SECRET_ACCESS_KEY": self.secret_access_key,
+            "AWS_DEFAULT_REGION": aws.REGION,
             "AWS_ENDPOINT_URL": self._endpoint,
             "LAYER_TARGET": "local",
             "PYTHON": sys.executable,
@@ -361,9 +346,9 @@ def down(home: Path) -> int:
     return stopped
 
 
-def _answers(address: str) -> bool:
+def _answers(probe: Callable[[], requests.Response]) -> bool:
     try:
-        return requests.get(address, timeout=5).ok
+        return probe().ok
     except requests.RequestException:
         return False
 

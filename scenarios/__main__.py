@@ -8,7 +8,8 @@ import signal
 import sys
 from types import FrameType
 
-from local.stack import ROOT, StackError, forget_accounts
+from local import ROOT
+from local.stack import StackError, forget_accounts
 from scenarios import broadcast, load, pacing, soak
 from scenarios.progress import progress
 from tests.support.deployment import deployed

@@ -39,6 +39,7 @@ ECHOES = "tests/unit/test_smsgold_echoes.py"
 RESPONSES = "tests/unit/test_smsgold_responses.py"
 FIRST_BYTE = "tests/integration/test_first_byte.py"
 PACE = "tests/unit/test_pacing.py"
+GATE = "tests/unit/test_local_gate.py"
 WAITS = "tests/unit/test_spacing.py"
 RECEIVER = "tests/unit/test_receiver.py"
 HOOK_MESSAGES = "tests/unit/test_hooks.py"
@@ -589,6 +590,62 @@ MUTANTS = [
         "    if record and differ(record.fingerprint, message.fingerprint):\n",
         "    if record and not record.fingerprint:\n",
         DECISIONS,
+    ),
+    Mutant(
+        "a page reaches this machine under a name of its own",
+        "local/gate.py",
+        "    if host not in hosts:\n",
+        "    if not host:\n",
+        GATE,
+    ),
+    Mutant(
+        "a page on another port of this machine is not another site's",
+        "local/gate.py",
+        'not in ("none", "same-origin")',
+        'not in ("none", "same-origin", "same-site")',
+        GATE,
+    ),
+    Mutant(
+        "the local AWS takes any signature of its own key",
+        "local/aws.py",
+        "    if not hmac.compare_digest(signer.signature(text, unsigned), signature.signature):\n",
+        "    if not signature.signature:\n",
+        GATE,
+    ),
+    Mutant(
+        "a signature is good for any body",
+        "local/aws.py",
+        " and declared != body_hash:",
+        " and not body_hash:",
+        GATE,
+    ),
+    Mutant(
+        "a function may reset the local AWS",
+        "local/aws.py",
+        "    if request.path.startswith(INTERNAL) and signature.key != own_key:\n",
+        "    if not own_key:\n",
+        GATE,
+    ),
+    Mutant(
+        "a call to AWS hides behind an API's address",
+        "local/aws.py",
+        'r"/_aws/execute-api/[^/]+/[^/]+"',
+        'r"/_aws/execute-api/"',
+        GATE,
+    ),
+    Mutant(
+        "credentials in an address are not seen",
+        "local/aws.py",
+        "    if names & QUERY_CREDENTIALS:\n",
+        "    if names == QUERY_CREDENTIALS:\n",
+        GATE,
+    ),
+    Mutant(
+        "the sandbox serves every page",
+        "local/sandbox/app.py",
+        "MIDDLEWARES = (_logged, _gate, control.json_errors)",
+        "MIDDLEWARES = (_logged, control.json_errors)",
+        "tests/integration/test_sandbox_gate.py",
     ),
     Mutant(
         "a dead letter that was not written is forgotten",

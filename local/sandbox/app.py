@@ -8,6 +8,7 @@ from collections.abc import Callable
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from local.gate import foreign, hosts
 from local.sandbox import control, effects, faults, provider
 from local.sandbox.provider import Json
 from local.sandbox.state import STATE, State
@@ -22,7 +23,7 @@ Answer = Callable[[State, web.Request, bytes, faults.Fault | None], Json]
 
 def provider_app(state: State) -> web.Application:
     """Return the application with the provider's endpoints, the inbox and the control API."""
-    app = web.Application(middlewares=[_logged, control.json_errors], client_max_size=BODY_LIMIT)
+    app = web.Application(middlewares=MIDDLEWARES, client_max_size=BODY_LIMIT)
     app[STATE] = state
     app.add_routes(
         [
@@ -41,9 +42,7 @@ def provider_app(state: State) -> web.Application:
 
 def control_app(state: State) -> web.Application:
     """Return the application with the control API; it records every other request."""
-    app = web.Application(
-        middlewares=[_logged, control.json_errors], client_max_size=16 * BODY_LIMIT
-    )
+    app = web.Application(middlewares=MIDDLEWARES, client_max_size=16 * BODY_LIMIT)
     app[STATE] = state
     app.add_routes([*control.routes(), web.route("*", "/{path:.*}", _record_elsewhere)])
     return app
@@ -144,3 +143,16 @@ async def _logged(request: web.Request, handler: Handler) -> web.StreamResponse:
             f"fault={request['fault']!r}" if "fault" in request else status,
             (time.monotonic() - started) * 1000,
         )
+
+
+@web.middleware
+async def _gate(request: web.Request, handler: Handler) -> web.StreamResponse:
+    address, port = request.get_extra_info("sockname", ("", 0))[:2]
+    name = f"[{address}]" if ":" in address else address
+    if reason := foreign(request.headers, hosts(port, name)):
+        text = f"The sandbox refused this request: {reason}."
+        return web.json_response({"error": text}, status=403)
+    return await handler(request)
+
+
+MIDDLEWARES = (_logged, _gate, control.json_errors)

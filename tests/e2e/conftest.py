@@ -17,6 +17,8 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
+    # A site whose owner has pointed its name to 127.0.0.1.
+    "--host-resolver-rules=MAP rebound.example 127.0.0.1",
 ]
 PARAMETERS = {
     # Retries that a test can wait for.

@@ -47,7 +47,7 @@ def _ask(sandbox: Sandbox, text: str) -> socket.socket:
     connection = socket.create_connection((address.hostname, address.port), timeout=10)
     before = sandbox.requests()["total"]
     connection.sendall(
-        f"POST {address.path}/sendMessage/ HTTP/1.1\r\nHost: sandbox\r\n"
+        f"POST {address.path}/sendMessage/ HTTP/1.1\r\nHost: {address.netloc}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
     )
     while sandbox.requests()["total"] == before:

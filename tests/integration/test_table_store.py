@@ -46,7 +46,7 @@ from relay.messages.store import (
     to_item,
 )
 from smsgold.responses import Outcome, Verdict
-from tests.support.ministack import ministack
+from tests.support.ministack import KEY, SECRET, ministack
 from tests.support.world import MemoryStore, World
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def dynamodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator["DynamoDBClie
             "dynamodb",
             endpoint_url=address,
             region_name="us-east-1",
-            aws_access_key_id="testing",
-            aws_secret_access_key="testing",
+            aws_access_key_id=KEY,
+            aws_secret_access_key=SECRET,
         )
 
 

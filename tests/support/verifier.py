@@ -19,6 +19,7 @@ from urllib.parse import quote, quote_plus
 import boto3
 import requests
 
+from local import aws
 from relay.messages.envelope import QueuedMessage
 from relay.messages.states import REDRIVABLE, TERMINAL, DeadLetter, Record, State
 from relay.messages.store import from_item
@@ -287,7 +288,15 @@ class Reader:
 
     def queue(self, url: str) -> list[OnQueue]:
         """Return what lies on a queue, hidden messages included, without receiving it."""
-        found = _get(f"{self._facts['awsEndpoint']}/_ministack/sqs/messages?QueueUrl={quote(url)}")
+        facts = self._facts
+        answer = aws.get(
+            f"{facts['awsEndpoint']}/_ministack/sqs/messages?QueueUrl={quote(url, safe='')}",
+            facts["accessKeyId"],
+            facts["secretAccessKey"],
+            timeout=30,
+        )
+        answer.raise_for_status()
+        found = answer.json()
         return [
             OnQueue(
                 m["MessageId"],
