@@ -113,7 +113,7 @@ def test_without_values_a_command_gets_none(project: Path) -> None:
         "ops redrive",
         "local.stack up",
     ]
-    assert ["deploy", "--config-env", "dev"] in calls
+    assert ["-m", "ops", "deploy", "dev"] in calls
 
 
 def test_a_stage_in_the_environment_chooses_no_stack(project: Path) -> None:
