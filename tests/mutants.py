@@ -561,19 +561,21 @@ MUTANTS = [
         "        results |= zip(heads, deliver([batch[i] for i in heads]), strict=True)\n",
         "        results |= zip(range(len(batch)), deliver(batch), strict=True)\n"
         "        return [results[i] for i in range(len(batch))]\n",
+        "tests/unit/test_model_lines.py",
     ),
     Mutant(
         "the rest of a chat leaves the queue when one stays",
         LINES,
         'results |= {i: Later(seconds, "behind_another") for i in rest}',
         "results |= {i: Done(None) for i in rest}",
+        "tests/unit/test_model_lines.py",
     ),
     Mutant(
         "a Retry-After is cut to the longest wait",
         STATES,
         "wait = max(wait, verdict.retry_after or 0.0)",
         "wait = max(wait, min(verdict.retry_after or 0.0, rules.backoff_max))",
-        SCENES,
+        DECISIONS,
     ),
     Mutant(
         "one chat's 429 holds the account",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing import Pool
 from typing import Any, NamedTuple
 
-from tests.model import broadcasts, intake
+from tests.model import broadcasts, intake, lines
 from tests.model.configurations import scopes
 from tests.model.found import Found, told
 from tests.model.search import search
@@ -35,6 +35,10 @@ def searches() -> list[Search]:
     found += [
         Search(f"broadcast: {name}", broadcasts.explore, configuration)
         for name, configuration in broadcasts.CONFIGURATIONS.items()
+    ]
+    found += [
+        Search(f"line: {name}", lines.explore, configuration)
+        for name, configuration in lines.CONFIGURATIONS.items()
     ]
     return sorted(found, key=lambda s: s.name not in LONGEST)
 

@@ -167,6 +167,29 @@ def test_a_redrive_of_what_release_0_1_0_buried_needs_no_seal() -> None:
     assert isinstance(decision(record(State.FAILED, version=0), proven=False, generation=1), Send)
 
 
+@pytest.mark.parametrize("seconds", [700.0, 10_072.0, 1e9])
+def test_a_429_waits_for_the_whole_of_its_retry_after(seconds: float) -> None:
+    """Also past the message's deadline, which ends it without another attempt."""
+    banned = Verdict(Outcome.NOT_SENT, "http_429", status=429, retry_after=seconds)
+    settled = settle(
+        record(State.SENDING), banned, began=NOW, now=NOW, on_unknown=None, rules=RULES
+    )
+
+    assert settled.retry_in is not None
+    assert settled.retry_in >= seconds
+    assert settled.change.after.lease >= NOW + seconds
+    late = decision(settled.change.after, now=NOW + RULES.retry_window)
+    assert isinstance(late, Finish)
+    assert (late.change.after.state, late.change.after.reason) == (State.FAILED, "http_429")
+
+
+def test_any_other_retry_after_is_cut_to_the_longest_wait() -> None:
+    busy = Verdict(Outcome.NOT_SENT, "http_503", status=503, retry_after=10_072.0)
+    settled = settle(record(State.SENDING), busy, began=NOW, now=NOW, on_unknown=None, rules=RULES)
+
+    assert settled.retry_in == RULES.backoff_max
+
+
 @pytest.mark.parametrize("state", sorted(REDRIVABLE))
 def test_a_redrive_sends_once_more(state: State) -> None:
     known = record(state, generation=2, reason="why")
