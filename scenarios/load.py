@@ -8,7 +8,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from concurrent.futures import ThreadPoolExecutor
 
-from scenarios.traffic import QUICK, Doors, judge, plan
+from scenarios.traffic import QUICK, Doors, chats, judge, plan
 from tests.support.deployment import Deployment
 
 PARAMETERS = {"MessagesPerSecond": "50", **QUICK}
@@ -21,7 +21,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(deployment: Deployment, given: Namespace) -> list[str]:
     """Send everything, wait for its end, print the figures; return the broken promises."""
-    planned = plan("load", range(given.messages), faulty_every=5)
+    planned = plan("load", range(given.messages), chats(deployment), faulty_every=5)
     began = time.monotonic()
     with ThreadPoolExecutor(8) as pool:
         ids = Doors(deployment).send(planned, pool)

@@ -11,8 +11,8 @@ import signal
 import time
 import uuid
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from itertools import cycle, pairwise
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 
@@ -20,7 +20,7 @@ from relay.messages.envelope import QueuedMessage
 from relay.messages.pacing import GRACE
 from relay.messages.results import Received
 from scenarios.progress import progress
-from scenarios.traffic import SUBSCRIBER
+from scenarios.traffic import chats
 from tests.support.deployment import Deployment
 from tests.support.sandbox import Sandbox
 
@@ -49,21 +49,26 @@ def run(deployment: Deployment, given: Namespace) -> list[str]:
         "AWS_DEFAULT_REGION": facts["region"],
         "AWS_ENDPOINT_URL": facts["awsEndpoint"],
     }
+    to = chats(deployment)
     for senders in SENDERS:
         progress(f"{senders} senders for {given.seconds:g} seconds")
         sandbox.forget()
         sandbox.arm("latency ms=100 jitter=100")
-        _send(senders, WARM_UP + given.seconds + 1.0, environment)
+        _send(senders, WARM_UP + given.seconds + 1.0, environment, to)
         times = sorted(float(entry["time"]) for entry in sandbox.ledger(fields="time"))
         problems += _judge(senders, given.rate, given.seconds, times)
     return problems
 
 
-def _send(senders: int, seconds: float, environment: Mapping[str, str]) -> None:
+def _send(senders: int, seconds: float, environment: Mapping[str, str], to: Sequence[str]) -> None:
     """Let so many senders send for a while."""
     context = get_context("spawn")
-    given = (environment, context.Barrier(senders), seconds)
-    processes = [context.Process(target=_be_sender, args=given) for _ in range(senders)]
+    ready = context.Barrier(senders)
+    # Each has chats of its own, or two of them would send to one at once.
+    processes = [
+        context.Process(target=_be_sender, args=(environment, ready, seconds, to[i::senders]))
+        for i in range(senders)
+    ]
     try:
         for process in processes:
             process.start()
@@ -76,18 +81,21 @@ def _send(senders: int, seconds: float, environment: Mapping[str, str]) -> None:
             process.join()
 
 
-def _be_sender(environment: Mapping[str, str], ready: Barrier, seconds: float) -> None:
+def _be_sender(
+    environment: Mapping[str, str], ready: Barrier, seconds: float, to: Sequence[str]
+) -> None:
     """Deliver batch after batch, with the sender that the deployed function has."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     os.environ |= environment
     from relay import wiring  # noqa: PLC0415 - it reads the settings as it is imported
 
     sender = wiring.sender()
+    chat = cycle(to)
     ready.wait()
     ends_at = time.time() + seconds
     while (now := time.time()) < ends_at:
         messages = [
-            QueuedMessage(id=uuid.uuid4().hex, subscriberId=SUBSCRIBER, text="pace")
+            QueuedMessage(id=uuid.uuid4().hex, subscriberId=next(chat), text="pace")
             for _ in range(BATCH)
         ]
         batch = [Received(message, door="sqs", sent_at=now) for message in messages]

@@ -17,7 +17,7 @@ import psutil
 
 from local import processes
 from scenarios.progress import progress
-from scenarios.traffic import QUICK, Doors, Planned, judge, plan
+from scenarios.traffic import QUICK, Doors, Planned, chats, judge, plan
 from tests.support.deployment import Deployment
 
 PARAMETERS = {"MessagesPerSecond": "50", **QUICK}
@@ -58,7 +58,7 @@ def run(deployment: Deployment, given: Namespace) -> list[str]:
 
 def _send(deployment: Deployment, seconds: float) -> tuple[dict[str, Planned], list[Sample]]:
     """Send at a steady rate; return the messages by their ids, and the samples taken meanwhile."""
-    doors, mark = Doors(deployment), f"{deployment.home}#"
+    doors, mark, to = Doors(deployment), f"{deployment.home}#", chats(deployment)
     planned: dict[str, Planned] = {}
     samples: list[Sample] = []
     began = time.monotonic()
@@ -66,7 +66,7 @@ def _send(deployment: Deployment, seconds: float) -> tuple[dict[str, Planned], l
     with ThreadPoolExecutor(4) as pool:
         while (at := time.monotonic() - began) < seconds:
             numbers = range(len(planned), len(planned) + PORTION)
-            planned |= doors.send(plan("soak", numbers, faulty_every=11), pool)
+            planned |= doors.send(plan("soak", numbers, to, faulty_every=11), pool)
             if at >= next_sample:
                 samples += sample(mark, at)
                 next_sample = at + SAMPLE_SECONDS

@@ -16,7 +16,8 @@ from tests.support.deployment import Deployment
 from tests.support.sandbox import Sandbox
 from tests.support.verifier import Evidence, Reader, Sent, violations
 
-SUBSCRIBER = "65f1c0a2b3d4e5f6a7b8d101"  # the first one of a fresh sandbox
+CHATS = 400
+"""Chats that the messages go to in turn: so many that none of them is at its pace."""
 GROUP = 10
 """Messages that go through a door together."""
 END_TIMEOUT = 300.0  # seconds
@@ -48,25 +49,33 @@ FAULTS = {
 class Planned:
     """A message to send, and the state in which it must end."""
 
+    chat: str
     text: str
     ends: State
 
     @property
     def envelope(self) -> dict[str, str]:
         """Return what every door takes."""
-        return {"subscriberId": SUBSCRIBER, "text": self.text}
+        return {"subscriberId": self.chat, "text": self.text}
 
 
-def plan(name: str, numbers: range, *, faulty_every: int) -> list[Planned]:
-    """Return numbered messages, one in so many with the next of the faults."""
+def chats(deployment: Deployment) -> list[str]:
+    """Add a bot with subscribers of its own; return their ids."""
+    sandbox = Sandbox.at(deployment.facts["sandboxUrl"])
+    return [entry["id"] for entry in sandbox.add_subscribers(sandbox.add_bot("Traffic"), CHATS)]
+
+
+def plan(name: str, numbers: range, to: Sequence[str], *, faulty_every: int) -> list[Planned]:
+    """Return numbered messages to chats in turn, one in so many with the next of the faults."""
     faults = list(FAULTS.items())
     planned = []
     for n in numbers:
+        chat = to[n % len(to)]
         if n % faulty_every:
-            planned.append(Planned(f"{name} {n}", State.SENT))
+            planned.append(Planned(chat, f"{name} {n}", State.SENT))
         else:
             fault, ends = faults[n // faulty_every % len(faults)]
-            planned.append(Planned(f"{name} {n} [[fault:{fault}]]", ends))
+            planned.append(Planned(chat, f"{name} {n} [[fault:{fault}]]", ends))
     return planned
 
 
