@@ -43,7 +43,7 @@ from relay.http.broadcasts import BroadcastState
 from relay.messages.envelope import QueuedMessage
 from relay.messages.queues import QueueUnavailableError
 from relay.messages.sender import Passage
-from relay.messages.states import Record, Rules, State
+from relay.messages.states import TERMINAL, Record, Rules, State
 from relay.messages.store import StoreUnavailableError
 from relay.validation import parse, validate
 from smsgold.errors import ProviderRefusedError, ProviderUnavailableError
@@ -490,7 +490,7 @@ class World(NamedTuple):
     told: tuple[tuple[int, str], ...] = ()
     """Which bodies were accepted and reused, as callers were told."""
     limit: int = -1
-    """How many messages may be announced after a stop; -1: no stop."""
+    """How many messages may be on the queue while it is paused or stopped; -1: it is neither."""
     wrong: str = ""
 
 
@@ -653,22 +653,29 @@ class _Search:
             resume = Steer(Command.RUN, later)
             for words, there in self._through(ticked, Call(resume)):
                 yield Move(f"{_who(resume)}{words}", there)
-        under_way = [self._calls[number].what for number in world.calls]
-        used = {what.name for what in under_way if isinstance(what, Run)}
+        under_way = [self._calls[number] for number in world.calls]
+        used = {call.what.name for call in under_way if isinstance(call.what, Run)}
         used |= {record.snapshot} if record else set()
         name = next(name for name in NAMES if name not in used)
         for order in sorted(set(world.orders)):
-            yield from self._begin(world, Run(order, name), well=True)
-        busy = {what.subscriber for what in under_way if isinstance(what, Deliver | Redrive)}
-        for i, end in enumerate(world.ends):
-            if i in busy or (world.calls and Deliver not in of.apart):
-                continue
-            if world.announced[i] >= 0 and not end:
-                yield from self._begin(world, Deliver(i, f"{i} {world.redrives}"), well=True)
-            if end == State.REJECTED and world.redrives:
+            at = NOW + world.tick if order.asked_at else NOW
+            yield from self._begin(world, Run(order, name, at), well=True)
+        if world.calls and Deliver not in of.apart:
+            return
+        busy = {held for call in under_way if (held := _held(call)) is not None}
+        waiting = [i for i in self._waiting(world) if i not in busy]
+        # If each run is one step, their order makes no difference.
+        for i in waiting if Deliver in of.apart else waiting[:1]:
+            yield from self._begin(world, Deliver(i, f"{i} {world.redrives}"), well=True)
+        for i, end in enumerate(world.ends if world.redrives else ()):
+            if end == State.REJECTED and i not in busy:
                 redriven = ticked._replace(redrives=world.redrives - 1)
                 what = Redrive(i, f"redrive {world.redrives}", later)
                 yield from self._begin(redriven, what, well=False)
+
+    def _waiting(self, world: World) -> list[int]:
+        """Return the messages that are on the queue and have not ended."""
+        return [i for i, end in enumerate(world.ends) if world.announced[i] >= 0 and not end]
 
     def _begin(self, world: World, what: What, *, well: bool) -> Iterator[Move]:
         if type(what) not in self._of.apart:
@@ -842,10 +849,19 @@ class _Search:
         there = world._replace(item=number)
         if was and was.status in ENDED and now.status is not was.status:
             there = there._replace(wrong=f"it was {was.status} and is {now.status}")
-        if now.status is Status.STOPPED and world.limit < 0:
-            limit = now.enqueued + 2 * self._of.page if now.snapshot else 0
-            there = there._replace(limit=limit)
+        if was is None or now.command is not was.command:
+            there = there._replace(limit=self._limit(now))
         return there, "done"
+
+    def _limit(self, now: BroadcastRecord) -> int:
+        """Return how many may be announced after a command: the chunk that a run has begun.
+
+        It cannot be told from the one that a killed run had begun, so a stop takes in one more.
+        """
+        if now.command is Command.RUN:
+            return -1
+        chunks = 2 if now.command is Command.STOP else 1
+        return now.enqueued + chunks * self._of.page if now.snapshot else 0
 
     def _announced(self, world: World, subscribers: Sequence[int], body: int) -> World:
         record = self._record(world.item)
@@ -856,7 +872,7 @@ class _Search:
             if record and world.limit >= 0 and announced[i] < 0:
                 allowed = self._classes.tape.listed(record.snapshot)[: world.limit]
                 if i not in allowed:
-                    return world._replace(wrong="it is stopped, and more is put on the queue")
+                    return world._replace(wrong="more is put on the queue after a pause or a stop")
             announced[i] = body
         return world._replace(announced=tuple(announced))
 
@@ -880,10 +896,7 @@ class _Search:
 
     def rests(self, world: World) -> bool:
         """Return whether nothing is under way any more."""
-        waiting = any(
-            body >= 0 and not end for body, end in zip(world.announced, world.ends, strict=True)
-        )
-        return not (world.calls or world.pending or world.orders or waiting)
+        return not (world.calls or world.pending or world.orders or self._waiting(world))
 
     def broken(self, world: World) -> str:
         """Return the promise that is broken in a world, if one is."""
@@ -947,6 +960,16 @@ def _badly_shown(record: BroadcastRecord) -> str:
     if min(numbers) < 0:
         return "a number below zero is shown"
     return "" if sum(numbers) == shown.total else "what is shown does not sum up"
+
+
+def _held(call: Call) -> int | None:
+    """Return the message that a run of the sender has and has not moved yet, if any."""
+    match call.what:
+        case Redrive(subscriber):
+            return subscriber
+        case Deliver(subscriber) if not TERMINAL.intersection(call.answers):
+            return subscriber
+    return None
 
 
 def _who(what: What) -> str:
