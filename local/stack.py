@@ -282,6 +282,7 @@ class Stack:
             "apiUrl": f"{self._endpoint}/_aws/execute-api/{output['RestApiId']}/v1",
             "apiKey": key["value"],
             "messagesQueueUrl": output["MessagesQueueUrl"],
+            "orderedQueueUrl": output["OrderedQueueUrl"],
             "deadLetterQueueUrl": output["DeadLetterQueueUrl"],
             "tableName": output["TableName"],
             "credentialsSecret": output["ProviderCredentialsArn"],

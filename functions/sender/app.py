@@ -3,6 +3,8 @@
 from relay.startup import ready
 
 import time
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -10,6 +12,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from relay import metrics, wiring
 from relay.logs import logger
 from relay.messages.envelope import QueuedMessage
+from relay.messages.lines import one_by_one
 from relay.messages.results import Later, Received, Result, ends_by
 from relay.messages.seals import ATTRIBUTE, Sealed
 from relay.validation import InvalidMessageError, parse
@@ -24,33 +27,41 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Deliver a batch; answer with the messages that stay on the queue."""
     ends_at = time.time() + context.get_remaining_time_in_millis() / 1000
     records = event["Records"]
-    results: dict[str, Result] = {}
-    received: dict[str, Received] = {}
-    for record in records:
+    source = records[0]["eventSourceARN"]
+    run = partial(deliver, ends_at=ends_at)
+    results = one_by_one(records, _line, run) if queues.is_ordered(source) else run(records)
+
+    later = {
+        record["messageId"]: (record["receiptHandle"], result.seconds)
+        for record, result in zip(records, results, strict=True)
+        if isinstance(result, Later)
+    }
+    queues.change_visibility(source, dict(later.values()))
+    log.info("batch", extra={"messages": len(records), "later": len(later)})
+    return {"batchItemFailures": [{"itemIdentifier": id_} for id_ in later]}
+
+
+def deliver(records: Sequence[dict[str, Any]], *, ends_at: float) -> list[Result]:
+    """Deliver SQS records beside each other; return what came of each, in order."""
+    results: dict[int, Result] = {}
+    received: dict[int, Received] = {}
+    for i, record in enumerate(records):
         try:
-            received[record["messageId"]] = from_sqs(record)
+            received[i] = from_sqs(record)
         except InvalidMessageError as error:
             sent_at, count = _on_the_queue(record)
-            results[record["messageId"]] = sender.refuse(
+            results[i] = sender.refuse(
                 record["body"], "invalid", str(error), sent_at=sent_at, receive_count=count
             )
     delivered = sender.deliver(list(received.values()), ends_at=ends_at)
     metrics.delivered(list(received.values()), delivered)
     results |= dict(zip(received, delivered, strict=True))
-
-    later = {id_: result for id_, result in results.items() if isinstance(result, Later)}
-    handles = {record["messageId"]: record["receiptHandle"] for record in records}
-    source = records[0]["eventSourceARN"]
-    queues.change_visibility(
-        source, {handles[id_]: result.seconds for id_, result in later.items()}
-    )
-    log.info("batch", extra={"messages": len(records), "later": len(later)})
-    for id_, result in results.items():
+    for i, result in sorted(results.items()):
         state = result.record.state if result.record else None
         reason = result.reason if isinstance(result, Later) else None
-        message_id = received[id_].message.id if id_ in received else id_
+        message_id = received[i].message.id if i in received else records[i]["messageId"]
         log.info("message", extra={"message_id": message_id, "state": state, "later": reason})
-    return {"batchItemFailures": [{"itemIdentifier": id_} for id_ in later]}
+    return [results[i] for i in range(len(records))]
 
 
 def from_sqs(record: dict[str, Any]) -> Received:
@@ -59,7 +70,21 @@ def from_sqs(record: dict[str, Any]) -> Received:
     if message.id is None:
         message = message.model_copy(update={"id": record["messageId"]})
     sent_at, count = _on_the_queue(record)
-    return Received(message, "sqs", sent_at, count, ends_by(sent_at, count), _sealed(record))
+    in_line = queues.is_ordered(record["eventSourceARN"])
+    return Received(
+        message,
+        "sqs",
+        sent_at,
+        count,
+        ends_by(sent_at, count, in_line=in_line),
+        in_line,
+        _sealed(record),
+    )
+
+
+def _line(record: dict[str, Any]) -> str:
+    """Return the line that a record of the Ordered queue stands in."""
+    return str(record["attributes"]["MessageGroupId"])
 
 
 def _sealed(record: dict[str, Any]) -> Sealed | None:

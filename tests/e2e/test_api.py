@@ -92,6 +92,7 @@ def test_one_key_sent_a_hundred_times_at_once_is_one_message(
         SqsQueues(
             session.client("sqs", endpoint_url=facts["awsEndpoint"], config=config),
             messages_url=facts["messagesQueueUrl"],
+            ordered_url=facts["orderedQueueUrl"],
             dead_letter_url=facts["deadLetterQueueUrl"],
             broadcast_url="",
             notifier_url="",

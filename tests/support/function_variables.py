@@ -7,6 +7,7 @@ ENVIRONMENT = {
     "HOOK_SECRETS": "hooks",
     "PROVIDER_TIMEOUT": "12",
     "MESSAGES_QUEUE_URL": "https://sqs.example/1/messages",
+    "ORDERED_QUEUE_URL": "https://sqs.example/1/ordered.fifo",
     "BROADCAST_QUEUE_URL": "https://sqs.example/1/broadcast",
     "NOTIFIER_QUEUE_URL": "https://sqs.example/1/notifier",
     "DEAD_LETTER_QUEUE_URL": "https://sqs.example/1/dead",

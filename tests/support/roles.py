@@ -31,6 +31,7 @@ ROLES: Mapping[str, Permissions] = {
             }
         ),
         "MessagesQueue": SEND,
+        "OrderedQueue": SEND,
         "NotifierQueue": SEND,
         "DeadLetterQueue": SEND,
         "ScheduleGroup": frozenset(
@@ -55,6 +56,7 @@ ROLES: Mapping[str, Permissions] = {
             }
         ),
         "MessagesQueue": frozenset(RECEIVE),
+        "OrderedQueue": frozenset(RECEIVE),
         "BroadcastQueue": frozenset(RECEIVE),
         "NotifierQueue": SEND,
         "DeadLetterQueue": SEND,
@@ -69,6 +71,7 @@ ROLES: Mapping[str, Permissions] = {
             }
         ),
         "MessagesQueue": SEND,
+        "OrderedQueue": SEND,
         "NotifierQueue": SEND,
         "DeadLetterQueue": SEND,
         "HookSecrets": SECRET,
@@ -84,6 +87,7 @@ ROLES: Mapping[str, Permissions] = {
             }
         ),
         "MessagesQueue": SEND,
+        "OrderedQueue": SEND,
         "BroadcastQueue": SEND,
         "NotifierQueue": SEND | RECEIVE,
         "NotifierDeadLetterQueue": SEND,

@@ -479,7 +479,9 @@ class Relay:
                 message = parse(QueuedMessage, copy.body)
                 last = ends_by(copy.sent_at, copy.receive_count)
                 sealed = Sealed(copy.body, copy.seal)
-                received = Received(message, "sqs", copy.sent_at, copy.receive_count, last, sealed)
+                received = Received(
+                    message, "sqs", copy.sent_at, copy.receive_count, last, sealed=sealed
+                )
                 good.append((copy, received))
             except InvalidMessageError as error:
                 refused = self.sender.refuse(

@@ -22,12 +22,14 @@ class Sqs:
 
     def __init__(self) -> None:
         self.calls: list[list[dict[str, Any]]] = []
+        self.urls: list[str] = []
         self.hidden: dict[str, int] = {}
         self.refuse: set[str] = set()
         self.down_at_call: int | None = None
 
     def send_message_batch(self, *, QueueUrl: str, Entries: list[Any]) -> dict[str, Any]:  # noqa: N803
-        assert QueueUrl.rpartition("/")[2] in ("messages", "broadcast", "dead")
+        assert QueueUrl.rpartition("/")[2] in ("messages", "ordered.fifo", "broadcast", "dead")
+        self.urls.append(QueueUrl.rpartition("/")[2])
         if self.down_at_call == len(self.calls):
             self.calls.append([])
             raise ConnectTimeoutError(endpoint_url="sqs")
@@ -72,6 +74,7 @@ def sqs_queues(sqs: Sqs, seals: Seals) -> SqsQueues:
     return SqsQueues(
         client,
         messages_url="https://sqs.example/1/messages",
+        ordered_url="https://sqs.example/1/ordered.fifo",
         broadcast_url="https://sqs.example/1/broadcast",
         notifier_url="https://sqs.example/1/notifier",
         dead_letter_url="https://sqs.example/1/dead",
@@ -123,6 +126,38 @@ def test_a_letter_says_why(queues: SqsQueues, sqs: Sqs) -> None:
         "attempts": "3",
         "failedAt": "2027-01-15T08:00:00.000Z",
     }
+
+
+def test_messages_stand_in_their_chats_lines_and_say_no_number(queues: SqsQueues, sqs: Sqs) -> None:
+    to_a_number = QueuedMessage(id="m-1", botId="b-1", number="79000000001", text="hello")
+    queues.enqueue([message(1), to_a_number, message(2), message(1, "another text")])
+
+    [entries] = sqs.calls
+    assert all("DelaySeconds" not in entry for entry in entries), "FIFO queues refuse it"
+    lines = [entry["MessageGroupId"] for entry in entries]
+    assert lines[0] == lines[2] == lines[3] != lines[1]
+    assert "79000000001" not in lines[1]
+    assert len({entry["MessageDeduplicationId"] for entry in entries}) == 4, "by all that it says"
+
+
+def test_the_same_message_twice_is_one_on_the_ordered_queue(queues: SqsQueues, sqs: Sqs) -> None:
+    queues.enqueue([message(1)])
+    queues.enqueue([message(1)])
+
+    [[first], [second]] = sqs.calls
+    assert first["MessageDeduplicationId"] == second["MessageDeduplicationId"]
+
+
+def test_what_needs_no_order_or_waits_goes_past_the_lines(queues: SqsQueues, sqs: Sqs) -> None:
+    at_once = message(2).model_copy(update={"in_order": False})
+    sqs.refuse = {message(3).to_body()}
+    answers = queues.enqueue([message(1), at_once, message(3)])
+
+    assert sqs.urls == ["ordered.fifo", "messages"]
+    assert answers == [None, None, "InternalError"]
+    queues.enqueue([message(1)], delay=5)
+    assert sqs.urls[-1] == "messages"
+    assert "MessageGroupId" not in sqs.calls[-1][0]
 
 
 def seal(entry: dict[str, Any]) -> str:

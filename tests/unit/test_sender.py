@@ -9,12 +9,13 @@ import pytest
 from functions.sender import app
 from relay.broadcasts.model import BroadcastRecord
 from relay.messages.queues import DeadLetterEntry
-from relay.messages.results import LAST_RECEIVES
+from relay.messages.results import LAST_RECEIVES, LAST_RECEIVES_IN_LINE
 from relay.messages.states import LONGEST_LIFE, Rules, State
 from tests.support.world import RUN_SECONDS, SEALS, Relay
 from tools.translated import template
 
 SOURCE = "arn:aws:sqs:us-east-1:1:messages"
+ORDERED_SOURCE = "arn:aws:sqs:us-east-1:1:ordered.fifo"
 BROADCAST_SOURCE = "arn:aws:sqs:us-east-1:1:broadcast"
 
 
@@ -33,11 +34,14 @@ class Hidden:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
+    def is_ordered(self, source: str) -> bool:
+        return source == ORDERED_SOURCE
+
     def is_broadcast(self, source: str) -> bool:
         return source == BROADCAST_SOURCE
 
     def change_visibility(self, source: str, receipts: dict[str, float]) -> None:
-        assert source in (SOURCE, BROADCAST_SOURCE)
+        assert source in (SOURCE, ORDERED_SOURCE, BROADCAST_SOURCE)
         self.seconds |= receipts
 
 
@@ -112,6 +116,67 @@ def test_all_failing_is_answered_not_raised(relay: Relay, hidden: Hidden) -> Non
 
     assert answer == {"batchItemFailures": [{"itemIdentifier": f"sqs-{i}"} for i in range(10)]}
     assert len(hidden.seconds) == 10
+
+
+def in_line(i: int, body: object, line: str, **fields: Any) -> dict[str, Any]:
+    """Return a record of the Ordered queue, in the shape that Lambda documents for FIFO queues."""
+    fifo = record(i, body, **fields) | {"eventSourceARN": ORDERED_SOURCE}
+    fifo["attributes"] |= {
+        "SequenceNumber": str(18849496460467696128 + i),
+        "MessageGroupId": line,
+        "SenderId": "AIDAIO23YVJENQZJOL4VO",
+        "MessageDeduplicationId": str(i),
+        "ApproximateFirstReceiveTimestamp": "1800000000000",
+    }
+    return fifo
+
+
+def test_a_chat_s_later_messages_stay_when_one_stays(relay: Relay, hidden: Hidden) -> None:
+    relay.provider.next = ["is busy", "accepts"]
+
+    answer = handle(
+        in_line(1, envelope("a1", id="a1"), "a"),
+        in_line(2, envelope("b1", id="b1", subscriberId="s-2"), "b"),
+        in_line(3, envelope("a2", id="a2"), "a"),
+        in_line(4, "not JSON", "a"),
+    )
+
+    assert failed(answer) == ["sqs-1", "sqs-3", "sqs-4"]
+    assert hidden.seconds["receipt-3"] == hidden.seconds["receipt-1"]
+    assert relay.store.records["b1"].state is State.SENT
+    assert "a2" not in relay.store.records, "it goes back untouched"
+    assert not relay.queues.dead
+
+
+def test_a_chat_gets_one_message_a_second(relay: Relay, hidden: Hidden) -> None:
+    answer = handle(*(in_line(i, envelope(f"a{i}", id=f"a{i}"), "a") for i in range(1, 4)))
+
+    assert failed(answer) == ["sqs-2", "sqs-3"]
+    assert set(relay.store.records) == {"a1"}
+    assert set(hidden.seconds.values()) == {1.0}
+
+
+def test_what_is_no_message_holds_up_no_line(relay: Relay, hidden: Hidden) -> None:
+    answer = handle(in_line(1, "not JSON", "a"), in_line(2, envelope("a2", id="a2"), "a"))
+
+    assert failed(answer) == []
+    assert not hidden.seconds
+    assert relay.store.records["a2"].state is State.SENT
+    [letter] = relay.queues.dead
+    assert letter.reason == "invalid"
+
+
+def test_a_message_in_a_line_is_not_given_up_for_those_before_it(relay: Relay) -> None:
+    handle(in_line(1, envelope("a1", id="a1"), "a", receive_count=LAST_RECEIVES + 1))
+    assert relay.store.records["a1"].state is State.SENT
+
+    handle(in_line(2, envelope("a2", id="a2"), "a", receive_count=LAST_RECEIVES_IN_LINE))
+    assert relay.store.records["a2"].state is State.FAILED
+    assert relay.store.records["a2"].reason == "given_up"
+
+
+def failed(answer: dict[str, Any]) -> list[str]:
+    return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
 
 
 @pytest.mark.parametrize(

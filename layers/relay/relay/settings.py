@@ -42,6 +42,7 @@ class Settings:
     provider_timeout: float
     hook_secrets: str
     messages_queue_url: str
+    ordered_queue_url: str
     broadcast_queue_url: str
     notifier_queue_url: str
     dead_letter_queue_url: str
@@ -65,6 +66,7 @@ class Settings:
             provider_timeout=float(get("PROVIDER_TIMEOUT")),
             hook_secrets=get("HOOK_SECRETS"),
             messages_queue_url=get("MESSAGES_QUEUE_URL"),
+            ordered_queue_url=get("ORDERED_QUEUE_URL"),
             broadcast_queue_url=get("BROADCAST_QUEUE_URL"),
             notifier_queue_url=get("NOTIFIER_QUEUE_URL"),
             dead_letter_queue_url=get("DEAD_LETTER_QUEUE_URL"),

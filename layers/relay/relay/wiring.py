@@ -114,6 +114,7 @@ def queues() -> SqsQueues:
     return SqsQueues(
         _aws("sqs"),
         messages_url=settings.messages_queue_url,
+        ordered_url=settings.ordered_queue_url,
         broadcast_url=settings.broadcast_queue_url,
         notifier_url=settings.notifier_queue_url,
         dead_letter_url=settings.dead_letter_queue_url,

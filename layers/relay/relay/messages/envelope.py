@@ -149,7 +149,10 @@ class Content(BaseModel):
     def fingerprint(self) -> str:
         """A hash that differs for different envelopes, so that none of their text is kept."""
         content = self.model_dump(
-            mode="json", exclude={"id", "generation"}, exclude_defaults=True, exclude_none=True
+            mode="json",
+            exclude={"id", "generation", "in_order"},
+            exclude_defaults=True,
+            exclude_none=True,
         )
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return FINGERPRINTS + hashlib.sha256(canonical.encode()).hexdigest()
@@ -220,6 +223,20 @@ class Message(Content):
         description="Phone number in international format; goes with `botId`. "
         "A leading +, spaces, dashes and brackets are stripped.",
     )
+    in_order: bool = Field(
+        True,
+        description="Whether it waits until earlier messages to the same chat have ended. `false`: "
+        "it overtakes those that are being retried.",
+    )
+
+    @property
+    def chat(self) -> str:
+        """The chat it goes to, as a hash that tells no number: 32 characters.
+
+        One chat has two, if it is addressed by subscriber and by number.
+        """
+        address = "\0".join(filter(None, (self.subscriber_id, self.bot_id, self.number)))
+        return hashlib.sha256(address.encode()).hexdigest()[:32]
 
     @model_validator(mode="before")
     @classmethod
@@ -268,8 +285,13 @@ class QueuedMessage(KeyedMessage):
     """The id of the broadcast it belongs to, which may hold or cancel it, and counts it."""
 
     def to_body(self) -> str:
-        """Return the message as a queue body: compact JSON that any SQS message may hold."""
-        content = self.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+        """Return the message as a queue body: compact JSON that any SQS message may hold.
+
+        Which queue it lies on says whether it is to keep its order.
+        """
+        content = self.model_dump(
+            mode="json", exclude={"in_order"}, exclude_defaults=True, exclude_none=True
+        )
         body = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
         # SQS takes only characters that XML 1.0 allows; JSON escapes all the others but these two.
         return body.replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")

@@ -1,5 +1,6 @@
 """The stack's queues."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -48,7 +49,11 @@ class Queues(Protocol):
     """What the relay needs of its queues."""
 
     def enqueue(self, messages: Sequence[QueuedMessage], delay: int = 0) -> list[str | None]:
-        """Put messages on the Messages queue; return None or the error for each."""
+        """Put messages on the Ordered queue, in this order; return None or the error for each.
+
+        Those that need no order go on the Messages queue, and so do all if there is a delay, in
+        seconds: it is of no use to a message that has others before it.
+        """
         ...
 
     def enqueue_broadcast(self, messages: Sequence[QueuedMessage]) -> list[str | None]:
@@ -79,6 +84,7 @@ class SqsQueues:
         client: "SQSClient",
         *,
         messages_url: str,
+        ordered_url: str,
         broadcast_url: str,
         notifier_url: str,
         dead_letter_url: str,
@@ -86,14 +92,21 @@ class SqsQueues:
     ) -> None:
         self._client = client
         self._messages_url = messages_url
+        self._ordered_url = ordered_url
         self._broadcast_url = broadcast_url
         self._notifier_url = notifier_url
         self._dead_letter_url = dead_letter_url
         self._seals = seals
 
     def enqueue(self, messages: Sequence[QueuedMessage], delay: int = 0) -> list[str | None]:
-        """Put messages on the Messages queue; return None or the error for each."""
-        return self._send(self._messages_url, messages, delay)
+        """Put messages on the Ordered or the Messages queue; return None or the error for each."""
+        problems: dict[int, str | None] = {}
+        for in_line in (True, False):
+            indices = [i for i, m in enumerate(messages) if (m.in_order and not delay) is in_line]
+            url = self._ordered_url if in_line else self._messages_url
+            own = [messages[i] for i in indices]
+            problems |= zip(indices, self._send(url, own, delay), strict=True)
+        return [problems[i] for i in range(len(messages))]
 
     def enqueue_broadcast(self, messages: Sequence[QueuedMessage]) -> list[str | None]:
         """Put a broadcast's messages on the Broadcast queue; return None or the error for each."""
@@ -109,19 +122,27 @@ class SqsQueues:
         """Return whether an ARN is the Broadcast queue's."""
         return _name(self._broadcast_url, "/") == _name(source, ":")
 
+    def is_ordered(self, source: str) -> bool:
+        """Return whether an ARN is the Ordered queue's."""
+        return _name(self._ordered_url, "/") == _name(source, ":")
+
     def _send(self, url: str, messages: Sequence[QueuedMessage], delay: int) -> list[str | None]:
         try:
-            entries = [{**self._entry(message), "DelaySeconds": delay} for message in messages]
+            entries = [
+                self._entry(message, delay, in_line=url == self._ordered_url)
+                for message in messages
+            ]
         except StoreUnavailableError:
             return ["no key for the seal"] * len(messages)
         sizes = [len(entry["MessageBody"].encode()) + SEAL_BYTES for entry in entries]
         return self._put(url, entries, sizes)
 
-    def _entry(self, message: QueuedMessage) -> dict[str, Any]:
+    def _entry(self, message: QueuedMessage, delay: int, *, in_line: bool) -> dict[str, Any]:
         body = message.to_body()
-        if not claim_of(message):
-            return {"MessageBody": body}
-        return {"MessageBody": body, "MessageAttributes": self._seal(body)}
+        # A FIFO queue takes no delay for a single message.
+        placed = place_in_line(message.chat, body) if in_line else {"DelaySeconds": delay}
+        sealed = {"MessageAttributes": self._seal(body)} if claim_of(message) else {}
+        return {"MessageBody": body, **placed, **sealed}
 
     def _seal(self, body: str) -> dict[str, Any]:
         return {ATTRIBUTE: {"DataType": "String", "StringValue": self._seals.seal(body)}}
@@ -162,7 +183,7 @@ class SqsQueues:
         Best effort: a message whose visibility cannot be changed comes back when the queue's own
         visibility timeout ends.
         """
-        urls = (self._messages_url, self._broadcast_url, self._notifier_url)
+        urls = (self._messages_url, self._ordered_url, self._broadcast_url, self._notifier_url)
         url = next((url for url in urls if _name(url, "/") == _name(source, ":")), urls[0])
         entries: list[Any] = [
             {
@@ -179,6 +200,18 @@ class SqsQueues:
                 )
             except (ClientError, BotoCoreError):
                 continue
+
+
+def place_in_line(chat: str, body: str) -> dict[str, str]:
+    """Return what makes a message of the Ordered queue wait for those to the same chat before it.
+
+    SQS drops what has the same deduplication id as a message of the last five minutes. So it is
+    made of all that the body says: two messages under one id may be told apart by their text alone.
+    """
+    return {
+        "MessageGroupId": chat,
+        "MessageDeduplicationId": hashlib.sha256(body.encode()).hexdigest(),
+    }
 
 
 def dead_letter_body(message: QueuedMessage, generation: int) -> str:

@@ -19,13 +19,20 @@ LAST_RECEIVES = 900
 in its body. What is left is for messages that are taken up while the table is out of order."""
 
 
-def ends_by(sent_at: float, receive_count: int) -> float:
+LAST_RECEIVES_IN_LINE = 3000
+"""The same on the Ordered queue, which gives up none: a message in a line is received as often as
+those before it, up to ten of them at once, and says nothing by it. It is for what kills its run
+each time, which would hold up its chat until SQS forgets it."""
+
+
+def ends_by(sent_at: float, receive_count: int, *, in_line: bool = False) -> float:
     """Return when a message has to end because its queue will not keep this copy much longer.
 
     SQS forgets a copy 14 days after it was put on the queue, however long it waited there before
     its message got a record.
     """
-    return sent_at + LONGEST_LIFE if receive_count < LAST_RECEIVES else sent_at
+    last = LAST_RECEIVES_IN_LINE if in_line else LAST_RECEIVES
+    return sent_at + LONGEST_LIFE if receive_count < last else sent_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,8 @@ class Received:
     receive_count: int = 1
     ends_by: float = math.inf
     """When the message has to end, if no other copy of it is newer."""
+    in_line: bool = False
+    """It came from the Ordered queue, where the count of receives says nothing."""
     sealed: Sealed | None = None
     """What proves that the relay wrote it; None where nobody else can have."""
 

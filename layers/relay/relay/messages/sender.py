@@ -181,7 +181,8 @@ class Sender:
         if not isinstance(result, Later):
             return result
         now = self._clock()
-        seconds = spaced(result.seconds, received.receive_count, now - received.sent_at)
+        count = 1 if received.in_line else received.receive_count
+        seconds = spaced(result.seconds, count, now - received.sent_at)
         if (ends := self._ends(received, result.record)) > now:
             seconds = min(seconds, max(result.seconds, ends - now - 1.0))
         return replace(result, seconds=seconds)
