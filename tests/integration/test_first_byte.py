@@ -18,6 +18,7 @@ import pytest
 import trustme
 
 from relay.messages.breaker import Breaker
+from relay.messages.chats import Chats
 from relay.messages.dead_letters import DeadLetters
 from relay.messages.dispatch import Dispatcher
 from relay.messages.envelope import QueuedMessage
@@ -63,18 +64,20 @@ class Line:
         self.store = MemoryStore(world)
         pacer = MemoryPacer(world, rate)
         secret = json.dumps({"user": "10001", "pass": "a password"})
+        chats = Chats()
         self.sender = Sender(
             store=self.store,
             gate=MemoryGate(world),
             pacer=pacer,
+            chats=chats,
             dispatcher=Dispatcher(
                 provider=client,
                 credentials=CredentialsSource(fetch or (lambda: secret), max_age=max_age),
                 breaker=Breaker(),
                 pacer=pacer,
+                chats=chats,
                 executor=executor,
                 provider_timeout=12.0,
-                longest_hold=600.0,
             ),
             dead_letters=DeadLetters(self.store, MemoryQueues(world)),
             seals=SEALS,

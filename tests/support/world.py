@@ -15,11 +15,20 @@ from typing import Any, TypeVar
 from relay.broadcasts.gate import ruling
 from relay.broadcasts.model import BroadcastRecord
 from relay.messages.breaker import Breaker
+from relay.messages.chats import Chats
 from relay.messages.dead_letters import DeadLetters
 from relay.messages.dispatch import Dispatcher
 from relay.messages.envelope import QueuedMessage
 from relay.messages.intake import Answer, Intake
-from relay.messages.pacing import GRACE, HORIZON, IDLE_SECONDS, Slots
+from relay.messages.lines import CHAT_SECONDS
+from relay.messages.pacing import (
+    CHATS_TO_HOLD_ALL,
+    CHATS_WITHIN,
+    GRACE,
+    HORIZON,
+    IDLE_SECONDS,
+    Slots,
+)
 from relay.messages.queues import DeadLetterEntry
 from relay.messages.results import Done, Received, Result, ends_by
 from relay.messages.seals import Sealed, Seals, claim_of
@@ -236,6 +245,9 @@ ANSWERS: dict[str, Answering] = {
     "asks to slow down": Answering(
         False, Verdict(Outcome.NOT_SENT, "http_429", status=429, retry_after=30.0)
     ),
+    "is in a flood ban": Answering(
+        False, Verdict(Outcome.NOT_SENT, "http_429", status=429, retry_after=10_072.0)
+    ),
     "cannot be reached": Answering(False, Verdict(Outcome.NOT_SENT, "connect_refused")),
     "keeps and times out": Answering(True, Verdict(Outcome.UNKNOWN, "read_timeout")),
     "times out": Answering(False, Verdict(Outcome.UNKNOWN, "read_timeout")),
@@ -257,8 +269,12 @@ class MemoryProvider:
         """The POSTs whose credentials were right."""
         self.times: list[float] = []
         """When each POST came."""
+        self.quiet: dict[str, tuple[float, float]] = {}
+        """By chat, when the provider asked for quiet, and until when, as far as it was heard."""
         self.quiet_until = 0.0
-        """Until when the provider asked for quiet, as far as it is certain that it was heard."""
+        """The same of the whole account."""
+        self.reached_at: dict[str, float] = {}
+        """By chat, when a message reached it last, as far as the next run must know."""
         self.last_moment: dict[str, float] = {}
         """When a message expires, by its id."""
         self.password = "the first password"
@@ -271,6 +287,12 @@ class MemoryProvider:
         self.meanwhile: Callable[[], None] | None = None
         """What happens while the next POST is under way."""
         self._world = world
+
+    def forget(self) -> None:
+        """Expect nothing of a fresh environment that only the last one knew."""
+        self.quiet.clear()
+        self.quiet_until = 0.0
+        self.reached_at.clear()
 
     def connect(self) -> None:
         pass  # each POST says itself how long it connects
@@ -289,7 +311,13 @@ class MemoryProvider:
         self._world.effect("before a POST")
         began = self._world.now
         self.times.append(began)
+        chat = str(message.subscriber_id)
         assert began >= self.quiet_until, "sent while the provider asked for quiet"
+        assert began >= self.quiet.get(chat, (0.0, 0.0))[1], "sent into a chat's hold"
+        if credentials.password == self.password:
+            passed = began - self.reached_at.get(chat, 0.0)
+            assert passed >= CHAT_SECONDS - 1e-6, "sent to a chat within a second of another"
+            self.reached_at[chat] = began
         assert self.in_a_slot(began), "sent in nobody's slot"
         if meanwhile := self.meanwhile:
             self.meanwhile = None
@@ -307,7 +335,10 @@ class MemoryProvider:
             self.refused.add(id_)
         self._world.effect("after a POST")
         if answer.verdict.status == 429 and not self._world.table_down:
-            self.quiet_until = self._world.now + (answer.verdict.retry_after or 0)
+            now = self._world.now
+            self.quiet[chat] = (now, now + (answer.verdict.retry_after or 0))
+            if sum(at >= now - CHATS_WITHIN for at, _ in self.quiet.values()) >= CHATS_TO_HOLD_ALL:
+                self.quiet_until = max(self.quiet_until, self.quiet[chat][1])
         return answer.verdict
 
 
@@ -354,6 +385,8 @@ class MemoryPacer:
         self._rate = rate
         self._next = 0.0
         self._granted: list[float] = []
+        self._holds: dict[str, tuple[float, float]] = {}
+        self._held_until = 0.0
 
     def use(self, at: float) -> bool:
         """Use up a slot for a POST at this time; False if none was granted for then."""
@@ -368,19 +401,27 @@ class MemoryPacer:
             raise StoreUnavailableError("down")
         if not self._rate:
             return Slots((self._world.now,) * count, self._world.now, grace=float("inf"))
+        if self._held_until > self._world.now:
+            return Slots((), max(self._next, self._held_until))
+        holds = {chat: until for chat, (_, until) in self._holds.items() if until > self._world.now}
         first = max(self._next, self._world.now - IDLE_SECONDS)
         if first > self._world.now + within:
-            return Slots((), first)
+            return Slots((), first, holds=holds)
         count = min(count, max(1, int(self._rate * within)))
         self._next = first + count / self._rate
         times = tuple(first + i / self._rate for i in range(count))
         self._granted = [*self._granted[-1000:], *times]
-        return Slots(times, self._next)
+        return Slots(times, self._next, holds=holds)
 
-    def hold(self, until: float) -> None:
+    def hold(self, chat: str, until: float) -> float:
         if self._world.table_down:
             raise StoreUnavailableError("down")
-        self._next = max(self._next, until)
+        now = self._world.now
+        self._holds[chat] = (now, until)
+        lately = [at for at, _ in self._holds.values() if at >= now - CHATS_WITHIN]
+        if len(lately) >= CHATS_TO_HOLD_ALL:
+            self._held_until = max(self._held_until, until)
+        return self._held_until if self._held_until > now else 0.0
 
 
 class Inline(Executor):
@@ -414,18 +455,20 @@ class Relay:
 
     def new_sender(self) -> Sender:
         """Return the sender of a fresh environment."""
+        chats = Chats(clock=self.world.clock)
         return Sender(
             store=self.store,
             gate=self.broadcasts,
             pacer=self.pacer,
+            chats=chats,
             dispatcher=Dispatcher(
                 provider=self.provider,
                 credentials=CredentialsSource(self._fetch, clock=self.world.clock),
                 breaker=Breaker(clock=self.world.clock),
                 pacer=self.pacer,
+                chats=chats,
                 executor=Inline(),
                 provider_timeout=12.0,
-                longest_hold=self.rules.backoff_max,
                 clock=self.world.clock,
                 sleep=self.world.sleep,
             ),
@@ -512,7 +555,7 @@ class Relay:
             return run()
         except Crash:
             self.sender = self.new_sender()
-            self.provider.quiet_until = 0.0
+            self.provider.forget()
             return None
         finally:
             self.world.crash_in = None

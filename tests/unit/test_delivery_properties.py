@@ -32,6 +32,9 @@ from tests.support.world import ANSWERS, Crash, Relay
 
 RULES = Rules(retry_window=3600.0)
 RATE = 2.0
+CHATS = 5
+"""Messages go to so many chats in turn."""
+
 NO_MESSAGE = ("invalid", "id_reused", "not_sealed")
 FEW_ANSWERS = st.lists(st.sampled_from(sorted(ANSWERS)), max_size=6)
 TROUBLES = [
@@ -84,7 +87,7 @@ class Promises(RuleBasedStateMachine):
         id_ = f"m{len(self.bodies)}"
         expires = datetime.fromtimestamp(self.relay.world.now + lives, UTC) if lives else None
         message = QueuedMessage(
-            subscriberId="s-1",
+            subscriberId=f"s-{len(self.bodies) % CHATS}",
             text=id_,
             id=id_,
             onUnknown=policy,

@@ -10,7 +10,15 @@ from botocore.config import Config
 from moto import mock_aws
 
 from relay.messages.breaker import Breaker
-from relay.messages.pacing import CLOCK_SLACK, GRACE, HORIZON, IDLE_SECONDS, TablePacer
+from relay.messages.pacing import (
+    CLOCK_SLACK,
+    GRACE,
+    HORIZON,
+    IDLE_SECONDS,
+    KEY,
+    MOST_HOLDS,
+    TablePacer,
+)
 from relay.messages.store import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -114,17 +122,71 @@ def test_a_line_that_is_too_long_grants_nothing_and_says_when(
     assert len(line.reserve(10).times) == 10
 
 
-def test_a_hold_stops_everyone_until_its_end(dynamodb: "DynamoDBClient", clock: Clock) -> None:
+def test_a_chat_s_hold_is_known_to_all_and_stops_no_other(
+    dynamodb: "DynamoDBClient", clock: Clock
+) -> None:
     one, other = pacer(dynamodb, clock), pacer(dynamodb, clock)
     one.reserve(5)
 
-    one.hold(clock.now + 30)
-    one.hold(clock.now + 5)  # a shorter one does not shorten it
+    assert one.hold("a", clock.now + 10_072) == 0.0
+    assert one.hold("b", clock.now + 30) == 0.0
 
-    assert other.reserve(10).times == ()
-    assert other.reserve(10).next == pytest.approx(clock.now + 30)
-    clock.now += 25
-    assert other.reserve(10).times[0] == pytest.approx(clock.now + 5)
+    slots = other.reserve(10)
+    assert len(slots.times) == 10
+    assert slots.holds == pytest.approx({"a": clock.now + 10_072, "b": clock.now + 30})
+    clock.now += 40
+    assert set(other.reserve(1).holds) == {"a"}
+
+
+@pytest.mark.parametrize(("apart", "held"), [(4.9, True), (5.1, False)])
+def test_three_chats_within_ten_seconds_mean_the_account(
+    dynamodb: "DynamoDBClient", clock: Clock, apart: float, held: bool
+) -> None:
+    one, other = pacer(dynamodb, clock), pacer(dynamodb, clock)
+    for chat in "aab":
+        assert one.hold(chat, clock.now + 60) == 0.0
+    clock.now += apart
+    other.hold("b", clock.now + 60)
+    clock.now += apart
+    until = other.hold("c", clock.now + 300)
+
+    assert until == (pytest.approx(clock.now + 300) if held else 0.0)
+    assert (one.reserve(10).times == ()) is held
+    if held:
+        assert one.reserve(10).next == pytest.approx(until)
+        other.hold("d", clock.now + 5)  # a shorter one does not shorten it
+        clock.now += 299
+        assert one.reserve(10).times == ()
+        clock.now += 2
+        assert len(one.reserve(10).times) == 10
+
+
+def test_an_account_s_hold_by_a_clock_that_is_an_hour_ahead_is_put_right(
+    dynamodb: "DynamoDBClient", clock: Clock
+) -> None:
+    ahead = Clock()
+    ahead.now = clock.now + 3600
+    for chat in "abc":
+        pacer(dynamodb, ahead).hold(chat, ahead.now + 30)
+
+    assert len(pacer(dynamodb, clock).reserve(1).times) == 1
+
+
+def test_the_table_keeps_no_more_holds_than_are_worth_it(
+    dynamodb: "DynamoDBClient", clock: Clock
+) -> None:
+    line = pacer(dynamodb, clock)
+    for i in range(MOST_HOLDS + 20):
+        line.hold(f"chat-{i}", clock.now + 1000 + i)
+        clock.now += 20.0
+    kept = line.reserve(1).holds
+    assert len(kept) <= MOST_HOLDS
+    assert f"chat-{MOST_HOLDS + 19}" in kept
+
+    clock.now += 10_000.0
+    line.reserve(1)
+    item = dynamodb.get_item(TableName="relay", Key=KEY)["Item"]
+    assert not [name for name in item if name.startswith("hold#")]
 
 
 @pytest.mark.parametrize("rate", [0.05, 1.0, RATE])
@@ -153,10 +215,10 @@ def test_a_line_put_right_by_two_runs_at_once_is_one_line(
     update = one._update
     first: list[float] = []
 
-    def overtaken(expression: str, condition: str, values: dict[str, float]) -> Any:
+    def overtaken(expression: str, values: dict[str, float], condition: str) -> Any:
         if "believable" in condition:
             first.extend(other.reserve(5).times)
-        return update(expression, condition, values)
+        return update(expression, values, condition)
 
     monkeypatch.setattr(one, "_update", overtaken)
     times = [*one.reserve(5).times, *first]
@@ -164,19 +226,17 @@ def test_a_line_put_right_by_two_runs_at_once_is_one_line(
     assert len({round(at, 3) for at in times}) == 10, "no slot is given twice"
 
 
-@pytest.mark.parametrize("longest_hold", [60.0, 600.0, 3600.0])
-def test_the_longest_hold_is_believed(
-    dynamodb: "DynamoDBClient", clock: Clock, longest_hold: float
-) -> None:
-    line = TablePacer(dynamodb, "relay", RATE, longest_hold=longest_hold, clock=clock)
-    line.hold(clock.now + longest_hold)
+def test_the_longest_hold_is_believed(dynamodb: "DynamoDBClient", clock: Clock) -> None:
+    line = pacer(dynamodb, clock)
+    for chat in "abc":
+        line.hold(chat, clock.now + 86_400)
     clock.now -= CLOCK_SLACK - 1  # and seen by a host whose clock is behind
 
     assert line.reserve(1).times == ()
 
 
 def test_the_longest_line_is_believed(dynamodb: "DynamoDBClient", clock: Clock) -> None:
-    line = TablePacer(dynamodb, "relay", 0.01, longest_hold=1.0, clock=clock)
+    line = pacer(dynamodb, clock, rate=0.01)
     line.reserve(1)
     clock.now += 95.0
     assert len(line.reserve(1).times) == 1

@@ -76,7 +76,7 @@ def record(i: int, body: object, *, receive_count: int = 1) -> dict[str, Any]:
 
 
 def envelope(text: str, **fields: object) -> dict[str, object]:
-    return {"subscriberId": "s-1", "text": text, **fields}
+    return {"subscriberId": f"s-{text}", "text": text, **fields}
 
 
 def moved_back(i: int, letter: DeadLetterEntry) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def test_a_chat_s_later_messages_stay_when_one_stays(relay: Relay, hidden: Hidde
 
     answer = handle(
         in_line(1, envelope("a1", id="a1"), "a"),
-        in_line(2, envelope("b1", id="b1", subscriberId="s-2"), "b"),
+        in_line(2, envelope("b1", id="b1"), "b"),
         in_line(3, envelope("a2", id="a2"), "a"),
         in_line(4, "not JSON", "a"),
     )
@@ -207,6 +207,7 @@ def test_a_sealed_redrive_is_sent(relay: Relay) -> None:
     relay.provider.next = ["refuses"]
     handle(record(1, envelope("m-1", id="m-1")))
     [letter] = relay.queues.dead
+    relay.world.now += 1.0
     handle(moved_back(2, letter))
 
     assert relay.store.records["m-1"].state is State.SENT

@@ -24,7 +24,7 @@ def relay() -> Relay:
 
 
 def put(relay: Relay, id_: str = "m-1", policy: OnUnknown | None = None) -> QueuedMessage:
-    message = QueuedMessage(subscriberId="s-1", text=id_, id=id_, onUnknown=policy)
+    message = QueuedMessage(subscriberId=f"s-{id_}", text=id_, id=id_, onUnknown=policy)
     relay.queues.put(message.to_body())
     return message
 
@@ -43,6 +43,7 @@ def test_a_dead_letter_counts_on_from_the_record_and_not_from_an_old_copy(relay:
     relay.provider.next = ["refuses", "is busy", "refuses"]
     relay.run()
     relay.queues.redrive(relay.queues.dead[0])
+    relay.world.now += 1.0
     relay.run()  # the redriven copy: the provider is busy, the message waits
     relay.queues.messages.clear()
     relay.queues.put(message.to_body())  # and an old duplicate of it comes first
@@ -150,7 +151,7 @@ def test_a_message_that_misses_its_slot_is_not_sent_in_it(
     assert state(relay) is State.SENT
 
 
-def test_a_429_stops_the_rest_of_the_batch(relay: Relay) -> None:
+def test_a_429_holds_its_chat_alone(relay: Relay) -> None:
     for i in range(5):
         put(relay, f"m-{i}")
     relay.provider.next = ["asks to slow down"]
@@ -158,9 +159,72 @@ def test_a_429_stops_the_rest_of_the_batch(relay: Relay) -> None:
 
     relay.run()
 
-    assert len(relay.provider.times) == 1
+    assert sum(relay.provider.ledger.values()) == 4
+    [copy] = relay.queues.messages
+    assert copy.visible_at >= began + 29.0
+    relay.settle_down()
+    assert sum(relay.provider.ledger.values()) == 5
+
+
+def test_429s_in_three_chats_stop_the_rest_of_the_batch(relay: Relay) -> None:
+    for i in range(6):
+        put(relay, f"m-{i}")
+    relay.provider.next = ["asks to slow down"] * 3
+    began = relay.world.now
+
+    relay.run()
+
+    assert len(relay.provider.times) == 3
     for copy in relay.queues.messages:
         assert copy.visible_at >= began + 29.0
+    relay.settle_down()
+    assert sum(relay.provider.ledger.values()) == 6
+
+
+def to_chat(relay: Relay, id_: str) -> None:
+    relay.queues.put(QueuedMessage(subscriberId="a", text=id_, id=id_).to_body())
+
+
+def test_no_other_message_is_sent_into_a_chat_s_hold() -> None:
+    relay = Relay(Rules(retry_window=43_200.0), rate=5.0)
+    relay.provider.next = ["is in a flood ban"]
+    began = relay.world.now
+    to_chat(relay, "m-1")
+    relay.run()
+    to_chat(relay, "m-2")
+    relay.sender = relay.new_sender()  # another environment
+    put(relay, "m-3")
+    relay.run()
+
+    assert relay.provider.posts == {"m-1": 1, "m-3": 1}
+    relay.settle_down()
+    assert next(at - began for at in relay.provider.times if at > began + 60.0) >= 10_072.0
+    assert relay.provider.posts == {"m-1": 2, "m-2": 1, "m-3": 1}
+
+
+def test_a_hold_that_outlasts_the_message_ends_it_at_its_deadline_without_another_post(
+    relay: Relay,
+) -> None:
+    relay.provider.next = ["is in a flood ban"]
+    began = relay.world.now
+    put(relay)
+    relay.run()
+    relay.settle_down()
+
+    record = relay.store.records["m-1"]
+    assert (record.state, record.reason) == (State.FAILED, "http_429")
+    assert relay.provider.posts["m-1"] == 1
+    assert relay.world.now >= began + RULES.retry_window
+
+
+def test_a_batch_sends_one_message_a_second_to_a_chat(relay: Relay) -> None:
+    for i in range(5):
+        to_chat(relay, f"m-{i}")
+    began = relay.world.now
+    relay.run()
+
+    assert len(relay.provider.times) == 1
+    assert [c.visible_at - began for c in relay.queues.messages] == pytest.approx([1, 2, 3, 4])
     relay.settle_down()
     assert sum(relay.provider.ledger.values()) == 5
 
@@ -409,7 +473,7 @@ KEPT = 14 * DAY
 
 
 def announced(id_: str = "m-1") -> QueuedMessage:
-    return QueuedMessage(subscriberId="s-1", text=id_, id=id_, broadcast="b-1")
+    return QueuedMessage(subscriberId=f"s-{id_}", text=id_, id=id_, broadcast="b-1")
 
 
 def test_a_message_ends_before_its_queue_forgets_the_copy_that_waited_long() -> None:

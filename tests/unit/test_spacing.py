@@ -84,7 +84,7 @@ def announce(relay: Relay, count: int = 3) -> None:
         "b-1", "bot", "", relay.world.now, snapshot="s", total=count
     )
     for i in range(count):
-        message = QueuedMessage(subscriberId="s-1", text=f"b-{i}", id=f"b-{i}", broadcast="b-1")
+        message = QueuedMessage(subscriberId=f"s-{i}", text=f"b-{i}", id=f"b-{i}", broadcast="b-1")
         relay.queues.enqueue_broadcast([message])
 
 
@@ -121,8 +121,14 @@ def break_dead_letters(relay: Relay) -> None:
     relay.world.queue_down = True
 
 
+def hold_all(relay: Relay, seconds: float) -> None:
+    """Let three chats ask for quiet, so that nobody may send."""
+    for chat in "abc":
+        relay.pacer.hold(chat, relay.world.now + seconds)
+
+
 def hold_the_line(relay: Relay) -> None:
-    relay.pacer.hold(relay.world.now + HORIZON + 1.0)
+    hold_all(relay, HORIZON + 1.0)
 
 
 def pause(relay: Relay) -> None:
@@ -155,7 +161,7 @@ def test_a_single_message_that_waited_in_vain_ends_at_its_deadline() -> None:
     message = QueuedMessage(subscriberId="s-1", text="m-1", id="m-1")
     relay.queues.put(message.to_body())
     began = relay.world.now
-    wait_for(relay, 1, lambda: relay.pacer.hold(relay.world.now + HORIZON + 1.0))
+    wait_for(relay, 1, lambda: hold_all(relay, HORIZON + 1.0))
 
     [record] = relay.store.records.values()
     assert (record.state, record.reason) == (State.FAILED, "retry_window_ended")

@@ -17,6 +17,7 @@ from relay.broadcasts.table import BroadcastTable
 from relay.directory import Directory
 from relay.logs import redact
 from relay.messages.breaker import Breaker
+from relay.messages.chats import Chats
 from relay.messages.dead_letters import DeadLetters
 from relay.messages.dispatch import Dispatcher
 from relay.messages.intake import Intake
@@ -208,21 +209,22 @@ def sender() -> Sender:
         _dynamodb(),
         settings.table,
         settings.messages_per_second,
-        longest_hold=rules.backoff_max,
     )
+    chats = Chats()
     dispatcher = Dispatcher(
         provider=provider(),
         credentials=credentials(),
         breaker=Breaker(pause=rules.backoff_min, longest=min(60.0, rules.backoff_max)),
         pacer=pacer,
+        chats=chats,
         executor=ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="send"),
         provider_timeout=settings.provider_timeout,
-        longest_hold=rules.backoff_max,
     )
     return Sender(
         store=store(),
         gate=gate(),
         pacer=pacer,
+        chats=chats,
         dispatcher=dispatcher,
         dead_letters=DeadLetters(store(), queues()),
         seals=seals(),

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from relay.messages.breaker import Breaker
+from relay.messages.chats import Chats
 from relay.messages.envelope import QueuedMessage
 from relay.messages.pacing import Pacer
 from relay.messages.results import SOON
-from relay.messages.states import Record
+from relay.messages.states import TOO_MANY_REQUESTS, Record
 from relay.messages.store import StoreUnavailableError
 from smsgold.client import OutgoingMessage
 from smsgold.credentials import Credentials
@@ -117,9 +118,9 @@ class Dispatcher:
         credentials: CredentialsKeeper,
         breaker: Breaker,
         pacer: Pacer,
+        chats: Chats,
         executor: Executor,
         provider_timeout: float,
-        longest_hold: float,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -127,9 +128,9 @@ class Dispatcher:
         self._credentials = credentials
         self._breaker = breaker
         self._pacer = pacer
+        self._chats = chats
         self._executor = executor
         self._provider_timeout = provider_timeout
-        self._longest_hold = longest_hold
         self._clock = clock
         self._sleep = sleep
         self._held_until = 0.0
@@ -195,8 +196,8 @@ class Dispatcher:
             verdict = self._post_again(credentials, outgoing, claimed, latest, ends_at) or verdict
         ended = self._clock()
         self._breaker.record(failed=_provider_failing(verdict))
-        if verdict.status == 429:
-            self._slow_down(verdict, ended)
+        if verdict.status == TOO_MANY_REQUESTS:
+            self._slow_down(claimed.message.chat, verdict, ended)
         return Sent(claimed, verdict, began, ended)
 
     def _post(
@@ -213,6 +214,8 @@ class Dispatcher:
 
         def withhold() -> str | None:
             unsent = self._too_late(claimed, latest)
+            if unsent is None:
+                self._chats.posted(claimed.message.chat, self._clock())
             return unsent.reason if unsent else None
 
         return self._provider.send(credentials, outgoing, withhold=withhold)
@@ -249,6 +252,8 @@ class Dispatcher:
             return Unsent(claimed, 1.0, "too_late")
         if now < self._held_until:
             return Unsent(claimed, self._held_until - now, "slow_down")
+        if (held_until := self._chats.held_until(claimed.message.chat)) > now:
+            return Unsent(claimed, held_until - now, "chat_held")
         if record.expires_at is not None and now >= record.expires_at:
             return Unsent(claimed, 1.0, "expired")
         if now > claimed.slot_ends:
@@ -274,15 +279,15 @@ class Dispatcher:
         [slot] = slots.times
         return replace(claimed, slot=slot, slot_ends=slot + slots.grace)
 
-    def _slow_down(self, verdict: Verdict, now: float) -> None:
-        """Hold the whole account back for as long as the provider asks, up to the cap.
+    def _slow_down(self, chat: str, verdict: Verdict, now: float) -> None:
+        """Hold a chat back for as long as the provider asks, and the account if it means that.
 
         This run stops at once. Another one that already has slots learns it from its next answer.
         """
-        until = now + min(verdict.retry_after or 1.0, self._longest_hold)
-        self._held_until = max(self._held_until, until)
+        until = now + (verdict.retry_after or 1.0)
+        self._chats.hold({chat: until})
         try:
-            self._pacer.hold(until)
+            self._held_until = max(self._held_until, self._pacer.hold(chat, until))
         except StoreUnavailableError as error:
             log.warning("hold not recorded", extra={"reason": str(error)})
 

@@ -8,9 +8,10 @@ leaves a `next` that nobody could have reserved; the next run puts it right.
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -45,16 +46,31 @@ CLOCK_SLACK = 300.0
 request must reach AWS within five minutes of the time stamp in the request" (IAM User Guide)."""
 
 
+CHATS_TO_HOLD_ALL = 3
+CHATS_WITHIN = 10.0
+"""Seconds. The provider does not say whether a chat or the account gets too much: it is the account
+once it says so in three chats within ten seconds."""
+
+MOST_HOLDS = 100
+"""Chats whose holds the table keeps, those that last longest: the item is written for each block of
+slots, and each begun KiB of it costs a write."""
+
+FORGOTTEN = 8
+"""Holds that are over before they are removed from the table."""
+
+
 @dataclass(frozen=True, slots=True)
 class Slots:
     """The reserved slots' times; `next` is the first slot after them.
 
-    A message must not be sent later than `grace` seconds after its slot.
+    A message must not be sent later than `grace` seconds after its slot, nor to a chat before the
+    end of its hold, in `holds` by chat.
     """
 
     times: tuple[float, ...]
     next: float
     grace: float = GRACE
+    holds: Mapping[str, float] = field(default_factory=dict)
 
 
 class Pacer(Protocol):
@@ -64,9 +80,29 @@ class Pacer(Protocol):
         """Reserve up to `count` slots, the first at most `within` seconds from now."""
         ...
 
-    def hold(self, until: float) -> None:
-        """Grant no slot before `until`: the provider asked to slow down."""
+    def hold(self, chat: str, until: float) -> float:
+        """Note that the provider wants quiet in a chat; return until when in all of them, or 0."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """The line as the table keeps it."""
+
+    next: float = 0.0
+    held_until: float = 0.0
+    held_at: float = 0.0
+    holds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """By chat: when the provider asked for quiet, and until when."""
+
+    def lasting(self, now: float) -> Mapping[str, float]:
+        return {chat: until for chat, (_, until) in self.holds.items() if until > now}
+
+
+@dataclass(frozen=True, slots=True)
+class _Update:
+    applied: bool
+    line: _Line
 
 
 class TablePacer:
@@ -78,13 +114,11 @@ class TablePacer:
         table: str,
         rate: float,
         *,
-        longest_hold: float = 600.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
         self._table = table
         self._rate = rate
-        self._longest_hold = longest_hold
         self._clock = clock
 
     def reserve(self, count: int, *, within: float = HORIZON) -> Slots:
@@ -99,84 +133,146 @@ class TablePacer:
         count = min(count, max(1, int(self._rate * within)))
         block = count / self._rate
         floor = now - IDLE_SECONDS
+        quiet = "(attribute_not_exists(#held) OR #held <= :now)"
         # Busy: append to the reserved slots. Idle: start anew. One of the two conditions holds,
         # unless another run writes between the two attempts.
         for _ in range(10):
             busy = self._update(
                 "SET #next = #next + :block",
-                "#next >= :floor AND #next <= :limit",
-                {":block": block, ":floor": floor, ":limit": now + within},
+                {":block": block, ":floor": floor, ":limit": now + within, ":now": now},
+                f"#next >= :floor AND #next <= :limit AND {quiet}",
             )
+            line = busy.line
             if busy.applied:
-                return self._slots(busy.next - block, count)
-            if busy.next > (believable := self._believable(now)):
-                log.error("pace put right", extra={"ahead_seconds": round(busy.next - now)})
-                # Guarded: where another run was faster, this one joins its line.
-                self._update(
-                    "SET #next = :floor",
-                    "#next > :believable",
-                    {":floor": floor, ":believable": believable},
-                )
+                return self._slots(line, line.next - block, count)
+            if self._put_right(line, now, floor):
                 continue
-            if busy.next > now + within:
-                return Slots((), busy.next)
+            if line.held_until > now:
+                return Slots((), max(line.next, line.held_until))
+            if line.next > now + within:
+                return Slots((), line.next, holds=line.lasting(now))
             idle = self._update(
                 "SET #next = :end",
-                "attribute_not_exists(#next) OR #next < :floor",
-                {":end": floor + block, ":floor": floor},
+                {":end": floor + block, ":floor": floor, ":now": now},
+                f"(attribute_not_exists(#next) OR #next < :floor) AND {quiet}",
             )
             if idle.applied:
-                return self._slots(floor, count)
+                return self._slots(idle.line, floor, count)
         return Slots((), now + 1.0)
 
-    def hold(self, until: float) -> None:
-        """Grant no slot before `until`: the provider asked to slow down."""
-        self._update(
-            "SET #next = :until",
-            "attribute_not_exists(#next) OR #next < :until",
-            {":until": until},
-        )
+    def hold(self, chat: str, until: float) -> float:
+        """Note that the provider wants quiet in a chat; return until when in all of them, or 0."""
+        now = self._clock()
+        entry = {"L": [{"N": _number(now)}, {"N": _number(until)}]}
+        line = self._update(
+            "SET #hold = :hold", {}, names={"#hold": _HOLD + chat}, values={":hold": entry}
+        ).line
+        lately = [at for at, _ in line.holds.values() if now - CHATS_WITHIN <= at <= now]
+        if len(lately) >= CHATS_TO_HOLD_ALL:
+            log.warning("account held", extra={"seconds": round(until - now)})
+            line = self._update(
+                "SET #held = :until, #heldAt = :now",
+                {":until": until, ":now": now},
+                "attribute_not_exists(#held) OR #held < :until",
+            ).line
+        self._forget(line, now)
+        return line.held_until if line.held_until > now else 0.0
 
-    def _believable(self, now: float) -> float:
-        """Return the latest `next` that a hold or a block of slots can have left."""
-        block = max(HORIZON, 1 / self._rate)
-        return now + max(self._longest_hold, HORIZON + block) + CLOCK_SLACK
+    def _put_right(self, line: _Line, now: float, floor: float) -> bool:
+        """Put right what a host with a wrong clock has left; return whether there was something.
 
-    def _slots(self, first: float, count: int) -> Slots:
+        Guarded: where another run was faster, this one joins its line.
+        """
+        believable = now + HORIZON + max(HORIZON, 1 / self._rate) + CLOCK_SLACK
+        if line.next > believable:
+            log.error("pace put right", extra={"ahead_seconds": round(line.next - now)})
+            self._update(
+                "SET #next = :floor",
+                {":floor": floor, ":believable": believable},
+                "#next > :believable",
+            )
+            return True
+        if line.held_until > now and line.held_at > now + CLOCK_SLACK:
+            log.error("hold put right", extra={"ahead_seconds": round(line.held_at - now)})
+            self._update("REMOVE #held", {":until": line.held_until}, "#held = :until")
+            return True
+        return False
+
+    def _slots(self, line: _Line, first: float, count: int) -> Slots:
+        now = self._clock()
+        if len(line.holds) - len(line.lasting(now)) >= FORGOTTEN:
+            self._forget(line, now)
         times = tuple(first + i / self._rate for i in range(count))
-        return Slots(times, first + count / self._rate)
+        return Slots(times, first + count / self._rate, holds=line.lasting(now))
 
     def _unpaced(self, now: float, count: int) -> Slots:
         return Slots((now,) * count, now, grace=float("inf"))
 
-    def _update(self, update: str, condition: str, values: dict[str, float]) -> "_Update":
+    def _forget(self, line: _Line, now: float) -> None:
+        """Remove the holds that are over, and those that end soonest where there are too many."""
+        lasting = sorted(line.lasting(now), key=lambda chat: line.holds[chat][1])
+        kept = lasting[-MOST_HOLDS:]
+        gone = {
+            f"#gone{i}": _HOLD + c for i, c in enumerate(c for c in line.holds if c not in kept)
+        }
+        if gone:
+            self._update(f"REMOVE {', '.join(gone)}", {}, names=gone)
+
+    def _update(
+        self,
+        update: str,
+        numbers: Mapping[str, float],
+        condition: str = "",
+        *,
+        names: Mapping[str, str] = MappingProxyType({}),
+        values: Mapping[str, Any] = MappingProxyType({}),
+    ) -> _Update:
+        used = {name: known for name, known in _NAMES.items() if name in f"{update} {condition}"}
+        request: dict[str, Any] = {
+            "ConditionExpression": condition,
+            "ExpressionAttributeNames": {**used, **names},
+            "ExpressionAttributeValues": {
+                **{name: {"N": _number(value)} for name, value in numbers.items()},
+                **values,
+            },
+        }
         try:
             answer = self._client.update_item(
                 TableName=self._table,
                 Key=KEY,
                 UpdateExpression=update,
-                ConditionExpression=condition,
-                ExpressionAttributeNames={"#next": "next"},
-                ExpressionAttributeValues={
-                    name: {"N": str(round(Decimal(value), 6))} for name, value in values.items()
-                },
-                ReturnValues="UPDATED_NEW",
+                # "There is no additional cost associated with requesting a return value" (DynamoDB
+                # API Reference, UpdateItem).
+                ReturnValues="ALL_NEW",
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                **{name: value for name, value in request.items() if value},
             )
         except ClientError as error:
             if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
                 raise StoreUnavailableError(error.response["Error"]["Code"]) from None
-            return _Update(False, _next_of(error.response.get("Item")))
+            return _Update(False, _line_of(error.response.get("Item")))
         except BotoCoreError as error:
             raise StoreUnavailableError(type(error).__name__) from None
-        return _Update(True, _next_of(answer.get("Attributes")))
+        return _Update(True, _line_of(answer.get("Attributes")))
 
 
-@dataclass(frozen=True, slots=True)
-class _Update:
-    applied: bool
-    next: float
+_HOLD = "hold#"
+_NAMES = {"#next": "next", "#held": "held", "#heldAt": "heldAt"}
 
 
-def _next_of(item: Any) -> float:
-    return float(item["next"]["N"]) if item and "next" in item else 0.0
+def _line_of(item: Any) -> _Line:
+    item = item or {}
+
+    def number(name: str) -> float:
+        return float(item[name]["N"]) if name in item else 0.0
+
+    holds = {
+        name.removeprefix(_HOLD): (float(entry["L"][0]["N"]), float(entry["L"][1]["N"]))
+        for name, entry in item.items()
+        if name.startswith(_HOLD)
+    }
+    return _Line(number("next"), number("held"), number("heldAt"), holds)
+
+
+def _number(value: float) -> str:
+    return str(round(Decimal(value), 6))

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Protocol
 
+from relay.messages.chats import Chats
 from relay.messages.dead_letters import DeadLetters, Ended
 from relay.messages.dispatch import Claimed, Dispatcher
 from relay.messages.in_flight import InFlight
+from relay.messages.lines import CHAT_SECONDS
 from relay.messages.pacing import BROADCAST_HORIZON, HORIZON, Pacer, Slots
 from relay.messages.queues import QueueUnavailableError
 from relay.messages.results import SOON, Counts, Done, Later, Received, Result, reopened
@@ -127,6 +129,7 @@ class Sender:
         store: Store,
         gate: Gate,
         pacer: Pacer,
+        chats: Chats,
         dispatcher: Dispatcher,
         dead_letters: DeadLetters,
         seals: Seals,
@@ -139,6 +142,7 @@ class Sender:
         self._store = store
         self._gate = gate
         self._pacer = pacer
+        self._chats = chats
         self._dispatcher = dispatcher
         self._dead_letters = dead_letters
         self._seals = seals
@@ -369,6 +373,7 @@ class Sender:
             room = self._dispatcher.room()
             ready = sends if room is None else sends[:room]
             self._hand_back(run, [i for i, _ in sends[len(ready) :]], "provider_failing")
+            ready = self._whose_chat_is_free(run, ready)
             if not ready:
                 break
             within = min(horizon, max(0.0, latest - self._clock()))
@@ -378,7 +383,9 @@ class Sender:
                 log.warning("no slots", extra={"reason": str(error)})
                 self._hand_back(run, [i for i, _ in ready], "table_unavailable")
                 break
-            in_time = [at for at in slots.times if at <= latest]
+            self._chats.hold(slots.holds)
+            ready = self._whose_chat_is_free(run, ready)
+            in_time = [at for at in slots.times[: len(ready)] if at <= latest]
             claimable = ready[: len(in_time)]
             self._claim_and_submit(run, claimable, in_time, slots.grace, in_flight)
             left = ready[len(in_time) :]
@@ -389,6 +396,24 @@ class Sender:
             run.results |= in_flight.settle_until(again_at)
             sends = self._refresh(run, left)
         run.results |= in_flight.settle_all()
+
+    def _whose_chat_is_free(self, run: _Run, sends: Sendable) -> Sendable:
+        """Keep one message a chat, if the chat may have it now; hand the others back."""
+        now = self._clock()
+        free: list[tuple[int, Send]] = []
+        due: dict[str, float] = {}
+        for i, send in sends:
+            chat = run.batch[i].message.chat
+            if (held_until := self._chats.held_until(chat)) > now:
+                run.results[i] = Later(held_until - now, "chat_held", send.before)
+                continue
+            at = due.get(chat, self._chats.free_at(chat))
+            due[chat] = max(at, now) + CHAT_SECONDS
+            if at > now:
+                run.results[i] = Later(at - now, "chat_pace", send.before)
+            else:
+                free.append((i, send))
+        return free
 
     def _latest(self, run: _Run) -> float:
         """Return until when a POST may start."""

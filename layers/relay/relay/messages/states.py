@@ -74,6 +74,10 @@ class DeadLetter(StrEnum):
     WRITTEN = "written"
 
 
+TOO_MANY_REQUESTS = 429
+"""The status that asks for quiet, with the length of it in `Retry-After`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One POST to the provider."""
@@ -396,6 +400,9 @@ def settle(
     wait = backoff(tried.tries, verdict.retry_after, rules, time_left=time_left, jitter=jitter)
     # The last try comes at the deadline, not after it.
     wait = max(1.0, min(wait, time_left - 1.0))
+    if verdict.status == TOO_MANY_REQUESTS:
+        # Not even the last try is made into a flood ban: it may make that longer.
+        wait = max(wait, verdict.retry_after or 0.0)
     return Settlement(step(record, replace(tried, state=State.QUEUED, lease=now + wait)), wait)
 
 
