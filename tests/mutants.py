@@ -49,6 +49,7 @@ TEST_TIMEOUT = 300  # seconds
 DEAD_LETTERS = "layers/relay/relay/messages/dead_letters.py"
 DISPATCH = "layers/relay/relay/messages/dispatch.py"
 IN_FLIGHT = "layers/relay/relay/messages/in_flight.py"
+LINES = "layers/relay/relay/messages/lines.py"
 PACING = "layers/relay/relay/messages/pacing.py"
 ECHOED = "layers/relay/smsgold/echoes.py"
 CREDENTIALS = "layers/relay/smsgold/credentials.py"
@@ -552,6 +553,54 @@ MUTANTS = [
         '{"seal": seal} if dead_letter.seal else {}',
         "{}",
         "tests/integration/test_ops.py",
+    ),
+    Mutant(
+        "a chat's messages are sent beside each other",
+        LINES,
+        "        heads = [line.pop(0) for line in lines.values()]\n"
+        "        results |= zip(heads, deliver([batch[i] for i in heads]), strict=True)\n",
+        "        results |= zip(range(len(batch)), deliver(batch), strict=True)\n"
+        "        return [results[i] for i in range(len(batch))]\n",
+    ),
+    Mutant(
+        "the rest of a chat leaves the queue when one stays",
+        LINES,
+        'results |= {i: Later(seconds, "behind_another") for i in rest}',
+        "results |= {i: Done(None) for i in rest}",
+    ),
+    Mutant(
+        "a Retry-After is cut to the longest wait",
+        STATES,
+        "wait = max(wait, verdict.retry_after or 0.0)",
+        "wait = max(wait, min(verdict.retry_after or 0.0, rules.backoff_max))",
+        SCENES,
+    ),
+    Mutant(
+        "one chat's 429 holds the account",
+        PACING,
+        "CHATS_TO_HOLD_ALL = 3",
+        "CHATS_TO_HOLD_ALL = 1",
+        SCENES,
+    ),
+    Mutant(
+        "a line is named by the number itself",
+        "layers/relay/relay/messages/envelope.py",
+        "return hashlib.sha256(address.encode()).hexdigest()[:32]",
+        "return address",
+        "tests/unit/test_queues.py",
+    ),
+    Mutant(
+        "another environment sends into a chat's hold",
+        SENDER,
+        "            self._chats.hold(slots.holds)\n",
+        "",
+        SCENES,
+    ),
+    Mutant(
+        "a chat gets several messages in a second",
+        SENDER,
+        "            if at > now:\n                run.results",
+        "            if at > now + 1e9:\n                run.results",
     ),
     Mutant(
         "a producer's redrive is believed",

@@ -6,6 +6,7 @@ there, as a process does that is killed.
 
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
@@ -20,7 +21,7 @@ from relay.messages.dead_letters import DeadLetters
 from relay.messages.dispatch import Dispatcher
 from relay.messages.envelope import QueuedMessage
 from relay.messages.intake import Answer, Intake
-from relay.messages.lines import CHAT_SECONDS
+from relay.messages.lines import CHAT_SECONDS, one_by_one
 from relay.messages.pacing import (
     CHATS_TO_HOLD_ALL,
     CHATS_WITHIN,
@@ -172,14 +173,18 @@ class Copy:
     visible_at: float
     receive_count: int = 0
     seal: str = ""
+    line: str = ""
+    """The line it stands in; it is on the Ordered queue then."""
 
 
 class MemoryQueues:
-    """The Messages and DeadLetter queues."""
+    """The Ordered, Messages and DeadLetter queues; the first two in one list, by their lines."""
 
     def __init__(self, world: World) -> None:
         self.messages: list[Copy] = []
         self.dead: list[DeadLetterEntry] = []
+        self.past_the_line: set[str] = set()
+        """The ids of what was handed in without order as well."""
         self._world = world
 
     def enqueue(self, messages: Sequence[QueuedMessage], delay: int = 0) -> list[str | None]:
@@ -190,18 +195,36 @@ class MemoryQueues:
         if fate == "refused":
             return ["throttled"] * len(messages)
         for message in messages:
-            self.put_own(message, delay)
+            self.put_own(
+                message, delay, line=message.chat if message.in_order and not delay else ""
+            )
         self._world.effect("after the queue")
         return ["no answer" if fate == "lost" else None] * len(messages)
 
-    def put_own(self, message: QueuedMessage, delay: float = 0) -> None:
+    def put_own(self, message: QueuedMessage, delay: float = 0, *, line: str = "") -> None:
         """Put a message on the queue as the relay itself does."""
         body = message.to_body()
-        self.put(body, delay, seal=SEALS.seal(body) if claim_of(message) else "")
+        self.put(body, delay, seal=SEALS.seal(body) if claim_of(message) else "", line=line)
 
-    def put(self, body: str, delay: float = 0, *, seal: str = "") -> None:
+    def put(self, body: str, delay: float = 0, *, seal: str = "", line: str = "") -> None:
         now = self._world.now
-        self.messages.append(Copy(body, now, now + delay, seal=seal))
+        self.messages.append(Copy(body, now, now + delay, seal=seal, line=line))
+        if not line and (found := re.search('"id": ?"([^"]*)"', body)):
+            self.past_the_line.add(found[1])
+
+    def receive(self, most: int, *, in_line: bool) -> list[Copy]:
+        """Return visible messages; of a line, none while one of it is being worked on."""
+        now = self._world.now
+        blocked = {c.line for c in self.messages if c.line and c.visible_at > now}
+        visible = [
+            c
+            for c in self.messages
+            if bool(c.line) is in_line and c.visible_at <= now and c.line not in blocked
+        ]
+        for copy in visible[:most]:
+            copy.receive_count += 1
+            copy.visible_at = now + 6 * RUN_SECONDS
+        return visible[:most]
 
     def enqueue_dead_letters(self, letters: Sequence[DeadLetterEntry]) -> list[str | None]:
         if not letters:
@@ -214,13 +237,22 @@ class MemoryQueues:
         return [None] * len(letters)
 
     def enqueue_broadcast(self, messages: Sequence[QueuedMessage]) -> list[str | None]:
-        return self.enqueue(messages)  # one queue is enough of a world
+        return self.enqueue([m.model_copy(update={"in_order": False}) for m in messages])
 
     def enqueue_notifier(self, body: str) -> None:
         raise NotImplementedError  # nobody orders a broadcast here
 
     def change_visibility(self, source: str, receipts: Mapping[str, float]) -> None:
         raise NotImplementedError  # a run's caller hides its copies itself
+
+    def before(self, id_: str) -> list[str]:
+        """Return the ids of what stands before a message in its line, unless it may go past."""
+        if id_ in self.past_the_line:
+            return []
+        copies = [(c.line, str(json.loads(c.body)["id"])) for c in self.messages if c.line]
+        line = next((line for line, other in copies if other == id_), "")
+        own = [other for known, other in copies if known == line]
+        return own[: own.index(id_)] if line else []
 
     def redrive(self, dead: DeadLetterEntry) -> None:
         self.dead.remove(dead)
@@ -282,6 +314,8 @@ class MemoryProvider:
         """How the next POSTs are answered, in order; after that all are accepted."""
         self.in_a_slot: Callable[[float], bool] = lambda _: True
         """Whether a POST may come at this time."""
+        self.before_it: Callable[[str], list[str]] = lambda _: []
+        """The messages that stand before one in its line, by its id."""
         self.connecting: list[float] = []
         """Seconds from the next POSTs' slots to their first bytes, in order; after that none."""
         self.meanwhile: Callable[[], None] | None = None
@@ -328,6 +362,7 @@ class MemoryProvider:
             answer = ANSWERS[self.next.pop(0) if self.next else "accepts"]
         id_ = message.text
         assert began < self.last_moment.get(id_, began + 1), f"{id_} was sent too late"
+        assert not self.before_it(id_), f"{id_} was sent before {self.before_it(id_)}"
         self.posts[id_] += 1
         self.served[id_] += credentials.password == self.password
         self.ledger[id_] += answer.keeps
@@ -441,6 +476,11 @@ class Relay:
         self.store = MemoryStore(self.world)
         self.queues = MemoryQueues(self.world)
         self.provider = MemoryProvider(self.world)
+        self.provider.before_it = lambda id_: [
+            before
+            for before in self.queues.before(id_)
+            if before not in self.store.records or self.store.records[before].state not in TERMINAL
+        ]
         self.broadcasts = MemoryGate(self.world)
         self.rules = rules
         self.intake = Intake(self.store, self.queues, rules, clock=self.world.clock)
@@ -509,40 +549,49 @@ class Relay:
         return self.intake.accept([message], door="http")[0]
 
     def run(self, most: int = 10) -> int:
-        """Receive up to `most` visible messages and deliver them; return how many there were."""
-        copies = [c for c in self.queues.messages if c.visible_at <= self.world.now][:most]
-        for copy in copies:
-            copy.receive_count += 1
-            copy.visible_at = self.world.now + 6 * RUN_SECONDS
+        """Receive up to `most` visible messages of each queue and deliver them; return how many."""
         ends_at = self.world.now + RUN_SECONDS
-        good: list[tuple[Copy, Received]] = []
-        results: list[tuple[Copy, Result]] = []
-        for copy in copies:
+        copies = self.queues.receive(most, in_line=False)
+        self._take_off(copies, self._deliver(copies, ends_at))
+        in_line = self.queues.receive(most, in_line=True)
+        if in_line:
+            ends_at = self.world.now + RUN_SECONDS
+            results = one_by_one(in_line, lambda c: c.line, lambda cs: self._deliver(cs, ends_at))
+            self._take_off(in_line, results)
+        return len(copies) + len(in_line)
+
+    def _deliver(self, copies: Sequence[Copy], ends_at: float) -> list[Result]:
+        good: dict[int, Received] = {}
+        results: dict[int, Result] = {}
+        for i, copy in enumerate(copies):
+            in_line = bool(copy.line)
             try:
                 message = parse(QueuedMessage, copy.body)
-                last = ends_by(copy.sent_at, copy.receive_count)
-                sealed = Sealed(copy.body, copy.seal)
-                received = Received(
-                    message, "sqs", copy.sent_at, copy.receive_count, last, sealed=sealed
-                )
-                good.append((copy, received))
             except InvalidMessageError as error:
-                refused = self.sender.refuse(
+                results[i] = self.sender.refuse(
                     copy.body,
                     "invalid",
                     str(error),
                     sent_at=copy.sent_at,
                     receive_count=copy.receive_count,
                 )
-                results.append((copy, refused))
-        delivered = self.sender.deliver([delivery for _, delivery in good], ends_at=ends_at)
-        results += zip((copy for copy, _ in good), delivered, strict=True)
-        for copy, result in results:
+            else:
+                last = ends_by(copy.sent_at, copy.receive_count, in_line=in_line)
+                sealed = Sealed(copy.body, copy.seal)
+                good[i] = Received(
+                    message, "sqs", copy.sent_at, copy.receive_count, last, in_line, sealed
+                )
+        delivered = self.sender.deliver(list(good.values()), ends_at=ends_at)
+        results |= zip(good, delivered, strict=True)
+        return [results[i] for i in range(len(copies))]
+
+    def _take_off(self, copies: Sequence[Copy], results: Sequence[Result]) -> None:
+        """Take what is done off its queue, and hide the rest for as long as it says."""
+        for copy, result in zip(copies, results, strict=True):
             if isinstance(result, Done):
                 self.queues.messages = [c for c in self.queues.messages if c is not copy]
             else:
                 copy.visible_at = self.world.now + result.seconds
-        return len(copies)
 
     def run_and_crash(self, after: int) -> None:
         """Run, and end the process at the given effect; a fresh environment takes its place."""
@@ -575,11 +624,10 @@ class Relay:
         self.world.table_down = self.world.queue_down = False
         self.provider.next.clear()
         self.secret = self.provider.password
-        for _ in range(2000):
+        for _ in range(4000):
             if not self.queues.messages:
                 return
-            self.run()
-            upcoming = [c.visible_at for c in self.queues.messages]
-            if upcoming:
-                self.world.now = max(self.world.now, min(upcoming))
+            if not self.run():
+                hidden = [c.visible_at for c in self.queues.messages]
+                self.world.now = min(at for at in hidden if at > self.world.now)
         raise AssertionError(f"the queue never empties: {self.queues.messages}")

@@ -149,6 +149,7 @@ class Promises(RuleBasedStateMachine):
 
     def _accept_and_wait(self, message: QueuedMessage, patience: float, after: int | None) -> None:
         assert message.id
+        self.relay.queues.past_the_line.add(message.id)
 
         def call() -> Answer:
             return self.relay.service.accept_and_wait(message, seconds=patience, time_left=28.0)
@@ -340,7 +341,7 @@ class Promises(RuleBasedStateMachine):
             for id_, record in owned.items():
                 assert self.relay.store.records[id_] == record, "taken from its owner"
             # It holds slots from before, and hears of a wish for quiet by its next answer.
-            self.relay.provider.quiet_until = 0.0
+            self.relay.provider.forget()
 
         self.relay.provider.meanwhile = meanwhile
         self.relay.run()

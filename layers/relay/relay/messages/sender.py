@@ -62,6 +62,9 @@ GROUP = 25
 LEASE_SLACK = 5.0
 """Seconds that a claim outlives its run's end: Lambda ends a run on time, by its own clock."""
 
+MOMENT = 0.01
+"""Seconds that a wait is longer than it need be, so that rounding never ends it early."""
+
 CLAIM_AHEAD = 0.1
 """Seconds before a message's slot at which it is claimed: what the write takes."""
 
@@ -405,12 +408,12 @@ class Sender:
         for i, send in sends:
             chat = run.batch[i].message.chat
             if (held_until := self._chats.held_until(chat)) > now:
-                run.results[i] = Later(held_until - now, "chat_held", send.before)
+                run.results[i] = Later(held_until - now + MOMENT, "chat_held", send.before)
                 continue
             at = due.get(chat, self._chats.free_at(chat))
             due[chat] = max(at, now) + CHAT_SECONDS
             if at > now:
-                run.results[i] = Later(at - now, "chat_pace", send.before)
+                run.results[i] = Later(at - now + MOMENT, "chat_pace", send.before)
             else:
                 free.append((i, send))
         return free
