@@ -176,16 +176,20 @@ def test_the_idle_stack_has_what_its_costs_are_made_of() -> None:
     rows = [re.split(r"\s*\|\s*", line)[1:-1] for line in text.splitlines() if line[:1] == "|"]
     *parts, total = [[cell.strip("*") for cell in row] for row in rows[2:]]
     sources = len(resources("AWS::Lambda::EventSourceMapping"))
+    [ordered] = [q for q in resources("AWS::SQS::Queue") if "FifoQueue" in q]
+    assert ordered["FifoQueue"] is True
+    looks = 5 * 3 * 60 * 24 * 30
     assert [int(row[1].replace(",", "")) for row in parts] == [
-        sources * 5 * 3 * 60 * 24 * 30,
+        (sources - 1) * looks,
+        looks,
         len(resources("AWS::SecretsManager::Secret")),
         len(resources("AWS::CloudWatch::Alarm")),
     ]
-    assert f"{sources} event sources" in parts[0][0]
+    assert f"{sources - 1} event sources" in parts[0][0]
     metrics = {*ENDED.values(), "Accepted", "Attempts", "ProviderLatency", "NotSent", "Throttled"}
     metrics |= {"CredentialsRefused", "Redirects"}
     assert f"{len(metrics)} metrics" in text
-    for row, unit in zip(parts, (1e6, 1, 1), strict=True):
+    for row, unit in zip(parts, (1e6, 1e6, 1, 1), strict=True):
         dollars = int(row[1].replace(",", "")) / unit * float(row[2].split()[0])
         assert float(row[-1]) == pytest.approx(dollars, abs=0.005)
     assert float(total[-1]) == pytest.approx(sum(float(row[-1]) for row in parts))
