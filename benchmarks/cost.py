@@ -38,12 +38,16 @@ REST = Price(3.5, "REST API request", "api-gateway/pricing", "2026")
 INVOCATION = Price(0.2, "Lambda request", "lambda/pricing", "2026-05")
 GIGABYTE_SECOND = Price(13.3334, "Lambda GB-second, arm64", "lambda/pricing", "2026-05")
 QUEUE = Price(0.4, "SQS request (64 KB)", "sqs/pricing", "2026-06")
+FIFO = Price(0.5, "SQS request to a FIFO queue (64 KB)", "sqs/pricing", "2026-06")
 WRITE = Price(0.625, "DynamoDB write unit (1 KB)", "dynamodb/pricing/on-demand", "2025-07")
 READ = Price(0.125, "DynamoDB read unit (4 KB)", "dynamodb/pricing/on-demand", "2025-07")
 LOG = Price(0.0005, "CloudWatch Logs byte", "cloudwatch/pricing", "2026")
 TRACE = Price(5.0, "X-Ray trace recorded", "xray/pricing", "2025")
-PRICES = (REST, INVOCATION, GIGABYTE_SECOND, QUEUE, WRITE, READ, LOG, TRACE)
+PRICES = (REST, INVOCATION, GIGABYTE_SECOND, QUEUE, FIFO, WRITE, READ, LOG, TRACE)
 """AWS's list prices in us-east-1, without free tiers."""
+
+WITHOUT_ORDER = "SQS, no order"
+"""The one door whose messages do not go through the Ordered queue."""
 
 COUNTS = {
     "API requests": "api requests",
@@ -64,14 +68,19 @@ def measure(report: Report) -> None:
     """Count what a message asks of AWS by each door; price and judge it."""
     say("counts")
     doors = _doors()
-    bills = {door: _bill(counts) for door, counts in doors.items()}
-    for (door, counts), most in zip(doors.items(), (3, 3, 2), strict=True):
+    bills = {
+        door: _bill(counts, QUEUE if door == WITHOUT_ORDER else FIFO)
+        for door, counts in doors.items()
+    }
+    for (door, counts), most in zip(doors.items(), (3, 3, 2, 2), strict=True):
         what = f"writes of a message's record, {door} to `sent`"
         report.at_most("goals-cost", what, counts["writes"], most, unit="")
     shares = {door: _compute(bill) / sum(bill.values()) * 100 for door, bill in bills.items()}
     what = "the relay's own compute, share of the cost by any door"
     report.at_most("goals-cost", what, max(shares.values()), 20, unit=" %")
-    rows = [[part, *(f"{bill[part]:.2f}" for bill in bills.values())] for part in bills["SQS"]]
+    rows = [
+        [part, *(f"{bill[part]:.2f}" for bill in bills.values())] for part in bills[WITHOUT_ORDER]
+    ]
     rows.append(["**total, $**", *(f"**{sum(bill.values()):.2f}**" for bill in bills.values())])
     rows.append(["the relay's own compute", *(f"{share:.0f} %" for share in shares.values())])
     report.show("cost", table(["for a million messages", *doors], rows))
@@ -93,7 +102,8 @@ def _doors(rounds: int = 5) -> dict[str, Mapping[str, float]]:
     requests = {
         "POST /messages": singles,
         "POST /messages/batch": [events.http_batch(100)],
-        "SQS": [],
+        "SQS, in order": [],
+        WITHOUT_ORDER: [],
     }
     found: dict[str, Mapping[str, float]] = {}
     with (
@@ -111,7 +121,7 @@ def _doors(rounds: int = 5) -> dict[str, Mapping[str, float]]:
                 totals["api milliseconds"] += math.ceil(api.invoke(event, MEGABYTES).billed)
             bodies = running.bodies() or [events.envelope() for _ in range(rounds * BATCH)]
             for start in range(0, len(bodies), BATCH):
-                batch = events.sqs(bodies[start : start + BATCH])
+                batch = events.sqs(bodies[start : start + BATCH], in_line=door != WITHOUT_ORDER)
                 totals["sender runs"] += 1
                 totals["sender milliseconds"] += math.ceil(sender.invoke(batch, MEGABYTES).billed)
             totals["log bytes"] += api.logged_bytes() + sender.logged_bytes()
@@ -121,7 +131,7 @@ def _doors(rounds: int = 5) -> dict[str, Mapping[str, float]]:
     return found
 
 
-def _bill(n: Mapping[str, float]) -> dict[str, float]:
+def _bill(n: Mapping[str, float], queue: Price) -> dict[str, float]:
     """Return the dollars of a million messages, by what they are paid for."""
     requests, runs = n["api requests"], n["sender runs"]
     # A producer pays for its own request; the event source receives and deletes each batch.
@@ -130,7 +140,7 @@ def _bill(n: Mapping[str, float]) -> dict[str, float]:
     return {
         "API Gateway": requests * REST.dollars,
         "api function": requests * INVOCATION.dollars + _duration(n["api milliseconds"]),
-        "queue": (sends + 2 * runs) * QUEUE.dollars,
+        "queue": (sends + 2 * runs) * queue.dollars,
         "table writes": n["write units"] * WRITE.dollars,
         "table reads": n["read units"] * READ.dollars,
         "sender function": runs * INVOCATION.dollars + _duration(n["sender milliseconds"]),

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -10,6 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.stack import Stack
 from relay.messages.dispatch import SETTLE_SECONDS
+from relay.messages.pacing import KEY, MOST_HOLDS
 from smsgold.client import Client
 from smsgold.credentials import Credentials
 from smsgold.errors import BaseUrlError, CredentialsError, ProviderError
@@ -20,6 +22,7 @@ TELEGRAM_RATE = 30.0
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "RelayTable": ("dynamodb:PartiQLInsert", "dynamodb:PartiQLUpdate", "dynamodb:BatchGetItem"),
     "MessagesQueue": ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"),
+    "OrderedQueue": ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"),
     "DeadLetterQueue": ("sqs:SendMessage",),
     "ProviderCredentials": ("secretsmanager:GetSecretValue",),
 }
@@ -37,6 +40,12 @@ UNFINISHED = ("queued", "sending")
 
 SHOWN = 5
 """Ids named in a finding."""
+
+BACKLOG = 60_000
+"""Messages on the Ordered queue at half of what SQS looks through: OrderedBacklogAlarm's."""
+
+LONG = 900.0
+"""Seconds that a message may wait in its line: OldestOrderedAlarm's."""
 
 RUNNING = ("Enabled", "Enabling", "Creating", "Updating")
 """The states of an event source mapping that is on."""
@@ -67,6 +76,8 @@ class Queue:
     retention: int
     has_dead_letter_queue: bool
     waiting: int
+    hidden: int = 0
+    """Being sent, or waiting for another try."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,22 @@ class Source:
     enabled: bool
     partial_failures: bool
     timeout: int
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The chats' lines on the Ordered queue, as far as it can be told; times are of the epoch.
+
+    Whose they are is neither read nor told.
+    """
+
+    held: tuple[float, ...] = ()
+    """Until when the provider holds each chat that it holds."""
+    account_held_until: float | None = None
+    oldest: float | None = None
+    """Seconds that the oldest message has waited; None if CloudWatch has no figure."""
+    busy: int | None = None
+    """Chats of which a message is being sent or waits for another try; None likewise."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +125,7 @@ class Facts:
     denied: tuple[str, ...] = ()
     in_alarm: tuple[str, ...] = ()
     confirmed_mails: int = 0
+    lines: Lines | None = None
     overdue: "Overdue | None" = None
     """What the table says of messages past their deadline; None if it was not asked."""
     bots: int | None = None
@@ -115,6 +143,7 @@ def findings(facts: Facts) -> list[Finding]:
         *_deployment(facts),
         *_provider(facts),
         *_queues(facts),
+        *_lines(facts),
         *_parameters(facts),
         *_alarms(facts),
         *_overdue(facts.overdue),
@@ -180,24 +209,8 @@ def _queues(facts: Facts) -> Iterator[Finding]:
                 f"{name}: one failed message returns the whole batch to the queue",
                 "Deploy again: the event source mapping has lost ReportBatchItemFailures.",
             )
-        if not (queue := facts.queues.get(name)):
-            continue  # `unread` has a finding of its own
-        if queue.visibility < source.timeout:
-            yield Finding(
-                Level.BAD,
-                f"{name}: messages are hidden for {queue.visibility} s, "
-                f"but a run may take {source.timeout} s",
-                "Raise VisibilityTimeout; AWS recommends six times SenderTimeout.",
-            )
-        elif name == "MessagesQueue" and queue.visibility < 6 * source.timeout:
-            yield Finding(
-                Level.WARN,
-                f"{name}: messages are hidden for {queue.visibility} s, "
-                f"less than six runs of {source.timeout} s",
-                "Raise VisibilityTimeout or lower SenderTimeout.",
-            )
-        if not queue.has_dead_letter_queue:
-            yield Finding(Level.BAD, f"{name}: has no dead-letter queue", "Deploy again.")
+        if queue := facts.queues.get(name):  # or `unread` has a finding of its own
+            yield from _received(source, queue)
     for name, queue in facts.queues.items():
         if queue.retention < 14 * 86400:
             yield Finding(
@@ -213,6 +226,74 @@ def _queues(facts: Facts) -> Iterator[Finding]:
             )
     if facts.queues:
         yield Finding(Level.GOOD, f"{len(facts.queues)} queues examined")
+
+
+def _received(source: Source, queue: Queue) -> Iterator[Finding]:
+    name = source.queue
+    if queue.visibility < source.timeout:
+        yield Finding(
+            Level.BAD,
+            f"{name}: messages are hidden for {queue.visibility} s, "
+            f"but a run may take {source.timeout} s",
+            "Raise VisibilityTimeout; AWS recommends six times SenderTimeout.",
+        )
+    elif name in ("MessagesQueue", "OrderedQueue") and queue.visibility < 6 * source.timeout:
+        yield Finding(
+            Level.WARN,
+            f"{name}: messages are hidden for {queue.visibility} s, "
+            f"less than six runs of {source.timeout} s",
+            "Raise VisibilityTimeout or lower SenderTimeout.",
+        )
+    if name == "OrderedQueue" and queue.has_dead_letter_queue:
+        yield Finding(
+            Level.BAD,
+            f"{name}: has a dead-letter queue, which takes messages that only wait for others",
+            "Remove its redrive policy: the sender itself ends what cannot be sent.",
+        )
+    elif name != "OrderedQueue" and not queue.has_dead_letter_queue:
+        yield Finding(Level.BAD, f"{name}: has no dead-letter queue", "Deploy again.")
+
+
+def _lines(facts: Facts) -> Iterator[Finding]:
+    queue = facts.queues.get("OrderedQueue")
+    if queue and queue.waiting + queue.hidden > BACKLOG:
+        yield Finding(
+            Level.BAD,
+            f"OrderedQueue: {queue.waiting + queue.hidden} messages; "
+            "SQS looks for free chats among the first 120000",
+            "See OrderedBacklogAlarm in docs/operations.md.",
+        )
+    if not (lines := facts.lines):
+        return
+    if lines.account_held_until:
+        yield Finding(
+            Level.WARN,
+            f"the provider holds the whole account until {_utc(lines.account_held_until)}",
+            "Wait. If it happens often, lower MessagesPerSecond.",
+        )
+    if lines.held:
+        at_least = "at least " if len(lines.held) >= MOST_HOLDS else ""
+        yield Finding(
+            Level.WARN,
+            f"the provider holds {at_least}{_counted(len(lines.held), 'chat')}, "
+            f"the longest until {_utc(max(lines.held))}",
+            "Wait: their messages go then. If it happens often, send these chats fewer.",
+        )
+    else:
+        yield Finding(Level.GOOD, "the provider holds no chat")
+    if lines.oldest is not None and lines.oldest > LONG:
+        busy = "" if lines.busy is None else f"; {_counted(lines.busy, 'chat')} at work or waiting"
+        yield Finding(
+            Level.WARN,
+            f"a chat's line waits: its first message for {lines.oldest / 60:.0f} minutes{busy}",
+            "See OldestOrderedAlarm in docs/operations.md.",
+        )
+    elif lines.oldest is not None:
+        yield Finding(Level.GOOD, f"no chat's line waits longer than {LONG / 60:g} minutes")
+
+
+def _utc(moment: float) -> str:
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _parameters(facts: Facts) -> Iterator[Finding]:
@@ -292,6 +373,7 @@ def examine(
             unread.append(f"{what} ({error})")
             return otherwise
 
+    now = clock()
     bots, problem = read("the secret", lambda: _ask_provider(stack), (None, ""))
     return Facts(
         status=stack.status,
@@ -301,9 +383,11 @@ def examine(
         denied=read("the sender's permissions", lambda: _denied(stack), ()),
         in_alarm=read("the alarms", lambda: _in_alarm(stack), ()),
         confirmed_mails=read("the alarms' topic", lambda: _confirmed(stack), 0),
-        overdue=read("the table", lambda: _read_overdue(stack, clock()), None)
-        if thorough
-        else None,
+        lines=Lines(
+            *read("the holds", lambda: _read_holds(stack, now), ((), None)),
+            *read("the lines' metrics", lambda: _read_line_metrics(stack, now), (None, None)),
+        ),
+        overdue=read("the table", lambda: _read_overdue(stack, now), None) if thorough else None,
         bots=bots,
         provider_problem=problem,
         unread=tuple(unread),
@@ -342,6 +426,7 @@ def _read_queues(stack: Stack) -> dict[str, Queue]:
                 retention=int(got["MessageRetentionPeriod"]),
                 has_dead_letter_queue="RedrivePolicy" in got,
                 waiting=int(got["ApproximateNumberOfMessages"]),
+                hidden=int(got["ApproximateNumberOfMessagesNotVisible"]),
             )
     return found
 
@@ -376,7 +461,7 @@ def _denied(stack: Stack) -> tuple[str, ...]:
         SecretId=stack.outputs["ProviderCredentialsArn"]
     )
     arns = {"RelayTable": table["TableArn"], "ProviderCredentials": secret["ARN"]}
-    for name in ("MessagesQueue", "DeadLetterQueue"):
+    for name in ("MessagesQueue", "OrderedQueue", "DeadLetterQueue"):
         arns[name] = sqs.get_queue_attributes(
             QueueUrl=stack.resources[name], AttributeNames=["QueueArn"]
         )["Attributes"]["QueueArn"]
@@ -402,6 +487,44 @@ def _in_alarm(stack: Stack) -> tuple[str, ...]:
         for alarm in page["MetricAlarms"]
         if alarm["AlarmName"] in ours
     )
+
+
+def _read_holds(stack: Stack, now: float) -> tuple[tuple[float, ...], float | None]:
+    """Read until when chats are held, and the account, from the item in which runs share it."""
+    answer = stack.client("dynamodb").get_item(TableName=stack.outputs["TableName"], Key=KEY)
+    item = answer.get("Item", {})
+    chats = (float(v["L"][1]["N"]) for name, v in item.items() if name.startswith("hold#"))
+    account = float(item["held"]["N"]) if "held" in item else 0.0
+    return tuple(until for until in chats if until > now), account if account > now else None
+
+
+def _read_line_metrics(stack: Stack, now: float) -> tuple[float | None, int | None]:
+    """Read how old the oldest message in a line is, and how many lines have one in flight."""
+    queue = stack.resources["OrderedQueue"].rsplit("/", 1)[-1]
+    names = ("ApproximateAgeOfOldestMessage", "ApproximateNumberOfGroupsWithInflightMessages")
+    answer = stack.client("cloudwatch").get_metric_data(
+        StartTime=now - 900,
+        EndTime=now,
+        ScanBy="TimestampDescending",
+        MetricDataQueries=[
+            {
+                "Id": f"m{i}",
+                "MetricStat": {
+                    "Metric": {
+                        "Namespace": "AWS/SQS",
+                        "MetricName": name,
+                        "Dimensions": [{"Name": "QueueName", "Value": queue}],
+                    },
+                    "Period": 60,
+                    "Stat": "Maximum",
+                },
+            }
+            for i, name in enumerate(names)
+        ],
+    )
+    latest = {result["Id"]: result["Values"] for result in answer["MetricDataResults"]}
+    oldest, busy = (next(iter(latest.get(f"m{i}", [])), None) for i in range(len(names)))
+    return oldest, None if busy is None else int(busy)
 
 
 def _read_overdue(stack: Stack, now: float) -> Overdue:

@@ -18,6 +18,7 @@ def script(stack: Stack) -> str:
         "API_URL": stack.outputs["ApiUrl"],
         "API_KEY": key["value"],
         "MESSAGES_QUEUE_URL": stack.outputs["MessagesQueueUrl"],
+        "ORDERED_QUEUE_URL": stack.outputs["OrderedQueueUrl"],
         "DEAD_LETTER_QUEUE_URL": stack.outputs["DeadLetterQueueUrl"],
         "HOOK_SECRETS_ARN": stack.outputs["HookSecretsArn"],
     }

@@ -220,6 +220,7 @@ def test_the_examples_of_the_documentation_run_as_they_stand(
             "API_URL": facts["apiUrl"],
             "API_KEY": facts["apiKey"],
             "MESSAGES_QUEUE_URL": facts["messagesQueueUrl"],
+            "ORDERED_QUEUE_URL": facts["orderedQueueUrl"],
             "SUBSCRIBER_ID": SUBSCRIBER,
             "AWS_ACCESS_KEY_ID": facts["accessKeyId"],
             "AWS_SECRET_ACCESS_KEY": facts["secretAccessKey"],

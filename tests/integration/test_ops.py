@@ -18,6 +18,7 @@ from ops.__main__ import main
 from ops.dead_letters import NO_REASON, PROGRESS, ReceivedDeadLetter
 from ops.remove import remove
 from ops.stack import OperatorError, Stack
+from relay.messages.pacing import TablePacer
 from relay.messages.states import Record, State
 from relay.messages.store import to_item
 from tests.support.webhooks import SHIPPED
@@ -406,7 +407,7 @@ def test_any_other_body_is_moved_as_it_is(body: str, reason: str) -> None:
     assert dead_letters.named(ReceivedDeadLetter(body, reason, "", 0.0, "sqs-1")) == body
 
 
-def test_the_doctor_finds_the_messages_that_never_ended(stack: Stack) -> None:
+def create_table(stack: Stack) -> Any:
     table = stack.client("dynamodb")
     table.create_table(
         TableName="relay",
@@ -414,6 +415,52 @@ def test_the_doctor_finds_the_messages_that_never_ended(stack: Stack) -> None:
         AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
         KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
     )
+    return table
+
+
+def test_the_doctor_counts_the_chats_that_the_senders_hold(stack: Stack) -> None:
+    table = create_table(stack)
+    examined = replace(stack, outputs={**stack.outputs, "TableName": "relay"})
+    now = 1_800_000_000.0
+    assert doctor._read_holds(examined, now) == ((), None)
+
+    pacer = TablePacer(table, "relay", 25.0, clock=lambda: now)
+    pacer.hold("chat-a", now + 10_072)
+    pacer.hold("chat-b", now + 60)
+    held, account = doctor._read_holds(examined, now)
+    assert (sorted(held), account) == ([now + 60, now + 10_072], None)
+    assert doctor._read_holds(examined, now + 61) == ((now + 10_072,), None)
+
+    pacer.hold("chat-c", now + 30)  # the third within ten seconds
+    assert doctor._read_holds(examined, now)[1] == now + 30
+    assert doctor._read_holds(examined, now + 31)[1] is None
+
+
+def test_the_doctor_asks_how_long_lines_wait_and_names_none(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = boto3.client("cloudwatch", region_name=REGION)
+    monkeypatch.setattr(Stack, "client", lambda _self, _service: watch)
+    url = "https://sqs.us-east-1.amazonaws.com/1/a-stack-OrderedQueue-1.fifo"
+    examined = replace(stack, resources={"OrderedQueue": url})
+    results = [{"Id": "m1", "Values": [4.0, 9.0]}, {"Id": "m0", "Values": [9600.0, 1.0]}]
+    with Stubber(watch) as stub:
+        asked: list[Any] = []
+        watch.meta.events.register(
+            "provide-client-params.cloudwatch.GetMetricData",
+            lambda params, **_: asked.append(params),
+        )
+        stub.add_response("get_metric_data", {"MetricDataResults": results})
+        assert doctor._read_line_metrics(examined, 1.8e9) == (9600.0, 4)
+        stub.add_response("get_metric_data", {"MetricDataResults": [{"Id": "m0", "Values": []}]})
+        assert doctor._read_line_metrics(examined, 1.8e9) == (None, None)
+    for query in asked[0]["MetricDataQueries"]:
+        [dimension] = query["MetricStat"]["Metric"]["Dimensions"]
+        assert dimension == {"Name": "QueueName", "Value": "a-stack-OrderedQueue-1.fifo"}
+
+
+def test_the_doctor_finds_the_messages_that_never_ended(stack: Stack) -> None:
+    table = create_table(stack)
     now = 1_800_000_000.0
     for id_, state, deadline, broadcast in [
         ("waits", State.QUEUED, now + 60, ""),
@@ -476,6 +523,8 @@ def test_the_doctor_finds_a_secret_that_has_no_value_and_fails(
     monkeypatch.setattr("sys.argv", ["ops", "doctor"])
     monkeypatch.setattr("ops.__main__.find", lambda _: replace(stack, parameters=DEFAULTS))
     monkeypatch.setattr(doctor, "_read_sources", lambda _: ())
+    monkeypatch.setattr(doctor, "_read_holds", lambda *_: ((), None))
+    monkeypatch.setattr(doctor, "_read_line_metrics", lambda *_: (None, None))
     monkeypatch.setattr(doctor, "_denied", lambda _: ())
     monkeypatch.setattr(doctor, "_in_alarm", lambda _: ())
     monkeypatch.setattr(doctor, "_confirmed", lambda _: 1)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.support.function_variables import ENVIRONMENT
+
 EVENTS = Path(__file__).resolve().parents[2] / "events"
 TEXT = "Ваш заказ 4711 оплачен и передан в доставку. Курьер позвонит за час до приезда."
 
@@ -26,13 +28,22 @@ def envelope() -> str:
     return json.dumps(message(), ensure_ascii=False)
 
 
-def sqs(bodies: Sequence[str]) -> bytes:
-    """Return the event of one batch from the queue."""
+def sqs(bodies: Sequence[str], *, in_line: bool = False) -> bytes:
+    """Return the event of one batch from the Messages queue, or from the Ordered one."""
     record = _event("sqs_batch.json")["Records"][0]
     now = str(int(time.time() * 1000))
     attributes = {**record["attributes"], "SentTimestamp": now}
+    if in_line:
+        queue = ENVIRONMENT["ORDERED_QUEUE_URL"].rsplit("/", 1)[-1]
+        record["eventSourceARN"] = f"arn:aws:sqs:eu-central-1:123456789012:{queue}"
     records = [
-        {**record, "messageId": str(uuid.uuid4()), "body": body, "attributes": attributes}
+        {
+            **record,
+            "messageId": str(uuid.uuid4()),
+            "body": body,
+            "attributes": attributes
+            | ({"MessageGroupId": json.loads(body)["subscriberId"]} if in_line else {}),
+        }
         for body in bodies
     ]
     return json.dumps({"Records": records}).encode()

@@ -104,7 +104,7 @@ class Stub:
         items = [self._items.get(key["pk"]["S"], {}) for key in asked["Keys"]]
         for item in items:
             # A consistent read; that of an item which is not there costs as much as a small one.
-            self.counts["read units"] += max(1, math.ceil(_size(item) / (4 * KILOBYTE)))
+            self.counts["read units"] += max(1, math.ceil(size_of(item) / (4 * KILOBYTE)))
         return {"Responses": {table: [item for item in items if item]}, "UnprocessedKeys": {}}
 
     def _execute(self, Statement: str, Parameters: list[Any], **_: Any) -> dict[str, Any]:  # noqa: N803 - AWS's
@@ -117,7 +117,7 @@ class Stub:
             before = self._items[Parameters[len(names)]["S"]]
             after = before | dict(zip(names, Parameters, strict=False))
         self.counts["writes"] += 1
-        self.counts["write units"] += math.ceil(max(_size(before), _size(after)) / KILOBYTE)
+        self.counts["write units"] += math.ceil(max(size_of(before), size_of(after)) / KILOBYTE)
         self._items[after["pk"]["S"]] = after
         return {}
 
@@ -134,7 +134,7 @@ class Stub:
         return {"MessageId": str(uuid.uuid4()), "MD5OfMessageBody": digest}
 
 
-def _size(item: dict[str, Any]) -> int:
+def size_of(item: dict[str, Any]) -> int:
     """Return an item's size as DynamoDB counts it: names and values, a number by its digits."""
 
     def of(value: Any) -> int:

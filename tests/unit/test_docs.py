@@ -1,6 +1,7 @@
 """The pages hold together: links, names of files, versions, the two READMEs."""
 
 import json
+import math
 import re
 import shlex
 import tomllib
@@ -9,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from ops.doctor import TELEGRAM_RATE
 from relay import problems
+from relay.messages.pacing import MOST_HOLDS
 from relay.metrics import ENDED
 from smsgold import __version__
+from tests.support.stub import size_of
 from tools.translated import template, translated
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -176,16 +180,20 @@ def test_the_idle_stack_has_what_its_costs_are_made_of() -> None:
     rows = [re.split(r"\s*\|\s*", line)[1:-1] for line in text.splitlines() if line[:1] == "|"]
     *parts, total = [[cell.strip("*") for cell in row] for row in rows[2:]]
     sources = len(resources("AWS::Lambda::EventSourceMapping"))
+    [ordered] = [q for q in resources("AWS::SQS::Queue") if "FifoQueue" in q]
+    assert ordered["FifoQueue"] is True
+    looks = 5 * 3 * 60 * 24 * 30
     assert [int(row[1].replace(",", "")) for row in parts] == [
-        sources * 5 * 3 * 60 * 24 * 30,
+        (sources - 1) * looks,
+        looks,
         len(resources("AWS::SecretsManager::Secret")),
         len(resources("AWS::CloudWatch::Alarm")),
     ]
-    assert f"{sources} event sources" in parts[0][0]
+    assert f"{sources - 1} event sources" in parts[0][0]
     metrics = {*ENDED.values(), "Accepted", "Attempts", "ProviderLatency", "NotSent", "Throttled"}
     metrics |= {"CredentialsRefused", "Redirects"}
     assert f"{len(metrics)} metrics" in text
-    for row, unit in zip(parts, (1e6, 1, 1), strict=True):
+    for row, unit in zip(parts, (1e6, 1e6, 1, 1), strict=True):
         dollars = int(row[1].replace(",", "")) / unit * float(row[2].split()[0])
         assert float(row[-1]) == pytest.approx(dollars, abs=0.005)
     assert float(total[-1]) == pytest.approx(sum(float(row[-1]) for row in parts))
@@ -201,6 +209,49 @@ def test_a_small_account_is_told_what_the_event_sources_take() -> None:
     assert f"up to {sum(most) - max(most) + 2}, and two senders" in text
     functions = resources("AWS::Lambda::Function")
     assert not [f for f in functions if "ReservedConcurrentExecutions" in f]
+
+
+def test_how_far_it_goes_follows_from_the_constants() -> None:
+    text = section("docs/performance.md", "How far it goes")
+    rows = [re.split(r"\s*\|\s*", line)[1:-1] for line in text.splitlines() if line[:1] == "|"]
+    rates = [int(cell.replace(",", "")) for cell in rows[0][1:4]]
+    assert rates == [100, 1_000, 10_000]
+    found = {r[0]: [int(cell.replace(",", "")) for cell in r[1:4]] for r in rows[2:]}
+    limits = {r[0]: r[4] for r in rows[2:]}
+    source = template()["Resources"]["OrderedSource"]["Properties"]
+    most, size = source["ScalingConfig"]["MaximumConcurrency"], source["BatchSize"]
+    run = 0.25  # seconds; the table of memory sizes has the measured one
+    [measured] = re.findall(
+        r"^\| 512 MB \| \d+ ms \| (\d+) ms", read("docs/performance.md"), re.MULTILINE
+    )
+    assert int(measured) / 1000 == pytest.approx(run, rel=0.3)
+
+    # A held chat's entry as pacing writes it: microseconds, and a chat's 32 characters.
+    entry = {"L": [{"N": "1800000000.123456"}, {"N": "1800010072.123456"}]}
+    line = {"pk": {"S": "pacing"}, "next": {"N": "1800000000.123456"}}
+    holds = {f"hold#{i:032}": entry for i in range(MOST_HOLDS)}
+    units = math.ceil(size_of(line | holds) / 1024)
+    assert size_of({f"hold#{0:032}": entry}) <= 64
+
+    expected = {
+        "Telegram bots": [math.ceil(rate / TELEGRAM_RATE) for rate in rates],
+        "runs of": [math.ceil(rate * run / size) for rate in rates],
+        "requests to the API": rates,
+        "seconds of an outage": [120_000 // rate for rate in rates],
+        "write units of the item": [rate // size for rate in rates],
+        "the same with 100 chats": [units * rate // size for rate in rates],
+        "the same, each": rates,
+        "write units of the table": [3 * rate for rate in rates],
+        "requests that send": rates,
+    }
+    for (row, figures), (start, computed) in zip(found.items(), expected.items(), strict=True):
+        assert row.replace("**", "").startswith(start)
+        assert figures == computed, row
+    [runs] = [limit for row, limit in limits.items() if "`OrderedSource`" in row]
+    assert runs.startswith(f"`MaximumConcurrency`: {most}, so {most * size / run:g} messages")
+    plan = template()["Resources"]["RelayApi"]["Properties"]["Auth"]["UsagePlan"]["Throttle"]
+    assert f"the usage plan's {plan['RateLimit']} a second" in limits.values()
+    assert f"with {MOST_HOLDS} chats held" in text
 
 
 def test_the_own_keys_page_grants_what_the_stack_uses_it_for() -> None:

@@ -1,11 +1,12 @@
 """What the doctor says about a stack."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from ops import doctor
-from ops.doctor import Facts, Finding, Level, Overdue, Queue, Source, findings
+from ops.doctor import Facts, Finding, Level, Lines, Overdue, Queue, Source, findings
 from relay.broadcasts.model import LONGEST_PAUSE
 from relay.messages.intake import OVERDUE
 from tools.translated import template
@@ -16,9 +17,11 @@ HEALTHY = Facts(
     parameters={n: str(p["Default"]) for n, p in template()["Parameters"].items()},
     queues={
         "MessagesQueue": Queue(360, FORTNIGHT, True, 5),
+        "OrderedQueue": Queue(360, FORTNIGHT, False, 5, 7),
         "DeadLetterQueue": Queue(30, FORTNIGHT, False, 0),
     },
-    sources=(Source("MessagesQueue", True, True, 60),),
+    sources=(Source("MessagesQueue", True, True, 60), Source("OrderedQueue", True, True, 60)),
+    lines=Lines(oldest=12.0, busy=3),
     confirmed_mails=1,
     bots=2,
 )
@@ -40,6 +43,10 @@ def source(found: Source) -> Facts:
     return replace(HEALTHY, sources=(found,))
 
 
+def lines(**found: Any) -> Facts:
+    return replace(HEALTHY, lines=Lines(**found))
+
+
 def test_the_templates_defaults_are_healthy() -> None:
     assert troubles(HEALTHY) == []
 
@@ -57,6 +64,16 @@ def test_the_templates_defaults_are_healthy() -> None:
         (source(Source("MessagesQueue", True, True, 400)), "a run may take 400"),
         (source(Source("MessagesQueue", True, True, 61)), "less than six runs"),
         (queue("MessagesQueue", Queue(360, FORTNIGHT, False, 0)), "has no dead-letter queue"),
+        (source(Source("OrderedQueue", False, True, 60)), "no function receives"),
+        (source(Source("OrderedQueue", True, True, 61)), "less than six runs"),
+        (queue("OrderedQueue", Queue(360, FORTNIGHT, True, 0)), "has a dead-letter queue, which"),
+        (queue("OrderedQueue", Queue(360, FORTNIGHT, False, 30_001, 30_000)), "60001 messages"),
+        (lines(held=(1.8e9,)), "holds 1 chat, the longest until 2027-01-15 08:00 UTC"),
+        (lines(held=(1.8e9, 1.8e9 + 60, 1.0)), "3 chats, the longest until 2027-01-15 08:01 UTC"),
+        (lines(held=(1.8e9,) * 100), "holds at least 100 chats"),
+        (lines(account_held_until=1.8e9), "the whole account until 2027-01-15 08:00 UTC"),
+        (lines(oldest=901.0, busy=2), "for 15 minutes; 2 chats at work or waiting"),
+        (lines(oldest=9000.0), "for 150 minutes"),
         (queue("MessagesQueue", Queue(360, 345600, True, 0)), "deletes messages"),
         (queue("DeadLetterQueue", Queue(30, FORTNIGHT, False, 3)), "3 dead letters"),
         (parameter(MessagesPerSecond="0"), "MessagesPerSecond is 0"),
@@ -78,6 +95,12 @@ def test_each_trouble_is_named_with_what_to_do(facts: Facts, says: str) -> None:
     assert found.todo
 
 
+def test_what_is_not_known_of_the_lines_is_not_called_good() -> None:
+    told = [finding.what for finding in findings(lines())]
+    assert "the provider holds no chat" in told
+    assert not [what for what in told if "no chat's line" in what]
+
+
 def test_a_thorough_examination_that_finds_nothing_says_how_much_it_read() -> None:
     told = findings(replace(HEALTHY, overdue=Overdue(9)))
     assert "no message of 9 waits past its deadline" in [finding.what for finding in told]
@@ -94,3 +117,9 @@ def test_many_messages_are_not_all_named() -> None:
 def test_the_doctor_counts_as_the_relay_does() -> None:
     assert doctor.GRACE == OVERDUE
     assert doctor.LONGEST_PAUSE == LONGEST_PAUSE
+
+
+def test_the_doctor_s_limits_are_the_alarms() -> None:
+    alarms = template()["Resources"]
+    assert alarms["OldestOrderedAlarm"]["Properties"]["Threshold"] == doctor.LONG
+    assert alarms["OrderedBacklogAlarm"]["Properties"]["Threshold"] == doctor.BACKLOG

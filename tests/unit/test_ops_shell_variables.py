@@ -16,6 +16,7 @@ OUTPUTS = {
     "ApiUrl": "https://abc.execute-api.eu-central-1.amazonaws.com/v1",
     "RestApiId": "abc",
     "MessagesQueueUrl": "https://sqs/messages",
+    "OrderedQueueUrl": "https://sqs/ordered.fifo",
     "DeadLetterQueueUrl": "https://sqs/dead",
     "HookSecretsArn": "arn:hooks",
 }
@@ -53,6 +54,7 @@ def test_a_stack_on_aws_keeps_the_shells_own_credentials(session: boto3.Session)
     assert found["API_URL"] == OUTPUTS["ApiUrl"]
     assert found["API_KEY"] == KEY
     assert found["MESSAGES_QUEUE_URL"] == "https://sqs/messages"
+    assert found["ORDERED_QUEUE_URL"] == "https://sqs/ordered.fifo"
     assert found["DEAD_LETTER_QUEUE_URL"] == "https://sqs/dead"
     assert found["HOOK_SECRETS_ARN"] == "arn:hooks"
     assert not [name for name in found if name.startswith("AWS")]

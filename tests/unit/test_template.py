@@ -12,6 +12,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from samcli.cli.types import CfnParameterOverridesType
 
+from ops import doctor
 from relay import metrics
 from relay.eventbridge import read
 from relay.messages.envelope import Message
@@ -84,6 +85,43 @@ def test_the_alarm_on_dead_letters_sees_those_that_a_redrive_left_behind() -> No
     alarm = of_type("AWS::CloudWatch::Alarm")["DeadLettersAlarm"]
 
     assert alarm["MetricName"] == "ApproximateNumberOfMessagesVisible"
+
+
+def test_each_queue_of_messages_has_an_alarm_on_its_oldest() -> None:
+    ages = {
+        alarm["Dimensions"][0]["Value"]["Fn::GetAtt"][0]: alarm["Threshold"]
+        for alarm in of_type("AWS::CloudWatch::Alarm").values()
+        if alarm["MetricName"] == "ApproximateAgeOfOldestMessage"
+    }
+    assert ages == {"MessagesQueue": 900, "OrderedQueue": 900}
+
+
+def test_the_ordered_queue_s_backlog_is_told_of_before_sqs_stops_looking_further() -> None:
+    """SQS looks for free lines among "the first 120,000 messages" (SQS Developer Guide)."""
+    alarm = of_type("AWS::CloudWatch::Alarm")["OrderedBacklogAlarm"]
+    assert alarm["Dimensions"][0]["Value"] == {"Fn::GetAtt": ["OrderedQueue", "QueueName"]}
+    assert alarm["MetricName"] == "ApproximateNumberOfMessagesVisible"
+    assert alarm["Threshold"] == doctor.BACKLOG < 120_000
+
+
+def test_every_chat_s_line_is_counted_by_itself_and_none_is_given_up_by_sqs() -> None:
+    """Both settings together are "high throughput for FIFO queues" (SQS Developer Guide)."""
+    queue = of_type("AWS::SQS::Queue")["OrderedQueue"]
+    assert queue["DeduplicationScope"] == "messageGroup"
+    assert queue["FifoThroughputLimit"] == "perMessageGroupId"
+    assert "RedrivePolicy" not in queue
+    assert "ContentBasedDeduplication" not in queue, "two texts alike may be two messages"
+
+
+def test_the_dashboard_shows_every_alarm_and_the_lines() -> None:
+    [dashboard] = of_type("AWS::CloudWatch::Dashboard").values()
+    body = dashboard["DashboardBody"]["Fn::Sub"]
+    shown = set(re.findall(r"\$\{(\w+Alarm)\.Arn\}", body))
+    # The canary's is there only if there is a canary, which a text cannot say.
+    assert shown == set(of_type("AWS::CloudWatch::Alarm")) - {"CanaryAlarm"}
+    widgets = json.loads(re.sub(r"\$\{[^}]+\}", "x", body))["widgets"]
+    assert [widget["properties"]["title"] for widget in widgets][2] == "Queues"
+    assert "${OrderedQueue.QueueName}" in body
 
 
 def test_alarms_on_the_relays_own_metrics_name_what_the_code_counts() -> None:
