@@ -48,6 +48,14 @@ def control_app(state: State) -> web.Application:
     return app
 
 
+class _LimitedError(Exception):
+    """A message exceeds a limit."""
+
+    def __init__(self, fault: faults.Fault) -> None:
+        super().__init__(fault.spec)
+        self.fault = fault
+
+
 def _endpoint(operation: str, answer: Answer) -> Handler:
     outcome = "accepted" if operation == "sendMessage" else "listed"
 
@@ -62,6 +70,8 @@ def _endpoint(operation: str, answer: Answer) -> Handler:
                 reply = answer(state, request, raw, fault)
         except provider.RefusedError as error:
             refused, fault = error, None
+        except _LimitedError as error:
+            fault = error.fault
         except faults.FaultError as error:
             refused = provider.RefusedError(400, str(error))
         state.requests.add(
@@ -102,6 +112,8 @@ def _send_message(
     body = provider.read_body(request.content_type, raw)
     provider.check_auth(state.credentials, body)
     message = provider.read_message(state.roster, body)
+    if limit := state.armed.limit(str(message.subscriber.get("id"))):
+        raise _LimitedError(limit)
     entry = state.ledger.accept(
         message,
         time=time.time(),

@@ -1,12 +1,13 @@
 """Which faults there are, and which of them strikes a request."""
 
 import json
+import math
 import random
 import re
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from email.utils import formatdate
 from typing import Any
 
@@ -25,6 +26,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "status-failed": {"status": "failed"},
 }
 NUMBER = r"[0-9]{1,6}(\.[0-9]{1,6})?"
+COUNT = "[1-9][0-9]{0,5}"
 MARKER = re.compile(r"\[\[fault:([^\]]*)\]\]")
 
 
@@ -38,19 +40,22 @@ class Option:
 
 OPTIONS = {
     "accepted": Option("", "the message is accepted all the same; only the response fails"),
+    "chat": Option(r"[^\s]+", "the subscriber's id; required"),
     "every": Option(NUMBER, "seconds between two bytes; 1 by default"),
     "jitter": Option(NUMBER, "up to this many more milliseconds of delay, at random"),
     "megabytes": Option(NUMBER, "the size of the body; 5 by default"),
     "ms": Option(NUMBER, "milliseconds of delay"),
+    "per-second": Option(COUNT, "messages that are accepted in any second; 1 by default"),
     "retry-after": Option(
         ".+",
         "the `Retry-After` header: `day` is 86400, `date` and `date+30` are HTTP dates 5 and 30 "
         "seconds ahead, `garbage` is words; any other value is sent as it is",
     ),
+    "seconds": Option(NUMBER, "how long it lasts; required"),
     "shape": Option(
         "|".join(SHAPES), f"how the body says no: `{'`, `'.join(SHAPES)}`; `error` by default"
     ),
-    "times": Option("[1-9][0-9]{0,5}", "with any fault: it strikes only this many times"),
+    "times": Option(COUNT, "with any fault: it strikes only this many times"),
 }
 """Every fault takes `times`; a Kind names the others that it takes."""
 
@@ -59,13 +64,15 @@ OPTIONS = {
 class Kind:
     """What a fault does: what the client sees and whether the message is accepted.
 
-    One that `hits_connections` strikes whole connections, not requests: only a switch can be it.
+    One that `hits_connections` strikes whole connections, not requests; one that is a `limit`
+    strikes what would have been accepted. Only a switch can be either.
     """
 
     client_sees: str
     accepted: bool = False
     options: tuple[str, ...] = ()
     hits_connections: bool = False
+    limit: bool = False
 
 
 STATUS = Kind("this status and a JSON reason", options=("accepted", "retry-after"))
@@ -85,6 +92,19 @@ KINDS = {
     "large": Kind("200 with a large JSON body", accepted=True, options=("megabytes",)),
     "gzip-bomb": Kind("64 MB packed with gzip, asked for or not", accepted=True),
     "latency": Kind("the usual response, but late", accepted=True, options=("ms", "jitter")),
+    "chat-limit": Kind(
+        "429 with `Retry-After` once a chat gets too much", options=("per-second",), limit=True
+    ),
+    "account-limit": Kind(
+        "429 with `Retry-After` once the account sends too much",
+        options=("per-second",),
+        limit=True,
+    ),
+    "ban": Kind(
+        "429 in one chat, with the rest of the time as `Retry-After`",
+        options=("chat", "seconds"),
+        limit=True,
+    ),
     "outage": Kind("every connection reset at its first byte", hits_connections=True),
     "closed": Kind("every connection refused", hits_connections=True),
 }
@@ -98,7 +118,7 @@ class FaultError(ValueError):
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault and its options; `ms` and `jitter` are in milliseconds, `every` in seconds."""
+    """A fault and its options; `ms` and `jitter` are in milliseconds, the others in seconds."""
 
     spec: str
     name: str
@@ -109,12 +129,22 @@ class Fault:
     megabytes: float = 5
     ms: float = 0
     jitter: float = 0
+    per_second: int = 1
+    chat: str = ""
+    seconds: float | None = None
     times: int | None = None
 
     @property
     def status(self) -> int | None:
-        """The status it answers with, if it is named after one."""
+        """The status it answers with, if it answers with one of its own."""
+        if self.is_limit:
+            return 429
         return int(self.name) if self.name.isdigit() else None
+
+    @property
+    def is_limit(self) -> bool:
+        """Whether it strikes what would have been accepted."""
+        return self.name in KINDS and KINDS[self.name].limit
 
     @property
     def hits_connections(self) -> bool:
@@ -135,6 +165,8 @@ def parse(spec: str) -> Fault:
         if not re.fullmatch(OPTIONS[option].values, value):
             raise FaultError(f"{name}: {word!r} is not a valid value of {option}")
         given[option] = value
+    if name == "ban" and not given.keys() >= {"chat", "seconds"}:
+        raise FaultError("ban needs chat and seconds")
     return Fault(
         " ".join([name, *words]),
         name,
@@ -145,6 +177,9 @@ def parse(spec: str) -> Fault:
         megabytes=float(given.get("megabytes", 5)),
         ms=float(given.get("ms", 0)),
         jitter=float(given.get("jitter", 0)),
+        per_second=int(given.get("per-second", 1)),
+        chat=given.get("chat", ""),
+        seconds=float(given["seconds"]) if "seconds" in given else None,
         times=int(given["times"]) if "times" in given else None,
     )
 
@@ -189,8 +224,8 @@ def marked(raw: bytes) -> Marked | None:
     if found is None:
         return None
     fault = parse(found[1])
-    if fault.hits_connections:
-        raise FaultError(f"{fault.name} strikes every connection: arm it with POST /faults")
+    if fault.hits_connections or fault.is_limit:
+        raise FaultError(f"{fault.name} is more than one message's fault: arm it with POST /faults")
     recipient = [body.get(name) for name in ("subscriberId", "botId", "number")]
     return Marked(fault, json.dumps([recipient, text]))
 
@@ -237,6 +272,8 @@ class ArmedFaults:
         self._rng = rng or random.Random()  # noqa: S311 - chaos, not cryptography
         self._switches: list[Switch] = []
         self._attempts: Counter[str] = Counter()
+        self._accepted: dict[tuple[int, str], deque[float]] = {}
+        """When a limit last let messages pass, by the limit and what it limits."""
         self._ids = 0
 
     def arm(
@@ -257,6 +294,11 @@ class ArmedFaults:
             raise FaultError("share must be above 0 and at most 1, times and seconds above 0")
         if fault.hits_connections and (on, share, times or fault.times) != ("all", 1.0, None):
             raise FaultError(f"{fault.name} strikes every connection, so it takes only seconds")
+        if fault.is_limit and (on, share) != ("sendMessage", 1.0):
+            raise FaultError(
+                f"{fault.name} limits all messages, so it takes only times and seconds"
+            )
+        seconds = seconds or fault.seconds
         self._ids += 1
         until = None if seconds is None else self._clock() + seconds
         switch = Switch(self._ids, fault, on, share, times or fault.times, until)
@@ -294,17 +336,40 @@ class ArmedFaults:
         if message and self._strikes_again(message):
             struck, delay = self._add(message.fault, struck, delay)
         for switch in self.switches():
-            if switch.on not in (operation, "all"):
+            if switch.on not in (operation, "all") or switch.fault.is_limit:
                 continue
             if struck and switch.fault.name != "latency":
                 continue
             if switch.share < 1 and self._rng.random() >= switch.share:
                 continue
-            switch.struck += 1
-            if switch.left is not None:
-                switch.left -= 1
+            self._count(switch)
             struck, delay = self._add(switch.fault, struck, delay)
         return Strike(struck, delay)
+
+    def limit(self, chat: str) -> Fault | None:
+        """Return the limit that a message to a chat exceeds, with its wait; count it if none."""
+        now = self._clock()
+        passed = []
+        for switch in self.switches():
+            if not switch.fault.is_limit:
+                continue
+            times = self._times(switch, chat)
+            if (wait := _wait(switch, chat, times, now)) > 0:
+                self._count(switch)
+                return replace(switch.fault, retry_after=str(math.ceil(wait)))
+            passed.append(times)
+        for times in passed:
+            times.append(now)
+        return None
+
+    def _times(self, switch: Switch, chat: str) -> deque[float]:
+        key = switch.id, "" if switch.fault.name == "account-limit" else chat
+        return self._accepted.setdefault(key, deque(maxlen=switch.fault.per_second))
+
+    def _count(self, switch: Switch) -> None:
+        switch.struck += 1
+        if switch.left is not None:
+            switch.left -= 1
 
     def _strikes_again(self, message: Marked) -> bool:
         if message.fault.times is None:
@@ -316,3 +381,10 @@ class ArmedFaults:
         if fault.name == "latency":
             return struck, delay + (fault.ms + self._rng.uniform(0, fault.jitter)) / 1000
         return fault, delay
+
+
+def _wait(switch: Switch, chat: str, times: deque[float], now: float) -> float:
+    """Return the seconds until a limit lets a message to a chat pass, 0 if it does now."""
+    if switch.fault.name == "ban":
+        return (switch.until or now) - now if chat == switch.fault.chat else 0.0
+    return times[0] + 1.0 - now if len(times) == switch.fault.per_second else 0.0

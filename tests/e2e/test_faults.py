@@ -17,17 +17,16 @@ from typing import Any
 import boto3
 import pytest
 
-from relay.messages.states import TERMINAL, Record, State
+from relay.messages.states import Record, State
 from tests.support import verifier
 from tests.support.deployment import Deployment
 from tests.support.poll import until
+from tests.support.rest import at_rest
+from tests.support.sabotage import sabotaged
 from tests.support.sandbox import Sandbox
-from tests.support.verifier import Evidence, Reader, Sent
+from tests.support.verifier import Reader, Sent
 
-SUPPORT = Path(verifier.__file__).parent
 SUBSCRIBER = "65f1c0a2b3d4e5f6a7b8d101"
-TIMEOUT = 8  # seconds of the sender's; what it claimed is given up 5 s later
-SHORTER = {"PROVIDER_TIMEOUT": "2", "SENDER_TIMEOUT": str(TIMEOUT)}
 
 
 class Lab:
@@ -82,17 +81,8 @@ class Lab:
 
     def at_rest(self, *sent: Sent, seconds: float = 60.0) -> Mapping[str, Record]:
         """Wait until the messages have ended, see that no promise was broken, and return them."""
-        ids = {s.id for s in sent}
-
-        def ended() -> Evidence | None:
-            seen = self.reader.read().of(ids)
-            states = [r.state in TERMINAL for r in seen.records.values()]
-            return seen if len(states) == len(ids) and all(states) and not seen.waiting else None
-
-        seen = until(ended, "rest", seconds=seconds, every=0.3)
         secrets = [self.sandbox.password, self.facts["secretAccessKey"]]
-        assert verifier.violations(seen, sent, secrets=secrets) == []
-        return seen.records
+        return at_rest(self.reader, sent, secrets, seconds=seconds)
 
     def letters(self, reason: str) -> list[verifier.OnQueue]:
         return [d for d in self.reader.read().dead if d.attributes.get("reason") == reason]
@@ -156,27 +146,8 @@ class Lab:
 @pytest.fixture(scope="module")
 def lab(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     marks = tmp_path_factory.mktemp("sabotage")
-    lab = Lab(deployment, marks)
-    name = lab.facts["senderFunction"]
-    was = lab.functions.get_function_configuration(FunctionName=name)
-    variables = was["Environment"]["Variables"]
-    worker = Path(__file__).resolve().parents[2] / "local" / "worker"
-    sabotaged = {
-        **variables,
-        **SHORTER,
-        "SABOTAGE_DIR": str(marks),
-        "PYTHONPATH": f"{SUPPORT / 'saboteur'}:{worker}",
-    }
-    attributes = lab.sqs.get_queue_attributes(
-        QueueUrl=lab.queue, AttributeNames=["VisibilityTimeout"]
-    )["Attributes"]
-    lab.sqs.set_queue_attributes(
-        QueueUrl=lab.queue, Attributes={"VisibilityTimeout": str(TIMEOUT + 2)}
-    )
-    lab.configure(sabotaged, TIMEOUT)
-    yield lab
-    lab.configure(variables, was["Timeout"])
-    lab.sqs.set_queue_attributes(QueueUrl=lab.queue, Attributes=attributes)
+    with sabotaged(deployment, marks, deployment.facts["messagesQueueUrl"]):
+        yield Lab(deployment, marks)
 
 
 def sent(id_: str, order: str = "", *, resend: bool = False) -> Sent:

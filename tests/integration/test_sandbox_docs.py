@@ -11,7 +11,7 @@ import pytest
 from urllib3.exceptions import HTTPError
 
 from local.sandbox.faults import KINDS, parse
-from tests.support.provider_calls import Caller
+from tests.support.provider_calls import SUBSCRIBER, Caller
 from tests.support.sandbox import ROOT, Sandbox
 
 PAGE = (ROOT / "docs" / "sandbox.md").read_text(encoding="utf-8")
@@ -67,7 +67,13 @@ def test_a_fault_of_the_table_can_be_armed_and_accepts_as_it_says(
     sandbox: Sandbox, spec: str, accepted: bool
 ) -> None:
     caller, auth = Caller(sandbox), {"user": "10001", "pass": "sandbox-password"}
+    if spec == "ban":
+        spec += f" chat={SUBSCRIBER} seconds=60"
     sandbox.arm(spec)
+    if spec.endswith("-limit"):
+        assert caller.send(auth=auth).status == 200
+        for path in ("/ledger", "/requests"):
+            caller.pool.request("DELETE", f"{sandbox.control_url}{path}")
     try:
         # A short time-out: some of these responses never come.
         response = caller.send(auth=auth, how={"timeout": 0.4, "preload_content": False})

@@ -14,7 +14,7 @@ from urllib3.exceptions import (
 )
 
 from local.sandbox.faults import SHAPES, ArmedFaults, FaultError, marked, parse
-from tests.support.provider_calls import BOT, Caller, Json
+from tests.support.provider_calls import BOT, NUMBER, Caller, Json
 from tests.support.sandbox import Sandbox
 
 
@@ -31,6 +31,8 @@ def caller(sandbox: Sandbox) -> Caller:
     [
         *("", "nonsense", "200", "399", "600", "50x", "503 maybe", "503 accepted=yes"),
         *("503 times=0", "503 times=x", "503 times", "429 retry-after", "says-no shape=odd"),
+        *("ban", "ban chat=s-1", "ban seconds=5", "ban chat=s-1 times=2", "ban chat= seconds=5"),
+        *("chat-limit per-second=0", "chat-limit per-second=0.5", "account-limit chat=s-1"),
         *("reset accepted", "drip every=soon", "latency ms=-1", "307 retry-after=5", "٥٠٣"),
     ],
 )
@@ -121,6 +123,56 @@ def test_a_marker_goes_first_and_counts_by_recipient_and_text() -> None:
     assert struck("a", twice) == "500"
 
 
+class Limited:
+    """Switches and a clock; what becomes of a message to a chat."""
+
+    def __init__(self, *specs: str) -> None:
+        self.clock = Clock()
+        self.armed = ArmedFaults(self.clock)
+        for spec in specs:
+            self.armed.arm(parse(spec))
+
+    def send(self, chat: str) -> str:
+        assert self.armed.strike("sendMessage").fault is None, "a limit is not due yet"
+        struck = self.armed.limit(chat)
+        return f"{struck.name} {struck.status} {struck.retry_after}" if struck else "accepted"
+
+    def after(self, seconds: float) -> "Limited":
+        self.clock.now += seconds
+        return self
+
+
+def test_a_chat_gets_only_so_many_messages_in_a_second() -> None:
+    limited = Limited("chat-limit per-second=2")
+    assert [limited.send("a"), limited.after(0.5).send("a")] == ["accepted"] * 2
+    assert [limited.send("a"), limited.send("b")] == ["chat-limit 429 1", "accepted"]
+    assert limited.after(0.49).send("a") == "chat-limit 429 1"
+    assert [limited.after(0.01).send(chat) for chat in "aa"] == ["accepted", "chat-limit 429 1"]
+    assert limited.armed.shown()[0]["struck"] == 3
+
+
+def test_an_account_gets_only_so_many_messages_in_a_second() -> None:
+    limited = Limited("account-limit per-second=2")
+    assert [limited.send(chat) for chat in "abc"] == ["accepted"] * 2 + ["account-limit 429 1"]
+    assert limited.after(1.0).send("c") == "accepted"
+
+
+def test_what_one_limit_refuses_counts_for_no_other() -> None:
+    limited = Limited("account-limit per-second=2", "chat-limit per-second=1")
+    assert [limited.send(chat) for chat in "aaab"] == [
+        *("accepted", "chat-limit 429 1", "chat-limit 429 1", "accepted")
+    ]
+    assert limited.send("c") == "account-limit 429 1"
+
+
+def test_a_banned_chat_is_told_the_rest_of_the_time() -> None:
+    limited = Limited("ban chat=a seconds=100")
+    assert [limited.send("a"), limited.send("b")] == ["ban 429 100", "accepted"]
+    assert limited.after(30.5).send("a") == "ban 429 70"
+    assert limited.after(69.5).send("a") == "accepted"
+    assert limited.armed.shown() == []
+
+
 @pytest.mark.parametrize(
     "order",
     [
@@ -138,6 +190,8 @@ def test_a_marker_goes_first_and_counts_by_recipient_and_text() -> None:
         {"fault": "outage", "times": 3},
         {"fault": "outage times=3"},
         {"fault": "closed", "on": "bots"},
+        {"fault": "chat-limit", "on": "bots"},
+        {"fault": "account-limit", "share": 0.5},
     ],
 )
 def test_a_wrong_order_is_refused(sandbox: Sandbox, order: dict[str, Json]) -> None:
@@ -146,11 +200,29 @@ def test_a_wrong_order_is_refused(sandbox: Sandbox, order: dict[str, Json]) -> N
     assert sandbox.faults() == []
 
 
-@pytest.mark.parametrize("marker", ["[[fault:rset]]", "[[fault:]]", "[[fault:outage]]"])
+@pytest.mark.parametrize(
+    "marker", ["[[fault:rset]]", "[[fault:]]", "[[fault:outage]]", "[[fault:chat-limit]]"]
+)
 def test_a_wrong_marker_is_refused(caller: Caller, sandbox: Sandbox, marker: str) -> None:
     response = caller.send(marker)
     assert (response.status, "fault" in response.json()["error"].lower()) == (400, True)
     assert sandbox.ledger() == []
+
+
+def test_a_limit_counts_what_is_accepted_by_whichever_address(
+    caller: Caller, sandbox: Sandbox
+) -> None:
+    sandbox.arm("chat-limit per-second=1")
+    assert caller.send(subscriberId="unknown").status == 404
+    assert caller.send("[[fault:503]]").status == 503
+    assert caller.send("first").status == 200
+    second = caller.send("second", subscriberId=None, botId=BOT, number=NUMBER)
+    assert (second.status, second.headers["Retry-After"]) == (429, "1")
+    assert [entry["text"] for entry in sandbox.ledger()] == ["first"]
+    request = sandbox.requests()["requests"][-1]
+    assert [request[name] for name in ("outcome", "status", "fault")] == [
+        *("fault", 429, "chat-limit per-second=1")
+    ]
 
 
 # -- what the client sees -----------------------------------------------------------------------

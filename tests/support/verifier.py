@@ -38,6 +38,7 @@ class OnQueue:
     id: str
     body: str
     attributes: Mapping[str, str] = field(default_factory=dict)
+    queue: str = "Messages"
 
     @property
     def message(self) -> QueuedMessage | None:
@@ -55,6 +56,7 @@ class Evidence:
 
     records: Mapping[str, Record]
     waiting: Sequence[OnQueue] = ()
+    """What is on the Ordered and the Messages queue."""
     dead: Sequence[OnQueue] = ()
     ledger: Sequence[Mapping[str, Any]] = ()
     elsewhere: Sequence[Mapping[str, Any]] = ()
@@ -85,6 +87,8 @@ class Sent:
     id: str
     text: str
     resend: bool = False
+    line: str = ""
+    """The chat in whose line it stood, behind those of its line that were sent before it."""
 
 
 def violations(
@@ -92,8 +96,9 @@ def violations(
 ) -> list[str]:
     """Return every broken promise, once the stack has come to rest.
 
-    `sent` are messages with texts of their own, by which the ledger tells them apart; without them
-    the ledger is compared by the provider's ids alone.
+    `sent` are messages in the order of their acceptance, with texts of their own, by which the
+    ledger tells them apart. Without them the ledger is compared by the provider's ids alone, and
+    nobody knows what order it should have: a record does not say whether its message had a line.
     """
     sent = list(sent)
     return [
@@ -102,6 +107,7 @@ def violations(
         *_dead_letters(seen),
         *_provider_ids(seen),
         *_in_the_ledger(seen, sent),
+        *_out_of_order(seen, sent),
         *(f"a redirect was followed: {request}" for request in seen.elsewhere),
         *_leaks(seen, secrets, sent),
     ]
@@ -139,7 +145,11 @@ def _unfinished(seen: Evidence, sent: Sequence[Sent]) -> Iterator[str]:
         else:
             yield f"{id_} is lost: {stands}, and on no queue: hand it in again under its id"
     for waiting in seen.waiting:
-        yield f"{waiting.id} is still on the Messages queue"
+        known = seen.records.get(str(waiting.message.id)) if waiting.message else None
+        if waiting.queue == "Ordered" and known and known.state in TERMINAL:
+            yield f"{known.id} is {known.state}, and still on the Ordered queue before its chat's"
+        else:
+            yield f"{waiting.id} is still on the {waiting.queue} queue"
 
 
 def _without_reason(seen: Evidence) -> Iterator[str]:
@@ -215,6 +225,23 @@ def _in_the_ledger(seen: Evidence, sent: Sequence[Sent]) -> Iterator[str]:
             yield f"{message.id} is {record.state}, and in the ledger"
 
 
+def _out_of_order(seen: Evidence, sent: Sequence[Sent]) -> Iterator[str]:
+    """Yield the messages that came before all of an earlier one of their line had come."""
+    came: dict[str, list[int]] = defaultdict(list)
+    for place, entry in enumerate(seen.ledger):
+        came[str(entry["text"])].append(place)
+    latest: dict[str, tuple[int, str]] = {}
+    for message in sent:
+        record = seen.records.get(message.id)
+        redriven = record and any(event.what == "redriven" for event in record.history)
+        if not message.line or redriven or not (places := came[message.text]):
+            continue
+        last, before = latest.get(message.line, (-1, ""))
+        if places[0] < last:
+            yield f"{message.id} came before {before}, which was accepted earlier"
+        latest[message.line] = max((last, before), (places[-1], message.id))
+
+
 def _leaks(seen: Evidence, secrets: Collection[str], sent: Sequence[Sent]) -> Iterator[str]:
     for name, text in seen.written.items():
         for secret in secrets:
@@ -260,11 +287,15 @@ class Reader:
     def read(self) -> Evidence:
         """Return what the stack has now."""
         items = self._items()
-        waiting = self.queue(self._facts["messagesQueueUrl"])
+        waiting = [
+            replace(found, queue=name)
+            for name in ("Ordered", "Messages")
+            for found in self.queue(self._facts[f"{name.lower()}QueueUrl"])
+        ]
         dead = self.queue(self._facts["deadLetterQueueUrl"])
         written = {
             "the table": json.dumps(items, ensure_ascii=False),
-            "the Messages queue": repr(waiting),
+            "the Ordered and the Messages queue": repr(waiting),
             "the DeadLetter queue": repr(dead),
         }
         for log in sorted(self._logs.glob("*.log")) if self._logs else []:
@@ -336,12 +367,12 @@ def main(arguments: Sequence[str]) -> int:
     print(
         f"{len(seen.records)} messages: {dict(states)}; {len(seen.ledger)} in the ledger, ", end=""
     )
-    print(f"{len(seen.waiting)} on the queue, {len(seen.dead)} dead letters")
+    print(f"{len(seen.waiting)} on the queues, {len(seen.dead)} dead letters")
     for violation in found:
         print(f"VIOLATION: {violation}")
     print(f"{len(found)} violations")
     if seen.waiting:
-        print("What waits on the queue may be looked at again within two minutes: verify then.")
+        print("What waits may be looked at again within two minutes: verify then.")
     return 1 if found else 0
 
 

@@ -1,6 +1,7 @@
 """Deliveries in a small world, scene by scene; the property test plays them at random."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -10,10 +11,10 @@ from relay.messages.envelope import OnUnknown, QueuedMessage
 from relay.messages.pacing import GRACE, HORIZON, Slots
 from relay.messages.results import LAST_RECEIVES
 from relay.messages.sender import GROUP
-from relay.messages.states import Change, Rules, State
+from relay.messages.states import Change, Record, Rules, State, first_record
 from relay.messages.store import Unwritten, Written
 from relay.validation import parse
-from tests.support.world import RUN_SECONDS, Relay
+from tests.support.world import RUN_SECONDS, START, Relay
 
 RULES = Rules(retry_window=3600.0)
 
@@ -55,6 +56,44 @@ def test_a_dead_letter_counts_on_from_the_record_and_not_from_an_old_copy(relay:
     relay.queues.redrive(letter)
     relay.settle_down()
     assert state(relay) is State.SENT
+
+
+def door_writes_before_the_claim(relay: Relay, *records: Record) -> None:
+    """Let records be written after the run has looked for them, and before it claims."""
+    load = relay.store.load
+
+    def loaded(ids: Iterable[str]) -> dict[str, Record]:
+        found = load(ids)
+        for record in records:
+            relay.store.put(record)
+        return found
+
+    relay.store.load = loaded  # type: ignore[method-assign]
+
+
+def test_a_record_that_its_door_writes_meanwhile_delays_no_message(relay: Relay) -> None:
+    message, other = put(relay), put(relay, "m-2")
+    theirs = first_record(message, door="http", accepted_at=START, now=START, rules=RULES)
+    door_writes_before_the_claim(relay, theirs)
+
+    relay.run()
+
+    assert state(relay) is state(relay, str(other.id)) is State.SENT
+    assert (relay.store.records["m-1"].door, relay.provider.posts["m-1"]) == ("http", 1)
+    assert not relay.queues.messages
+
+
+def test_what_another_run_claims_meanwhile_is_left_to_it(relay: Relay) -> None:
+    message = put(relay)
+    theirs = first_record(message, door="http", accepted_at=START, now=START, rules=RULES)
+    claimed = replace(theirs, state=State.SENDING, attempt="theirs", lease=START + 60, version=2)
+    door_writes_before_the_claim(relay, claimed)
+
+    relay.run()
+
+    assert not relay.provider.posts
+    assert relay.store.records["m-1"] == claimed
+    assert len(relay.queues.messages) == 1
 
 
 def test_an_outcome_that_the_table_refuses_at_first_is_recorded_within_the_run(

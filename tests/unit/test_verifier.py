@@ -89,6 +89,10 @@ def in_ledger(sent: Sent) -> Callable[[Evidence], Evidence]:
     return lambda seen: replace(seen, ledger=[*seen.ledger, {"id": "p-9", "text": sent.text}])
 
 
+def in_line(*sent: Sent) -> list[Sent]:
+    return [replace(s, line="c-1") for s in sent]
+
+
 BROKEN: list[tuple[str, Callable[[Evidence], Evidence]]] = [
     ("m-sent is lost: it has no record", without("m-sent")),
     ("m-sent is lost: sending, and on no queue", with_record("m-sent", state=State.SENDING)),
@@ -113,6 +117,16 @@ BROKEN: list[tuple[str, Callable[[Evidence], Evidence]]] = [
     (
         "q-1 is still on the Messages queue",
         lambda seen: replace(seen, waiting=[OnQueue("q-1", message(SENT).to_body())]),
+    ),
+    (
+        "q-1 is still on the Ordered queue",
+        lambda seen: replace(seen, waiting=[OnQueue("q-1", "not JSON", queue="Ordered")]),
+    ),
+    (
+        "m-sent is sent, and still on the Ordered queue before its chat's",
+        lambda seen: replace(
+            seen, waiting=[OnQueue("q-1", message(SENT).to_body(), queue="Ordered")]
+        ),
     ),
     (
         "the queue's own net took it",
@@ -187,6 +201,26 @@ def test_each_broken_promise_is_found(says: str, broken: Callable[[Evidence], Ev
     found = violations(broken(good()), ALL, secrets=[PASSWORD])
 
     assert any(says in violation for violation in found), found
+
+
+def test_what_passes_another_of_its_chat_is_found() -> None:
+    swapped = replace(good(), ledger=[*good().ledger[1:], good().ledger[0]])
+    between = replace(good(), ledger=[good().ledger[i] for i in (1, 0, 2)])
+
+    assert violations(good(), in_line(SENT, REJECTED, RESENT, EXPIRED)) == []
+    for seen in (swapped, between):
+        assert violations(seen, ALL) == [], "without a line nothing has to be in order"
+    assert violations(swapped, in_line(SENT, RESENT)) == [
+        "m-resent came before m-sent, which was accepted earlier"
+    ]
+    assert violations(between, in_line(SENT, RESENT)), "its first attempt counts"
+    assert violations(between, in_line(RESENT, SENT)) == [
+        "m-sent came before m-resent, which was accepted earlier"
+    ], "it may not come between two attempts either"
+    other = [replace(SENT, line="c-1"), replace(RESENT, line="c-2")]
+    assert violations(swapped, other) == []
+    redriven = with_record("m-sent", history=(Event(NOW, "redriven"),), generation=1)
+    assert violations(redriven(swapped), in_line(SENT, RESENT)) == []
 
 
 def test_a_redrive_allows_one_more() -> None:

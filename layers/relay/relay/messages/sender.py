@@ -452,15 +452,20 @@ class Sender:
             for _, send in group
         ]
         claims: list[Claimed] = []
+        overtaken: list[tuple[int, Send]] = []
+        their_slots: list[float] = []
         indices = [i for i, _ in group]
         answers = self._apply(run, list(zip(indices, changes, strict=True)))
-        for (i, _), slot, change, written in zip(group, slots, changes, answers, strict=True):
+        for (i, send), slot, change, written in zip(group, slots, changes, answers, strict=True):
             message = run.batch[i].message
             claimed = Claimed(i, change.after, message, slot, slot + grace)
             match written:
                 case Applied():
                     run.counts.note(message, change)
                     claims.append(claimed)
+                case Conflict(Record() as record) if again := self._again(run, i, send, record):
+                    overtaken.append((i, again))
+                    their_slots.append(slot)
                 case Conflict(record):
                     run.results[i] = Later(1.0, "another_run", record)
                 case Unwritten(in_doubt=True):
@@ -468,7 +473,29 @@ class Sender:
                     in_flight.take_back(claimed, change, later)
                 case _:
                     self._hand_back(run, [i], "table_unavailable")
+        if overtaken:
+            claims += self._claim(run, overtaken, their_slots, grace, in_flight)
         return claims
+
+    def _again(self, run: _Run, i: int, send: Send, record: Record) -> Send | None:
+        """Return how to claim a message whose record its door wrote while this run looked for one.
+
+        Doors write it after they have put the message on the queue. To look again a second later
+        would cost every message that is taken up at once that second.
+        """
+        if send.before is not None:
+            return None
+        received = run.batch[i]
+        decision = decide(
+            record,
+            received.message,
+            door=received.door,
+            sent_at=received.sent_at,
+            now=self._clock(),
+            rules=self._rules,
+            ends_by=received.ends_by,
+        )
+        return decision if isinstance(decision, Send) else None
 
     def _wait_for_slots(self, run: _Run, sends: Sendable, slots: Slots) -> None:
         """Hand messages back until the next free slot comes near."""

@@ -1,0 +1,24 @@
+"""Waiting until messages have ended, and what a stack looks like then."""
+
+from collections.abc import Collection, Mapping
+
+from relay.messages.states import TERMINAL, Record
+from tests.support import verifier
+from tests.support.poll import until
+from tests.support.verifier import Evidence, Reader, Sent
+
+
+def at_rest(
+    reader: Reader, sent: Collection[Sent], secrets: Collection[str] = (), *, seconds: float = 60.0
+) -> Mapping[str, Record]:
+    """Wait until messages have ended, see that no promise was broken, and return their records."""
+    ids = {s.id for s in sent}
+
+    def ended() -> Evidence | None:
+        seen = reader.read().of(ids)
+        states = [record.state in TERMINAL for record in seen.records.values()]
+        return seen if len(states) == len(ids) and all(states) and not seen.waiting else None
+
+    seen = until(ended, "rest", seconds=seconds, every=0.3)
+    assert verifier.violations(seen, sent, secrets=secrets) == []
+    return seen.records

@@ -1,0 +1,39 @@
+"""The sender as it is deployed, with `saboteur` inside it and shorter time-outs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.deployment import Deployment
+
+SUPPORT = Path(__file__).resolve().parent
+WORKER = SUPPORT.parents[1] / "local" / "worker"
+
+TIMEOUT = 8
+"""Seconds of the sender's; what it claimed is given up 5 s later."""
+SHORTER = {"PROVIDER_TIMEOUT": "2", "SENDER_TIMEOUT": str(TIMEOUT)}
+
+
+@contextmanager
+def sabotaged(deployment: Deployment, marks: Path, queue: str) -> Iterator[None]:
+    """Let messages order sabotage of the sender; `queue` is the URL of theirs.
+
+    `marks` gets a file for each order that was carried out.
+    """
+    functions, sqs = deployment.client("lambda"), deployment.client("sqs")
+    name = deployment.facts["senderFunction"]
+    was = functions.get_function_configuration(FunctionName=name)
+    variables = was["Environment"]["Variables"]
+    added = {"SABOTAGE_DIR": str(marks), "PYTHONPATH": f"{SUPPORT / 'saboteur'}:{WORKER}"}
+    attributes = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["VisibilityTimeout"])
+    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"VisibilityTimeout": str(TIMEOUT + 2)})
+    functions.update_function_configuration(
+        FunctionName=name, Environment={"Variables": variables | SHORTER | added}, Timeout=TIMEOUT
+    )
+    try:
+        yield
+    finally:
+        functions.update_function_configuration(
+            FunctionName=name, Environment={"Variables": variables}, Timeout=was["Timeout"]
+        )
+        sqs.set_queue_attributes(QueueUrl=queue, Attributes=attributes["Attributes"])
