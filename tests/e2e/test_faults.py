@@ -13,12 +13,14 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import boto3
 import pytest
 
 from relay.messages.states import Record, State
 from tests.support import verifier
+from tests.support.chats import open_chats
 from tests.support.deployment import Deployment
 from tests.support.poll import until
 from tests.support.rest import at_rest
@@ -26,7 +28,8 @@ from tests.support.sabotage import sabotaged
 from tests.support.sandbox import Sandbox
 from tests.support.verifier import Reader, Sent
 
-SUBSCRIBER = "65f1c0a2b3d4e5f6a7b8d101"
+CHATS = 200
+"""Chats that the messages are spread over: so many that none of them is at its pace."""
 
 
 class Lab:
@@ -44,6 +47,7 @@ class Lab:
         self.iam: Any = client("iam")
         self.facts = facts
         self.sandbox = Sandbox.at(facts["sandboxUrl"])
+        self.chats = open_chats(self.sandbox, CHATS)
         self.reader = Reader(facts, deployment.home)
         self.marks = marks
         self.queue = facts["messagesQueueUrl"]
@@ -56,7 +60,8 @@ class Lab:
         self.put_bodies(bodies)
 
     def body(self, sent: Sent, **fields: Any) -> str:
-        envelope = {"id": sent.id, "subscriberId": SUBSCRIBER, "text": sent.text, **fields}
+        chat = self.chats[crc32(sent.id.encode()) % CHATS]
+        envelope = {"id": sent.id, "subscriberId": chat, "text": sent.text, **fields}
         return json.dumps(envelope | ({"onUnknown": "resend"} if sent.resend else {}))
 
     def put_bodies(self, bodies: list[str]) -> None:
