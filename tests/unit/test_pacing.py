@@ -11,6 +11,7 @@ from moto import mock_aws
 
 from relay.messages.breaker import Breaker
 from relay.messages.pacing import (
+    BROADCAST_HORIZON,
     CLOCK_SLACK,
     GRACE,
     HORIZON,
@@ -87,6 +88,19 @@ def test_concurrent_senders_share_one_line(
     allowed = int(RATE * (1 + IDLE_SECONDS)) + 1
     assert all(at - first > 1 for first, at in zip(times, times[allowed:], strict=False))
     assert len(times) >= 0.95 * 20 * RATE
+
+
+@pytest.mark.parametrize("rate", [3.0, 25.0, 300.0])
+def test_a_single_message_soon_has_its_slot_beside_broadcasts(
+    dynamodb: "DynamoDBClient", clock: Clock, rate: float
+) -> None:
+    broadcast, single = pacer(dynamodb, clock, rate), pacer(dynamodb, clock, rate)
+    for _ in range(50):
+        while broadcast.reserve(100, within=BROADCAST_HORIZON).times:
+            pass
+        [slot] = single.reserve(1).times
+        assert slot - clock.now <= 0.8 + 1e-3
+        clock.now += 1.0
 
 
 def test_slots_never_overlap(dynamodb: "DynamoDBClient", clock: Clock) -> None:

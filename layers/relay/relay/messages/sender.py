@@ -161,7 +161,7 @@ class Sender:
         """Deliver each message, or say when to look at it again; in order.
 
         No POST starts that could not be finished and recorded before `ends_at`, and none waits for
-        its slot beyond `start_by`. Broadcast-only batches reserve half a second of slots at a
+        its slot beyond `start_by`. Broadcast-only batches reserve 0.4 seconds of slots at a
         time, so single messages get in between.
         """
         now = self._clock()
