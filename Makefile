@@ -127,6 +127,9 @@ soak: $(INSTALLED) ## load a stack of its own steadily, with faults, and watch i
 pacing: $(INSTALLED) ## measure the account's pace with 2, 5 and 10 concurrent senders
 	@$(SCENARIO) pacing $(ARGS)
 
+order: $(INSTALLED) ## a busy chat beside others, each limited to one message a second; ten kills
+	@$(SCENARIO) order $(ARGS)
+
 verify: $(INSTALLED) ## check that a running stack has kept the relay's promises
 	@PYTHONPATH=layers/relay $(BIN)/python -m tests.support.verifier $(ARGS)
 

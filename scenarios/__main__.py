@@ -10,7 +10,7 @@ from types import FrameType
 
 from local import ROOT
 from local.stack import StackError, forget_accounts
-from scenarios import broadcast, load, pacing, soak
+from scenarios import broadcast, load, order, pacing, soak
 from scenarios.progress import progress
 from tests.support.deployment import deployed
 
@@ -27,7 +27,13 @@ def main() -> int:
     """Run the scenario and print the broken promises; 130 if it is interrupted."""
     parser = argparse.ArgumentParser(prog="python -m scenarios", description=__doc__)
     names = parser.add_subparsers(metavar="NAME", dest="name", required=True)
-    scenarios = {"load": load, "soak": soak, "pacing": pacing, "broadcast": broadcast}
+    scenarios = {
+        "load": load,
+        "soak": soak,
+        "pacing": pacing,
+        "order": order,
+        "broadcast": broadcast,
+    }
     for name, scenario in scenarios.items():
         text = str(scenario.__doc__)
         options = names.add_parser(name, help=text.splitlines()[0], description=text)

@@ -92,7 +92,7 @@ def test_what_needs_no_order_overtakes(
     deployment: Deployment, sandbox: Sandbox, reader: Reader
 ) -> None:
     [chat] = open_chats(sandbox, 1)
-    first = accept(deployment, chat, f"{chat} first [[fault:503 times=4]]")
+    first = accept(deployment, chat, f"{chat} first [[fault:503 times=3]]")
     second = accept(deployment, chat, f"{chat} second")
     overtaking = accept(deployment, chat, f"{chat} overtaking", inOrder=False)
 

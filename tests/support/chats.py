@@ -30,7 +30,7 @@ def texts(
     faults = cycle(FAULTS)
     step = max(1, len(chats) // kills) if kills else 1
     killing = {
-        (kill * step % len(chats), 1 + kill * step // len(chats)): KILLS[kill % 2]
+        (kill * step % len(chats), kill * step // len(chats)): KILLS[kill % 2]
         for kill in range(kills)
     }
     planned = []

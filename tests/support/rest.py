@@ -8,17 +8,22 @@ from tests.support.poll import until
 from tests.support.verifier import Evidence, Reader, Sent
 
 
-def at_rest(
-    reader: Reader, sent: Collection[Sent], secrets: Collection[str] = (), *, seconds: float = 60.0
-) -> Mapping[str, Record]:
-    """Wait until messages have ended, see that no promise was broken, and return their records."""
+def ended(reader: Reader, sent: Collection[Sent], *, seconds: float) -> Evidence:
+    """Wait until messages have ended and are on no queue; return what concerns them."""
     ids = {s.id for s in sent}
 
-    def ended() -> Evidence | None:
+    def look() -> Evidence | None:
         seen = reader.read().of(ids)
         states = [record.state in TERMINAL for record in seen.records.values()]
         return seen if len(states) == len(ids) and all(states) and not seen.waiting else None
 
-    seen = until(ended, "rest", seconds=seconds, every=0.3)
+    return until(look, "rest", seconds=seconds, every=0.3)
+
+
+def at_rest(
+    reader: Reader, sent: Collection[Sent], secrets: Collection[str] = (), *, seconds: float = 60.0
+) -> Mapping[str, Record]:
+    """Wait until messages have ended, see that no promise was broken, and return their records."""
+    seen = ended(reader, sent, seconds=seconds)
     assert verifier.violations(seen, sent, secrets=secrets) == []
     return seen.records
