@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any, Self
 
 from ops.stack import Stack
+from relay.messages.seals import ATTRIBUTE
 
 NO_REASON = "(no reason)"
 """Stands for the reason of what SQS moved after too many receives, or somebody put there."""
@@ -227,7 +228,7 @@ def _read(message: Mapping[str, Any]) -> ReceivedDeadLetter:
         attributes.get("detail", ""),
         int(message["Attributes"]["SentTimestamp"]) / 1000,
         message["MessageId"],
-        attributes.get("seal", ""),
+        attributes.get(ATTRIBUTE, ""),
     )
 
 
@@ -330,7 +331,7 @@ def move(
 def put_back(dead_letter: ReceivedDeadLetter) -> Mapping[str, Any]:
     """Return what to send for a dead letter: its seal makes it a redrive."""
     seal = {"DataType": "String", "StringValue": dead_letter.seal}
-    attributes = {"seal": seal} if dead_letter.seal else {}
+    attributes = {ATTRIBUTE: seal} if dead_letter.seal else {}
     return {"MessageBody": named(dead_letter), "MessageAttributes": attributes}
 
 

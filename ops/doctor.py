@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.stack import Stack
 from relay.messages.dispatch import SETTLE_SECONDS
-from relay.messages.pacing import KEY, MOST_HOLDS
+from relay.messages.pacing import KEY, MOST_HOLDS, line_of
 from smsgold.client import Client
 from smsgold.credentials import Credentials
 from smsgold.errors import BaseUrlError, CredentialsError, ProviderError
@@ -492,10 +492,9 @@ def _in_alarm(stack: Stack) -> tuple[str, ...]:
 def _read_holds(stack: Stack, now: float) -> tuple[tuple[float, ...], float | None]:
     """Read until when chats are held, and the account, from the item in which runs share it."""
     answer = stack.client("dynamodb").get_item(TableName=stack.outputs["TableName"], Key=KEY)
-    item = answer.get("Item", {})
-    chats = (float(v["L"][1]["N"]) for name, v in item.items() if name.startswith("hold#"))
-    account = float(item["held"]["N"]) if "held" in item else 0.0
-    return tuple(until for until in chats if until > now), account if account > now else None
+    line = line_of(answer.get("Item"))
+    account = line.held_until if line.held_until > now else None
+    return tuple(line.lasting(now).values()), account
 
 
 def _read_line_metrics(stack: Stack, now: float) -> tuple[float | None, int | None]:

@@ -550,7 +550,7 @@ MUTANTS = [
     Mutant(
         "a redrive loses its seal",
         "ops/dead_letters.py",
-        '{"seal": seal} if dead_letter.seal else {}',
+        "{ATTRIBUTE: seal} if dead_letter.seal else {}",
         "{}",
         "tests/integration/test_ops.py",
     ),

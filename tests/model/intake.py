@@ -14,7 +14,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from time import perf_counter
 from typing import Any, NamedTuple, cast
 
 from relay.eventbridge import EventDoor, NotAcceptedError
@@ -55,7 +54,7 @@ from relay.webhooks.hooks import load
 from relay.webhooks.receiver import Receiver
 from relay.webhooks.secrets import HookSecrets
 from smsgold.responses import Outcome, Verdict
-from tests.model.found import Found, no_garbage_collection
+from tests.model.found import Found, breadth_first
 from tests.support.webhooks import api_event
 
 NOW = 1_800_000_000.0
@@ -340,33 +339,8 @@ class Configuration:
 
 def explore(configuration: Configuration) -> Found:
     """Search breadth first; keep the shortest story of each broken promise."""
-    began = perf_counter()
     search = _Search(configuration)
-    start = World(faults=configuration.faults)
-    came_from: dict[World, tuple[World, str] | None] = {start: None}
-    worlds = [start]
-    violations: dict[str, tuple[str, ...]] = {}
-    moves = 0
-    with no_garbage_collection():
-        for world in worlds:
-            if problem := search.broken(world):
-                if problem not in violations:
-                    violations[problem] = tuple(_story(came_from, world))
-                continue
-            for move in search.moves(world):
-                moves += 1
-                if move.world not in came_from:
-                    came_from[move.world] = (world, move.words)
-                    worlds.append(move.world)
-    return Found(len(worlds), moves, perf_counter() - began, violations)
-
-
-def _story(came_from: Mapping[World, tuple[World, str] | None], world: World) -> Iterator[str]:
-    steps = []
-    while step := came_from[world]:
-        world, words = step
-        steps.append(words)
-    return reversed(steps)
+    return breadth_first(World(faults=configuration.faults), search.broken, search.moves)
 
 
 class _Search:

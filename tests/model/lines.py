@@ -11,13 +11,13 @@ alone comes to its end. `make model` searches everything, tests/unit/test_model_
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from time import perf_counter
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from relay.messages.lines import one_by_one
 from relay.messages.results import Done, Later, Result
 from smsgold.responses import Outcome, Verdict
-from tests.model.found import Found, no_garbage_collection
+from tests.model.found import Found, breadth_first
 
 SENT = Done(None, Verdict(Outcome.ACCEPTED, "accepted"))
 OVER = Done(None)
@@ -81,32 +81,12 @@ CONFIGURATIONS: Mapping[str, Configuration] = {
 
 def explore(configuration: Configuration) -> Found:
     """Search breadth first; keep the shortest story of each broken promise."""
-    began = perf_counter()
     n = configuration.messages
-    start = World((WAITING,) * n, (True,) * n, (False,) * n, faults=configuration.faults)
-    came_from: dict[World, tuple[World, str] | None] = {start: None}
-    worlds = [start]
-    violations: dict[str, tuple[str, ...]] = {}
-    moves = 0
-    with no_garbage_collection():
-        for world in worlds:
-            if problem := world.wrong or _stuck(configuration, world):
-                violations.setdefault(problem, tuple(_story(came_from, world)))
-                continue
-            for move in _moves(configuration, world):
-                moves += 1
-                if move.world not in came_from:
-                    came_from[move.world] = (world, move.words)
-                    worlds.append(move.world)
-    return Found(len(worlds), moves, perf_counter() - began, violations)
-
-
-def _story(came_from: Mapping[World, tuple[World, str] | None], world: World) -> Iterator[str]:
-    steps = []
-    while step := came_from[world]:
-        world, words = step
-        steps.append(words)
-    return reversed(steps)
+    return breadth_first(
+        World((WAITING,) * n, (True,) * n, (False,) * n, faults=configuration.faults),
+        lambda world: world.wrong or _stuck(configuration, world),
+        partial(_moves, configuration),
+    )
 
 
 def _moves(of: Configuration, world: World) -> Iterator[Move]:

@@ -26,9 +26,7 @@ class Chats:
     def posted(self, chat: str, at: float) -> None:
         """Note that a message was sent to a chat."""
         self._free_at[chat] = at + CHAT_SECONDS
-        if len(self._free_at) > REMEMBERED:
-            now = self._clock()
-            self._free_at = {c: free for c, free in self._free_at.items() if free > now}
+        self._free_at = self._remembered(self._free_at)
 
     def free_at(self, chat: str) -> float:
         """Return when the chat's pace lets another message go."""
@@ -39,10 +37,16 @@ class Chats:
         for chat, until in holds.items():
             if until > self._held_until.get(chat, 0.0):
                 self._held_until[chat] = until
-        if len(self._held_until) > REMEMBERED:
-            now = self._clock()
-            self._held_until = {c: until for c, until in self._held_until.items() if until > now}
+        self._held_until = self._remembered(self._held_until)
 
     def held_until(self, chat: str) -> float:
         """Return until when the provider wants quiet in a chat."""
         return self._held_until.get(chat, 0.0)
+
+    def _remembered(self, moments: dict[str, float]) -> dict[str, float]:
+        """Return the moments without those that are over, where there are too many."""
+        if len(moments) <= REMEMBERED:
+            return moments
+        now = self._clock()
+        # A copy: another thread may add a chat while this one looks through them.
+        return {chat: at for chat, at in moments.copy().items() if at > now}

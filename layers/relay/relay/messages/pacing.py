@@ -87,8 +87,8 @@ class Pacer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
-    """The line as the table keeps it."""
+class Line:
+    """The line as the table keeps it, times since the epoch."""
 
     next: float = 0.0
     held_until: float = 0.0
@@ -97,13 +97,14 @@ class _Line:
     """By chat: when the provider asked for quiet, and until when."""
 
     def lasting(self, now: float) -> Mapping[str, float]:
+        """Return until when each chat is held that is held still."""
         return {chat: until for chat, (_, until) in self.holds.items() if until > now}
 
 
 @dataclass(frozen=True, slots=True)
 class _Update:
     applied: bool
-    line: _Line
+    line: Line
 
 
 class TablePacer:
@@ -179,7 +180,7 @@ class TablePacer:
         self._forget(line, now)
         return line.held_until if line.held_until > now else 0.0
 
-    def _put_right(self, line: _Line, now: float, floor: float) -> bool:
+    def _put_right(self, line: Line, now: float, floor: float) -> bool:
         """Put right what a host with a wrong clock has left; return whether there was something.
 
         Guarded: where another run was faster, this one joins its line.
@@ -199,7 +200,7 @@ class TablePacer:
             return True
         return False
 
-    def _slots(self, line: _Line, first: float, count: int) -> Slots:
+    def _slots(self, line: Line, first: float, count: int) -> Slots:
         now = self._clock()
         if len(line.holds) - len(line.lasting(now)) >= FORGOTTEN:
             self._forget(line, now)
@@ -209,7 +210,7 @@ class TablePacer:
     def _unpaced(self, now: float, count: int) -> Slots:
         return Slots((now,) * count, now, grace=float("inf"))
 
-    def _forget(self, line: _Line, now: float) -> None:
+    def _forget(self, line: Line, now: float) -> None:
         """Remove the holds that are over, and those that end soonest where there are too many."""
         lasting = sorted(line.lasting(now), key=lambda chat: line.holds[chat][1])
         kept = lasting[-MOST_HOLDS:]
@@ -251,17 +252,18 @@ class TablePacer:
         except ClientError as error:
             if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
                 raise StoreUnavailableError(error.response["Error"]["Code"]) from None
-            return _Update(False, _line_of(error.response.get("Item")))
+            return _Update(False, line_of(error.response.get("Item")))
         except BotoCoreError as error:
             raise StoreUnavailableError(type(error).__name__) from None
-        return _Update(True, _line_of(answer.get("Attributes")))
+        return _Update(True, line_of(answer.get("Attributes")))
 
 
 _HOLD = "hold#"
 _NAMES = {"#next": "next", "#held": "held", "#heldAt": "heldAt"}
 
 
-def _line_of(item: Any) -> _Line:
+def line_of(item: Any) -> Line:
+    """Return the line that the item under `KEY` holds; an empty one if there is no item."""
     item = item or {}
 
     def number(name: str) -> float:
@@ -272,7 +274,7 @@ def _line_of(item: Any) -> _Line:
         for name, entry in item.items()
         if name.startswith(_HOLD)
     }
-    return _Line(number("next"), number("held"), number("heldAt"), holds)
+    return Line(number("next"), number("held"), number("heldAt"), holds)
 
 
 def _number(value: float) -> str:

@@ -120,11 +120,11 @@ class SqsQueues:
 
     def is_broadcast(self, source: str) -> bool:
         """Return whether an ARN is the Broadcast queue's."""
-        return _name(self._broadcast_url, "/") == _name(source, ":")
+        return _is(self._broadcast_url, source)
 
     def is_ordered(self, source: str) -> bool:
         """Return whether an ARN is the Ordered queue's."""
-        return _name(self._ordered_url, "/") == _name(source, ":")
+        return _is(self._ordered_url, source)
 
     def _send(self, url: str, messages: Sequence[QueuedMessage], delay: int) -> list[str | None]:
         try:
@@ -184,7 +184,7 @@ class SqsQueues:
         visibility timeout ends.
         """
         urls = (self._messages_url, self._ordered_url, self._broadcast_url, self._notifier_url)
-        url = next((url for url in urls if _name(url, "/") == _name(source, ":")), urls[0])
+        url = next((url for url in urls if _is(url, source)), urls[0])
         entries: list[Any] = [
             {
                 "Id": str(i),
@@ -236,9 +236,9 @@ def _dead_letter(entry: DeadLetterEntry) -> dict[str, Any]:
     return {"MessageBody": body, "MessageAttributes": attributes}
 
 
-def _name(address: str, separator: str) -> str:
-    """Return the queue's name, the last part of its URL and of its ARN."""
-    return address.rpartition(separator)[2]
+def _is(url: str, arn: str) -> bool:
+    """Return whether a URL and an ARN are one queue's: its name is the last part of both."""
+    return url.rpartition("/")[2] == arn.rpartition(":")[2]
 
 
 def _groups(sizes: Sequence[int]) -> Iterable[list[int]]:

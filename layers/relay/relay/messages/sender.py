@@ -28,6 +28,7 @@ from relay.messages.seals import Seals
 from relay.messages.spacing import spaced
 from relay.messages.states import (
     Change,
+    Decision,
     Drop,
     Finish,
     Record,
@@ -226,17 +227,8 @@ class Sender:
                 continue
             now = self._clock()
             ruling = rulings.get(message.broadcast)
-            decision = decide(
-                known,
-                message,
-                door=received.door,
-                sent_at=received.sent_at,
-                now=now,
-                rules=self._rules,
-                held_for=ruling.paused_for if ruling else 0.0,
-                ends_by=received.ends_by,
-                proven=proven[i],
-            )
+            held_for = ruling.paused_for if ruling else 0.0
+            decision = self._decide(received, known, now, held_for=held_for, proven=proven[i])
             if isinstance(decision, Send | Finish | WriteDeadLetter):
                 if message.id in seen:
                     run.results[i] = Later(SOON, "another_copy")
@@ -257,6 +249,27 @@ class Sender:
                     run.results[i] = self._dead_letters.refuse(message.to_body(), reason, detail)
         self._finish(run, finishes, ended)
         self._send(run, self._sendable(run, sends, rulings))
+
+    def _decide(
+        self,
+        received: Received,
+        record: Record | None,
+        now: float,
+        *,
+        held_for: float = 0.0,
+        proven: bool = True,
+    ) -> Decision:
+        return decide(
+            record,
+            received.message,
+            door=received.door,
+            sent_at=received.sent_at,
+            now=now,
+            rules=self._rules,
+            held_for=held_for,
+            ends_by=received.ends_by,
+            proven=proven,
+        )
 
     def _proven(self, received: Received) -> bool:
         return received.sealed is None or self._seals.proves(received.message, received.sealed)
@@ -485,16 +498,7 @@ class Sender:
         """
         if send.before is not None:
             return None
-        received = run.batch[i]
-        decision = decide(
-            record,
-            received.message,
-            door=received.door,
-            sent_at=received.sent_at,
-            now=self._clock(),
-            rules=self._rules,
-            ends_by=received.ends_by,
-        )
+        decision = self._decide(run.batch[i], record, self._clock())
         return decision if isinstance(decision, Send) else None
 
     def _wait_for_slots(self, run: _Run, sends: Sendable, slots: Slots) -> None:

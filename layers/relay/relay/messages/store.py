@@ -7,7 +7,7 @@ a call costs the function more CPU than everything else it does for a message.
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -116,10 +116,13 @@ class TableStore:
 
     def load(self, ids: Iterable[str]) -> Mapping[str, Record | Unreadable]:
         """Return the records there are, by message id, read consistently."""
-        keys = [{"pk": {"S": key(id_)}} for id_ in dict.fromkeys(ids)]
-        found: dict[str, Record | Unreadable] = {}
+        records = map(readable, self._items([key(id_) for id_ in dict.fromkeys(ids)]))
+        return {record.id: record for record in records}
+
+    def _items(self, keys: Sequence[str]) -> Iterator[Item]:
+        """Yield the items there are under keys of the table, read consistently."""
         for start in range(0, len(keys), KEYS_PER_CALL):
-            left: list[Any] = keys[start : start + KEYS_PER_CALL]
+            left: list[Any] = [{"pk": {"S": pk}} for pk in keys[start : start + KEYS_PER_CALL]]
             for tried in range(TRIES):
                 if tried:
                     self._sleep(0.05 * 2**tried)
@@ -129,16 +132,13 @@ class TableStore:
                     )
                 except (ClientError, BotoCoreError) as error:
                     raise StoreUnavailableError(_name(error)) from None
-                for item in answer["Responses"].get(self._table, []):
-                    record = readable(item)
-                    found[record.id] = record
+                yield from answer["Responses"].get(self._table, [])
                 unread: Any = answer.get("UnprocessedKeys", {})
                 left = unread.get(self._table, {}).get("Keys", [])
                 if not left:
                     break
             else:
                 raise StoreUnavailableError("keys left unprocessed")
-        return found
 
     def apply(self, changes: Sequence[Change]) -> list[Written]:
         """Write each step if its record is unchanged; answer in order, whatever goes wrong.
@@ -205,17 +205,8 @@ class TableStore:
         return self._seal_key
 
     def _read_seal_key(self) -> bytes | None:
-        keys = [{"pk": {"S": SEAL_KEY}}]
-        try:
-            answer = self._client.batch_get_item(
-                RequestItems={self._table: {"Keys": keys, "ConsistentRead": True}}
-            )
-        except (ClientError, BotoCoreError) as error:
-            raise StoreUnavailableError(_name(error)) from None
-        if answer.get("UnprocessedKeys"):
-            raise StoreUnavailableError("keys left unprocessed")
-        items = answer["Responses"].get(self._table, [])
-        return bytes.fromhex(items[0]["key"]["S"]) if items else None
+        item = next(self._items([SEAL_KEY]), None)
+        return bytes.fromhex(item["key"]["S"]) if item else None
 
     def _make_seal_key(self) -> bytes:
         insert = f"""INSERT INTO "{self._table}" VALUE {{'pk': ?, 'key': ?}}"""
