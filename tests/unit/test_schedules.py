@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from relay.schedules.expressions import zones
+from relay.messages.hours import zones
 from relay.schedules.model import Schedule, ScheduleSpec, problems
 from relay.schedules.scheduler import from_scheduler, to_scheduler
 from relay.validation import validate

@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field, field_validator
 
 from relay.broadcasts.model import Broadcast
 from relay.messages.envelope import Message, Time
-from relay.schedules.expressions import expression_problem, fires_once, zones
+from relay.messages.hours import zones
+from relay.schedules.expressions import expression_problem, fires_once
 from relay.validation import Location, model_config
 
 NAME_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
