@@ -446,7 +446,7 @@ MUTANTS = [
     Mutant(
         "a message is accepted that was never put on the queue",
         INTAKE,
-        "        refused = self._queues.enqueue([*new, *again], delay)\n",
+        "        refused = self._queues.enqueue([*new, *again], delays)\n",
         "        refused = [None] * len([*new, *again])\n",
         CALLS,
     ),

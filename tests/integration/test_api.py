@@ -463,8 +463,8 @@ def test_how_many_a_batch_may_hold(http: Api, count: int, status: int) -> None:
 
 def test_what_the_queue_does_not_take_is_told_by_item(http: Api) -> None:
     class HalfDown(MemoryQueues):
-        def enqueue(self, messages: Any, delay: int = 0) -> list[str | None]:
-            super().enqueue(messages[:1], delay)
+        def enqueue(self, messages: Any, delays: Any = ()) -> list[str | None]:
+            super().enqueue(messages[:1], delays[:1])
             return [None, *["InternalError"] * (len(messages) - 1)]
 
     http.relay.intake._queues = HalfDown(http.relay.world)

@@ -14,6 +14,7 @@ RECEIVE = {
     "sqs:ReceiveMessage",
 }
 SEND = frozenset({"sqs:SendMessage"})
+COUNT = frozenset({"sqs:GetQueueAttributes"})
 SECRET = frozenset({"secretsmanager:GetSecretValue"})
 
 MANAGED = frozenset({"AWSLambdaBasicExecutionRole", "AWSXrayWriteOnlyAccess"})
@@ -30,7 +31,7 @@ ROLES: Mapping[str, Permissions] = {
                 "dynamodb:UpdateItem",
             }
         ),
-        "MessagesQueue": SEND,
+        "MessagesQueue": SEND | COUNT,
         "OrderedQueue": SEND,
         "NotifierQueue": SEND,
         "DeadLetterQueue": SEND,
@@ -55,7 +56,7 @@ ROLES: Mapping[str, Permissions] = {
                 "dynamodb:UpdateItem",
             }
         ),
-        "MessagesQueue": frozenset(RECEIVE),
+        "MessagesQueue": SEND | RECEIVE,
         "OrderedQueue": frozenset(RECEIVE),
         "BroadcastQueue": frozenset(RECEIVE),
         "NotifierQueue": SEND,
@@ -70,7 +71,7 @@ ROLES: Mapping[str, Permissions] = {
                 "dynamodb:PutItem",
             }
         ),
-        "MessagesQueue": SEND,
+        "MessagesQueue": SEND | COUNT,
         "OrderedQueue": SEND,
         "NotifierQueue": SEND,
         "DeadLetterQueue": SEND,
@@ -86,7 +87,7 @@ ROLES: Mapping[str, Permissions] = {
                 "dynamodb:UpdateItem",
             }
         ),
-        "MessagesQueue": SEND,
+        "MessagesQueue": SEND | COUNT,
         "OrderedQueue": SEND,
         "BroadcastQueue": SEND,
         "NotifierQueue": SEND | RECEIVE,

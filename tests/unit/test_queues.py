@@ -91,7 +91,7 @@ def letter(body: str = "{}", detail: str = "why") -> DeadLetterEntry:
 
 
 def test_messages_travel_ten_to_a_call(queues: SqsQueues, sqs: Sqs) -> None:
-    assert queues.enqueue([message(i) for i in range(23)], delay=7) == [None] * 23
+    assert queues.enqueue([message(i) for i in range(23)], [7] * 23) == [None] * 23
 
     assert [len(call) for call in sqs.calls] == [10, 10, 3]
     assert {e["DelaySeconds"] for call in sqs.calls for e in call} == {7}
@@ -155,7 +155,7 @@ def test_what_needs_no_order_or_waits_goes_past_the_lines(queues: SqsQueues, sqs
 
     assert sqs.urls == ["ordered.fifo", "messages"]
     assert answers == [None, None, "InternalError"]
-    queues.enqueue([message(1)], delay=5)
+    queues.enqueue([message(1)], [5])
     assert sqs.urls[-1] == "messages"
     assert "MessageGroupId" not in sqs.calls[-1][0]
 
