@@ -16,7 +16,7 @@ from relay.broadcasts.model import (
 from relay.broadcasts.recounts import Turn
 from relay.broadcasts.service import Started
 from relay.eventbridge import EventDoor, NotAcceptedError
-from relay.messages.states import Rules
+from relay.messages.states import Rules, State
 from relay.schedules.model import Schedule
 from relay.schedules.scheduler import to_scheduler
 from relay.validation import InvalidMessageError
@@ -302,3 +302,24 @@ def test_the_table_out_of_order_fails_the_event_so_that_it_comes_again(stack: St
         invoke({**FIRING, "message": MESSAGE})
     stack.relay.world.table_down = False
     assert invoke({**FIRING, "message": MESSAGE})["status"] == "queued"
+
+
+def test_an_event_s_message_keeps_its_time_and_its_hours(stack: Stack) -> None:
+    hours = {"from": "09:00", "to": "21:00", "timezone": "Europe/Moscow"}
+    message = {**MESSAGE, "sendAt": "2027-01-16T04:00:00Z", "between": hours}
+    answer = app.handler({"id": "e-1", "message": message}, Context())  # type: ignore[arg-type]
+    record = stack.relay.store.records[answer["id"]]
+    assert (record.state, record.lease) == (State.QUEUED, START + 22 * 3600)
+
+
+def test_an_event_s_time_that_is_too_far_is_named(stack: Stack) -> None:
+    message = {**MESSAGE, "sendAt": "2027-02-16T04:00:00Z"}
+    with pytest.raises(InvalidMessageError, match="sendAt: must be at most 12 days ahead"):
+        app.handler({"id": "e-1", "message": message}, Context())  # type: ignore[arg-type]
+    assert not stack.relay.store.records
+
+
+def test_a_firing_at_night_waits_for_its_hours(stack: Stack) -> None:
+    hours = {"from": "12:00", "to": "13:00", "timezone": "Europe/Moscow"}
+    answer = app.handler({**FIRING, "message": {**MESSAGE, "between": hours}}, Context())  # type: ignore[arg-type]
+    assert stack.relay.store.records[answer["id"]].lease == START + 3600
