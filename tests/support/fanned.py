@@ -116,8 +116,10 @@ class Fanned:
         self.names += 1
         return f"s{self.names}"
 
-    def start(self, text: str = "To all", *, late: bool = False) -> Started | Reused:
-        broadcast = validate(Broadcast, {"botId": "b-1", "text": text})
+    def start(
+        self, text: str = "To all", *, late: bool = False, **fields: object
+    ) -> Started | Reused:
+        broadcast = validate(Broadcast, {"botId": "b-1", "text": text, **fields})
         return self.broadcasts.start(queued_broadcast(broadcast, "x"), late=late)
 
     def run(self, ends_in: float = 60.0, *, order: int = 0) -> float | None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from relay.broadcasts.model import (
 from relay.broadcasts.recounts import Turn
 from relay.broadcasts.service import Started
 from relay.eventbridge import EventDoor, NotAcceptedError
+from relay.messages.queues import QueueUnavailableError
 from relay.messages.states import Rules, State
 from relay.schedules.model import Schedule
 from relay.schedules.scheduler import to_scheduler
@@ -77,10 +79,17 @@ class Stack:
     relay: Relay
     broadcasts: Broadcasts
     hidden: list[dict[str, float]] = field(default_factory=list)
+    renewed: list[str] = field(default_factory=list)
+    queue_down: bool = False
 
     def change_visibility(self, source: str, receipts: dict[str, float]) -> None:
         assert source == SOURCE
         self.hidden.append(receipts)
+
+    def enqueue_notifier(self, body: str) -> None:
+        if self.queue_down:
+            raise QueueUnavailableError("down")
+        self.renewed.append(body)
 
     @property
     def queued(self) -> list[dict[str, Any]]:
@@ -93,6 +102,7 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Stack:
     monkeypatch.setattr(app, "fan_out", stack.broadcasts)
     monkeypatch.setattr(app, "recounts", stack.broadcasts)
     monkeypatch.setattr(app, "queues", stack)
+    monkeypatch.setattr(app, "time", SimpleNamespace(time=stack.relay.world.clock))
     door = EventDoor(stack.relay.intake, stack.broadcasts, clock=stack.relay.world.clock)  # type: ignore[arg-type]
     monkeypatch.setattr(app, "door", door)
     return stack
@@ -157,6 +167,26 @@ def test_a_queued_broadcast_is_fanned_out_until_it_has_ended(
     assert [broadcast.id for broadcast in stack.broadcasts.worked] == ["x"]
     assert answer == {"batchItemFailures": [{"itemIdentifier": "sqs-1"}] if stays else []}
     assert stack.hidden == [{"receipt-1": 20.0}, *([{"receipt-1": 30.0}] if stays else [])]
+
+
+@pytest.mark.parametrize("queue_down", [False, True])
+def test_an_order_that_sqs_would_forget_in_a_week_is_put_on_the_queue_anew(
+    stack: Stack,
+    queue_down: bool,
+) -> None:
+    stack.broadcasts.left = 30.0
+    stack.queue_down = queue_down
+    event = on_queue({**BROADCAST, "kind": "broadcast", "id": "x"})
+    stack.relay.world.now = START + app.RENEWED_AFTER
+    assert invoke(event)["batchItemFailures"]
+    stack.relay.world.now += 1.0
+    assert invoke(event) == {
+        "batchItemFailures": [{"itemIdentifier": "sqs-1"}] if queue_down else []
+    }
+    assert stack.renewed == ([] if queue_down else [event["Records"][0]["body"]])
+    stack.broadcasts.left = None
+    assert invoke(event) == {"batchItemFailures": []}
+    assert len(stack.renewed) == (not queue_down), "what has ended needs no order"
 
 
 @pytest.mark.parametrize(("left", "stays"), [(None, False), (30.0, True)])

@@ -17,7 +17,9 @@ from relay.broadcasts.model import (
 from relay.broadcasts.table import BroadcastTable
 from relay.messages.envelope import differ
 from relay.messages.queues import Queues
+from relay.messages.states import TOO_FAR, is_too_far
 from relay.messages.store import StoreUnavailableError
+from relay.validation import InvalidMessageError
 
 READ_WRITE_ROUNDS = 3
 """How often a broadcast may change between being read and being written."""
@@ -74,6 +76,7 @@ class Broadcasts:
         The queue comes first, the record second, so a record says that the broadcast is, or was,
         on the queue; the fan-out makes the record if nobody else did. StoreUnavailableError and
         QueueUnavailableError mean that nobody knows whether it is accepted: a repeat will say.
+        InvalidMessageError means that its time is too far ahead.
         """
         now = self._clock()
         first = first_record_of(broadcast, now)
@@ -81,6 +84,8 @@ class Broadcasts:
             first = stopped(first, now, "late") or first
         known = earlier = self._table.load([broadcast.id]).get(broadcast.id)
         if known is None:
+            if is_too_far(broadcast, now):
+                raise InvalidMessageError([TOO_FAR])
             if not late:
                 self._queues.enqueue_notifier(broadcast.to_body())
             # The fan-out may have met it on the queue and made the record meanwhile.
