@@ -95,8 +95,9 @@ class Promises(RuleBasedStateMachine):
             broadcast=broadcast,
         )
         self.bodies[id_] = message
-        if lives:
-            self.relay.provider.last_moment[id_] = self.relay.world.now + lives
+        if expires:
+            # As the envelope has it, in whole microseconds.
+            self.relay.provider.last_moment[id_] = expires.timestamp()
         if policy is OnUnknown.RESEND:
             self.resends.add(id_)
         return message
