@@ -96,8 +96,8 @@ class Promises(RuleBasedStateMachine):
         )
         self.bodies[id_] = message
         if expires:
-            # As the envelope has it, in whole microseconds.
-            self.relay.provider.last_moment[id_] = expires.timestamp()
+            # The table keeps it to the millisecond.
+            self.relay.provider.last_moment[id_] = round(expires.timestamp(), 3)
         if policy is OnUnknown.RESEND:
             self.resends.add(id_)
         return message
