@@ -23,7 +23,7 @@ from samcli.lib.config.samconfig import SamConfig
 from ops import deploy as ops_deploy
 from ops.remove import leftovers, remove
 from ops.stack import OperatorError, Stack, describe, find
-from tests.support.ministack import ministack
+from tests.support.ministack import KEY, SECRET, ministack
 
 ROOT = Path(__file__).parents[2]
 REGION = "us-east-1"
@@ -53,8 +53,8 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def aws(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     monkeypatch.delenv("AWS_PROFILE", raising=False)
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
