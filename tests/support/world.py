@@ -324,6 +324,8 @@ class MemoryProvider:
         """How the next POSTs are answered, in order; after that all are accepted."""
         self.in_a_slot: Callable[[float], bool] = lambda _: True
         """Whether a POST may come at this time."""
+        self.may_go: Callable[[str, float], bool] = lambda *_: True
+        """Whether the time for a message has come, by its id."""
         self.before_it: Callable[[str], list[str]] = lambda _: []
         """The messages that stand before one in its line, by its id."""
         self.connecting: list[float] = []
@@ -372,6 +374,7 @@ class MemoryProvider:
             answer = ANSWERS[self.next.pop(0) if self.next else "accepts"]
         id_ = message.text
         assert began < self.last_moment.get(id_, began + 1), f"{id_} was sent too late"
+        assert self.may_go(id_, began), f"{id_} was sent before its time, or out of its hours"
         assert not self.before_it(id_), f"{id_} was sent before {self.before_it(id_)}"
         self.posts[id_] += 1
         self.served[id_] += credentials.password == self.password

@@ -223,6 +223,15 @@ def test_a_retry_that_would_come_at_night_waits_for_the_morning(relay: Relay) ->
     assert state(relay) is State.SENT
 
 
+def test_a_retry_at_night_is_announced_for_the_morning(relay: Relay) -> None:
+    relay.world.now = EVENING - 2.0
+    accepted(relay, message(between=DAYTIME))
+    relay.provider.next = ["is busy"]
+    relay.run()
+    record = relay.store.records["m-1"]
+    assert (record.tries, record.lease) == (1, MORNING)
+
+
 def test_the_night_uses_up_no_retry_time(relay: Relay) -> None:
     relay.world.now = EVENING - HOUR
     record = accepted(relay, message(between=DAYTIME))
