@@ -161,8 +161,8 @@ MUTANTS = [
     Mutant(
         "waiting counts as an attempt",
         STATES,
-        "replace(record, state=State.QUEUED, lease=0.0, updated_at=now)",
-        "replace(record, state=State.QUEUED, lease=0.0, updated_at=now, tries=record.tries + 1,"
+        "replace(record, state=State.QUEUED, lease=lease, updated_at=now)",
+        "replace(record, state=State.QUEUED, lease=lease, updated_at=now, tries=record.tries + 1,"
         ' attempts=(*record.attempts, Attempt(now, "waited")))',
     ),
     Mutant(
@@ -270,9 +270,9 @@ MUTANTS = [
     Mutant(
         "a release forgets the doubt",
         STATES,
-        "return step(record, replace(record, state=State.QUEUED, lease=0.0, updated_at=now))",
+        "return step(record, replace(record, state=State.QUEUED, lease=lease, updated_at=now))",
         "return step(record, replace("
-        "record, state=State.QUEUED, lease=0.0, updated_at=now, ambiguous=0))",
+        "record, state=State.QUEUED, lease=lease, updated_at=now, ambiguous=0))",
         MODEL,
     ),
     Mutant(
@@ -341,8 +341,8 @@ MUTANTS = [
     Mutant(
         "a deadline is ignored",
         STATES,
-        "    if now < min(base.deadline, ends_by):\n",
-        "    if now < min(base.deadline + 1e9, ends_by):\n",
+        "    ends = min(base.deadline, ends_by)\n    if now < ends:\n",
+        "    ends = min(base.deadline + 1e9, ends_by)\n    if now < ends:\n",
     ),
     Mutant(
         "refused credentials count as a refused message",
@@ -514,7 +514,7 @@ MUTANTS = [
     Mutant(
         "a message outlives its copy on the queue",
         STATES,
-        "return Send(before, replace(base, deadline=min(base.deadline, ends_by)))",
+        "return Send(before, replace(base, deadline=ends))",
         "return Send(before, base)",
         SCENES,
     ),

@@ -9,6 +9,7 @@ import pytest
 from relay.broadcasts.model import BroadcastRecord
 from relay.messages.envelope import QueuedMessage
 from relay.messages.intake import Accepted, Full, KeyReused, TooFar
+from relay.messages.pacing import GRACE
 from relay.messages.results import LAST_RECEIVES
 from relay.messages.service import Refused
 from relay.messages.states import (
@@ -256,9 +257,9 @@ def test_an_outage_until_the_hours_end_costs_no_message(relay: Relay) -> None:
 
 
 def test_hours_that_end_while_it_connects_send_nothing(relay: Relay) -> None:
-    relay.world.now = EVENING - 1.0
+    relay.world.now = EVENING - 0.1
     accepted(relay, message(between=DAYTIME))
-    relay.provider.connecting = [2.0]
+    relay.provider.connecting = [GRACE]
     relay.run()
     record = relay.store.records["m-1"]
     assert (record.state, record.lease, record.tries) == (State.QUEUED, MORNING, 0)

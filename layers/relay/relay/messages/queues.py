@@ -1,6 +1,7 @@
 """The stack's queues."""
 
 import hashlib
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +16,8 @@ from relay.messages.store import StoreUnavailableError
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
+
+log = logging.getLogger(__name__)
 
 ENTRIES_PER_CALL = 10
 LONGEST_VISIBILITY = 43200.0
@@ -154,7 +157,8 @@ class SqsQueues:
                         "ApproximateNumberOfMessagesDelayed",
                     ],
                 )
-            except (ClientError, BotoCoreError):
+            except (ClientError, BotoCoreError) as error:
+                log.warning("waiting messages not counted", extra={"error": type(error).__name__})
                 self._waiting = 0
             else:
                 self._waiting = sum(map(int, answer["Attributes"].values()))
