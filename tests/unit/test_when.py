@@ -173,13 +173,16 @@ def test_what_expires_before_its_time_is_refused() -> None:
     assert str(caught.value) == "expiresAt: must be later than sendAt"
 
 
-def test_a_caller_who_waits_gets_its_state_and_the_queue_keeps_its_copy(relay: Relay) -> None:
-    waits = message(sendAt=rfc(START + 60))
+@pytest.mark.parametrize("ahead", [5.0, 60.0])
+def test_a_caller_who_waits_gets_its_state_and_the_queue_keeps_its_copy(
+    relay: Relay, ahead: float
+) -> None:
+    waits = message(sendAt=rfc(START + ahead))
     answer = relay.service.accept_and_wait(waits, seconds=10.0, time_left=28.0)
     assert isinstance(answer, Accepted)
-    assert (answer.record.state, answer.record.lease) == (State.QUEUED, START + 60)
+    assert (answer.record.state, answer.record.lease) == (State.QUEUED, START + ahead)
     assert relay.world.now <= START + 10.0
-    assert [c.visible_at for c in relay.queues.messages] == [START + 60]
+    assert [c.visible_at for c in relay.queues.messages] == [START + ahead]
 
 
 # ------------------------------------------------------------------------------ between
@@ -259,7 +262,7 @@ def test_an_outage_until_the_hours_end_costs_no_message(relay: Relay) -> None:
 def test_hours_that_end_while_it_connects_send_nothing(relay: Relay) -> None:
     relay.world.now = EVENING - 0.1
     accepted(relay, message(between=DAYTIME))
-    relay.provider.connecting = [GRACE]
+    relay.provider.connecting = [GRACE / 2]
     relay.run()
     record = relay.store.records["m-1"]
     assert (record.state, record.lease, record.tries) == (State.QUEUED, MORNING, 0)
