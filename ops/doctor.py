@@ -9,7 +9,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops.stack import Stack
+from ops.stack import OperatorError, Stack
 from relay.messages.dispatch import SETTLE_SECONDS
 from relay.messages.pacing import KEY, MOST_HOLDS, line_of
 from smsgold.client import Client
@@ -120,6 +120,8 @@ class Facts:
 
     status: str
     parameters: Mapping[str, str]
+    missing: tuple[str, ...] = ()
+    """What the sender needs and the stack does not have, by logical id."""
     queues: Mapping[str, Queue] = field(default_factory=dict)
     sources: tuple[Source, ...] = ()
     denied: tuple[str, ...] = ()
@@ -164,6 +166,12 @@ def _deployment(facts: Facts) -> Iterator[Finding]:
             Level.BAD,
             f"the stack is {facts.status}",
             "Find the reason in its CloudFormation events, then deploy again.",
+        )
+    for name in facts.missing:
+        yield Finding(
+            Level.BAD,
+            f"the stack has no {name}: it is of another version than this doctor",
+            "Deploy it again, or ask the doctor of its own version.",
         )
     for denied in facts.denied:
         yield Finding(
@@ -369,7 +377,7 @@ def examine(
     def read(what: str, look: Callable[[], Any], otherwise: Any) -> Any:
         try:
             return look()
-        except (ClientError, BotoCoreError) as error:
+        except (ClientError, BotoCoreError, OperatorError) as error:
             unread.append(f"{what} ({error})")
             return otherwise
 
@@ -378,6 +386,7 @@ def examine(
     return Facts(
         status=stack.status,
         parameters=stack.parameters,
+        missing=tuple(name for name in NEEDED if name not in stack.resources),
         queues=read("the queues", lambda: _read_queues(stack), {}),
         sources=read("the event sources", lambda: _read_sources(stack), ()),
         denied=read("the sender's permissions", lambda: _denied(stack), ()),
