@@ -9,7 +9,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops.stack import Stack
+from ops.stack import OperatorError, Stack
 from relay.messages.dispatch import SETTLE_SECONDS
 from relay.messages.pacing import KEY, MOST_HOLDS, line_of
 from smsgold.client import Client
@@ -382,7 +382,7 @@ def examine(
     def read(what: str, look: Callable[[], Any], otherwise: Any) -> Any:
         try:
             return look()
-        except (ClientError, BotoCoreError) as error:
+        except (ClientError, BotoCoreError, OperatorError) as error:
             unread.append(f"{what} ({error})")
             return otherwise
 
@@ -480,9 +480,9 @@ def _denied(stack: Stack) -> tuple[str, ...]:
             QueueUrl=stack.resources[name], AttributeNames=["QueueArn"]
         )["Attributes"]["QueueArn"]
     denied = []
-    for name in arns:
+    for name, arn in arns.items():
         answer = iam.simulate_principal_policy(
-            PolicySourceArn=role, ActionNames=list(NEEDED[name]), ResourceArns=[arns[name]]
+            PolicySourceArn=role, ActionNames=list(NEEDED[name]), ResourceArns=[arn]
         )
         denied += [
             f"{result['EvalActionName']} on {name}"
