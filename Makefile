@@ -204,7 +204,7 @@ redrive: $(INSTALLED) ## send dead letters again: make redrive STAGE=prod [QUEUE
 	@$(OPS) redrive $(WHERE) $${QUEUE:+--queue="$$QUEUE"} $${REASON:+--reason="$$REASON"} \
 		$${MAX:+--max="$$MAX"} $(if $(APPLY),--apply)
 
-remove: $(INSTALLED) ## delete a stack, but not its table and queues: make remove STAGE=dev
+remove: $(INSTALLED) ## delete a stack, but not its table, queues and bucket: make remove STAGE=dev
 	@$(OPS) remove $(WHERE)
 
 # -- the dependencies ---------------------------------------------------------------------------

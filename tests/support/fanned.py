@@ -6,6 +6,8 @@ from typing import Any
 
 import boto3
 
+from relay.broadcasts.audience import Audience
+from relay.broadcasts.bucket import Bucket
 from relay.broadcasts.fanout import FanOut
 from relay.broadcasts.gate import BroadcastGate
 from relay.broadcasts.model import (
@@ -76,16 +78,18 @@ class Fanned:
         self.client = client
         self.faulty = Faulty(client)
         self.relay = Relay(RULES)
-        self.table = BroadcastTable(self.faulty, "Relay")  # type: ignore[arg-type] # it passes on
+        self.s3 = boto3.client("s3", region_name="us-east-1")
+        self.s3.create_bucket(Bucket="stack")
+        self.faulty_s3: Any = Faulty(self.s3)
+        self.bucket = Bucket(lambda: self.faulty_s3, "stack")
+        anything: Any = self.faulty
+        self.table = BroadcastTable(anything, "Relay", self.bucket)
         self.queued: list[str] = []
         self.relay.queues.enqueue_notifier = self.queued.append  # type: ignore[method-assign, assignment]
         self.listed: list[Mapping[str, object]] = []
         self.error: Exception | None = None
         self.meanwhile: Callable[[], list[Mapping[str, object]]] | None = None
         self.names = 0
-        self.broadcasts = Broadcasts(
-            self.table, self.relay.queues, rate=25.0, clock=self.relay.world.clock
-        )
         self.recounts = Recounts(
             self.table,
             self.relay.store,
@@ -93,11 +97,20 @@ class Fanned:
             longest_run=LONGEST_RUN,
             clock=self.relay.world.clock,
         )
+        self.audience = Audience(
+            subscribers=self._subscribers,
+            table=self.table,
+            store=self.relay.store,
+            bucket=self.bucket,
+        )
+        self.broadcasts = Broadcasts(
+            self.table, self.relay.queues, self.audience, rate=25.0, clock=self.relay.world.clock
+        )
         self.fan_out = FanOut(
             table=self.table,
             queues=self.relay.queues,
             recounts=self.recounts,
-            subscribers=self._subscribers,
+            audience=self.audience,
             rules=RULES,
             rate=25.0,
             clock=self.relay.world.clock,
@@ -116,8 +129,8 @@ class Fanned:
         self.names += 1
         return f"s{self.names}"
 
-    def start(self, text: str = "To all", *, late: bool = False) -> Started | Reused:
-        broadcast = validate(Broadcast, {"botId": "b-1", "text": text})
+    def start(self, text: str = "To all", *, late: bool = False, **rest: Any) -> Started | Reused:
+        broadcast = validate(Broadcast, {"botId": "b-1", "text": text, **rest})
         return self.broadcasts.start(queued_broadcast(broadcast, "x"), late=late)
 
     def run(self, ends_in: float = 60.0, *, order: int = 0) -> float | None:
@@ -149,10 +162,10 @@ class Fanned:
         assert all(m.broadcast == "x" for m in messages)
         return Counter(str(m.subscriber_id) for m in messages)
 
-    def settle(self, ids: list[str], state: State, *, at: float) -> None:
+    def settle(self, ids: list[str], state: State, *, at: float, broadcast: str = "x") -> None:
         """Write the records of messages that came to an end."""
         for id_ in ids:
-            key = message_id("x", id_)
+            key = message_id(broadcast, id_)
             self.relay.store.put(Record(key, state, "f", "sqs", at, at, at))
 
 

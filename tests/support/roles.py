@@ -24,12 +24,14 @@ ROLES: Mapping[str, Permissions] = {
         "RelayTable": frozenset(
             {
                 "dynamodb:BatchGetItem",
+                "dynamodb:GetItem",
                 "dynamodb:PartiQLInsert",
                 "dynamodb:PartiQLUpdate",
                 "dynamodb:PutItem",
                 "dynamodb:UpdateItem",
             }
         ),
+        "RelayBucket": frozenset({"s3:GetObject"}),
         "MessagesQueue": SEND,
         "OrderedQueue": SEND,
         "NotifierQueue": SEND,
@@ -86,6 +88,7 @@ ROLES: Mapping[str, Permissions] = {
                 "dynamodb:UpdateItem",
             }
         ),
+        "RelayBucket": frozenset({"s3:GetObject", "s3:PutObject"}),
         "MessagesQueue": SEND,
         "OrderedQueue": SEND,
         "BroadcastQueue": SEND,

@@ -183,6 +183,7 @@ class MemoryQueues:
     def __init__(self, world: World) -> None:
         self.messages: list[Copy] = []
         self.dead: list[DeadLetterEntry] = []
+        self.delays: list[int] = []
         self.past_the_line: set[str] = set()
         """The ids of what was handed in without order as well."""
         self._world = world
@@ -236,7 +237,10 @@ class MemoryQueues:
         self._world.effect("after a burial")
         return [None] * len(letters)
 
-    def enqueue_broadcast(self, messages: Sequence[QueuedMessage]) -> list[str | None]:
+    def enqueue_broadcast(
+        self, messages: Sequence[QueuedMessage], delays: Sequence[int] = ()
+    ) -> list[str | None]:
+        self.delays += delays
         return self.enqueue([m.model_copy(update={"in_order": False}) for m in messages])
 
     def enqueue_notifier(self, body: str) -> None:

@@ -9,6 +9,8 @@ from botocore.config import Config
 from botocore.session import Session
 
 from relay import metrics
+from relay.broadcasts.audience import Audience
+from relay.broadcasts.bucket import Bucket
 from relay.broadcasts.fanout import FanOut
 from relay.broadcasts.gate import BroadcastGate
 from relay.broadcasts.recounts import Recounts
@@ -36,6 +38,7 @@ from smsgold.errors import CredentialsError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
+    from mypy_boto3_s3.client import S3Client
     from mypy_boto3_scheduler.client import EventBridgeSchedulerClient
 
 IN_FLIGHT = 34
@@ -98,7 +101,19 @@ def seals() -> Seals:
 @cache
 def broadcast_table() -> BroadcastTable:
     """Return the broadcasts' items in the Relay table."""
-    return BroadcastTable(_dynamodb(), settings.table)
+    return BroadcastTable(_dynamodb(), settings.table, bucket())
+
+
+@cache
+def bucket() -> Bucket:
+    """Return the stack's bucket; few runs need its client."""
+    return Bucket(_s3, settings.bucket)
+
+
+@cache
+def _s3() -> "S3Client":
+    client: S3Client = _aws("s3")
+    return client
 
 
 @cache
@@ -159,7 +174,7 @@ def account() -> Account:
 @cache
 def broadcasts() -> Broadcasts:
     """Return the broadcasts service."""
-    return Broadcasts(broadcast_table(), queues(), rate=settings.messages_per_second)
+    return Broadcasts(broadcast_table(), queues(), audience(), rate=settings.messages_per_second)
 
 
 @cache
@@ -169,14 +184,25 @@ def recounts() -> Recounts:
 
 
 @cache
+def audience() -> Audience:
+    """Return who reads the audience of broadcasts."""
+    return Audience(
+        # Made on the first call: most runs of the notifier ask the provider for nothing.
+        subscribers=lambda bot_id: account().subscribers(bot_id),
+        table=broadcast_table(),
+        store=store(),
+        bucket=bucket(),
+    )
+
+
+@cache
 def fan_out() -> FanOut:
     """Return the fan-out of broadcasts."""
     return FanOut(
         table=broadcast_table(),
         queues=queues(),
         recounts=recounts(),
-        # Made on the first call: most runs of the notifier ask the provider for nothing.
-        subscribers=lambda bot_id: account().subscribers(bot_id),
+        audience=audience(),
         rules=settings.rules,
         rate=settings.messages_per_second,
     )

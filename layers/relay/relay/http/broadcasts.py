@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -12,24 +12,30 @@ from aws_lambda_powertools.event_handler.openapi.params import Path
 from pydantic import Field
 
 from relay import problems
+from relay.broadcasts.audience import AudienceError, Trial
 from relay.broadcasts.model import (
     Broadcast,
     BroadcastRecord,
+    Cause,
     Command,
     Status,
     eta,
     queued_broadcast,
+    stray_braces,
 )
 from relay.broadcasts.service import Broadcasts, InvalidTransition, Reused
 from relay.http import requests
 from relay.http.contract import Body, answer
 from relay.http.messages import Key, Time
-from relay.messages.envelope import ID_PATTERN, rfc3339
+from relay.messages.envelope import ID_PATTERN, Button, rfc3339
 from relay.messages.intake import fresh_id, scoped_id
 from relay.messages.states import State
 from relay.problems import ProblemError
 
 log = logging.getLogger(__name__)
+
+TRIAL_SECONDS = 20.0
+"""How long a dry run reads a list: API Gateway waits for 29 seconds."""
 
 Id = Annotated[str, Path(pattern=ID_PATTERN, description="The broadcast's id.")]
 
@@ -37,8 +43,20 @@ Id = Annotated[str, Path(pattern=ID_PATTERN, description="The broadcast's id.")]
 class Skipped(Body):
     """Entries of the bot's list that get no message."""
 
-    duplicates: Annotated[int, Field(description="Entries that repeat a subscriber's id.")]
+    duplicates: Annotated[int, Field(description="Entries that repeat another's address.")]
     without_id: Annotated[int, Field(description="Entries without a usable id.")]
+    filtered: Annotated[int, Field(description="`where` does not hold.")]
+    excluded: Annotated[int, Field(description="`exclude` reached them, or may yet.")]
+    unreachable: Annotated[int, Field(description="They refused the last two messages.")]
+    unrenderable: Annotated[
+        int,
+        Field(description="`where` or a template fails, or what comes out breaks a rule."),
+    ]
+
+    @classmethod
+    def of(cls, skipped: Mapping[Cause, int]) -> "Skipped":
+        """Return the counts by cause."""
+        return cls(**{cause.name.lower(): skipped.get(cause, 0) for cause in Cause})
 
 
 class BroadcastReceipt(Body):
@@ -108,8 +126,88 @@ class BroadcastState(BroadcastReceipt):
             failed=counts[State.FAILED],
             expired=counts[State.EXPIRED],
             canceled=counts[State.CANCELED],
-            skipped=Skipped(duplicates=broadcast.duplicates, without_id=broadcast.without_id),
+            skipped=Skipped.of(broadcast.skipped),
         )
+
+
+class BroadcastOrder(Broadcast):
+    """A broadcast, to be sent or only to be tried out."""
+
+    dry_run: bool = Field(
+        default=False,
+        description="Return what it would do: nothing is written, and nothing is sent.",
+    )
+
+
+class Sample(Body):
+    """A message as one recipient would get it."""
+
+    subscriber_id: str | None = None
+    bot_id: str | None = None
+    number: str | None = None
+    text: str
+    buttons: tuple[Button, ...] = ()
+
+
+class Unrenderable(Body):
+    """An entry that nothing can be rendered for."""
+
+    who: Annotated[
+        str, Field(description="The subscriber's id, or the recipient's place in the list, from 1.")
+    ]
+    problem: str
+
+
+class DryRun(Body):
+    """What a broadcast would do now."""
+
+    dry_run: bool = True
+    complete: Annotated[
+        bool,
+        Field(description="`false`: the list is so long that only a part of it was read."),
+    ]
+    total: Annotated[int, Field(description="How many would get it.")]
+    skipped: Skipped
+    eta: (
+        Annotated[Time, Field(description="When the last message would go out, started now.")]
+        | None
+    ) = None
+    samples: Annotated[list[Sample], Field(description="The first three messages.")]
+    unrenderable: Annotated[
+        list[Unrenderable], Field(description="The first ten that would not render.")
+    ]
+
+    @classmethod
+    def of(cls, trial: Trial, pace: float) -> "DryRun":
+        """Return a trial as callers see it; `pace` is in messages a second, 0 for no limit."""
+        known = trial.complete and pace
+        return cls(
+            complete=trial.complete,
+            total=trial.total,
+            skipped=Skipped.of(trial.skipped),
+            eta=rfc3339(time.time() + trial.total / pace) if known else None,
+            samples=[
+                Sample.model_validate(message, from_attributes=True) for message in trial.samples
+            ],
+            unrenderable=[
+                Unrenderable(who=skipped.who, problem=skipped.problem)
+                for skipped in trial.unrenderable
+            ],
+        )
+
+
+def _tried(broadcasts: Broadcasts, broadcast: BroadcastOrder) -> Trial | None:
+    """Check a broadcast, and try it out if it is only to be tried out."""
+    if found := stray_braces(broadcast):
+        raise problems.invalid(found)
+    try:
+        broadcasts.check(broadcast)
+        if not broadcast.dry_run:
+            return None
+        queued = queued_broadcast(broadcast, "dry-run")
+        return broadcasts.try_out(queued, seconds=TRIAL_SECONDS)
+    except AudienceError as error:
+        raise problems.invalid([((error.field,), error.detail)]) from None
 
 
 def routes(broadcasts: Broadcasts) -> Router:
@@ -119,19 +217,22 @@ def routes(broadcasts: Broadcasts) -> Router:
     @router.post(
         "/broadcasts",
         operation_id="sendBroadcast",
-        summary="Send one text to all of a bot's subscribers",
+        summary="Send a text to all of a bot's subscribers, or to some of them",
         tags=["broadcasts"],
         responses={
+            200: answer("With `dryRun`: what it would do.", DryRun),
             202: answer(
                 "Accepted.",
                 BroadcastReceipt,
                 Location="The address of its progress.",
                 Idempotency_Replayed="`true` if an earlier request brought it.",
-            )
+            ),
         },
     )
-    def send(broadcast: Broadcast, key: Key = None) -> Response[Any]:
+    def send(broadcast: BroadcastOrder, key: Key = None) -> Response[Any]:
         del key  # only documented by its type; `requests` reads repeated headers, too
+        if trial := _tried(broadcasts, broadcast):
+            return DryRun.of(trial, broadcast.pace(broadcasts.rate)).response(HTTPStatus.OK)
         event = router.current_event.raw_event
         given = requests.idempotency_key(event)
         id_ = scoped_id("http-broadcast", requests.caller(event), given) if given else fresh_id()

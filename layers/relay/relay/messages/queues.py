@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -56,8 +57,13 @@ class Queues(Protocol):
         """
         ...
 
-    def enqueue_broadcast(self, messages: Sequence[QueuedMessage]) -> list[str | None]:
-        """Put a broadcast's messages on the Broadcast queue; return None or the error for each."""
+    def enqueue_broadcast(
+        self, messages: Sequence[QueuedMessage], delays: Sequence[int] = ()
+    ) -> list[str | None]:
+        """Put a broadcast's messages on the Broadcast queue; return None or the error for each.
+
+        `delays` says for how many seconds the queue holds each back, 900 at the most.
+        """
         ...
 
     def enqueue_notifier(self, body: str) -> None:
@@ -105,12 +111,14 @@ class SqsQueues:
             indices = [i for i, m in enumerate(messages) if (m.in_order and not delay) is in_line]
             url = self._ordered_url if in_line else self._messages_url
             own = [messages[i] for i in indices]
-            problems |= zip(indices, self._send(url, own, delay), strict=True)
+            problems |= zip(indices, self._send(url, own, [delay] * len(own)), strict=True)
         return [problems[i] for i in range(len(messages))]
 
-    def enqueue_broadcast(self, messages: Sequence[QueuedMessage]) -> list[str | None]:
+    def enqueue_broadcast(
+        self, messages: Sequence[QueuedMessage], delays: Sequence[int] = ()
+    ) -> list[str | None]:
         """Put a broadcast's messages on the Broadcast queue; return None or the error for each."""
-        return self._send(self._broadcast_url, messages, 0)
+        return self._send(self._broadcast_url, messages, delays)
 
     def enqueue_notifier(self, body: str) -> None:
         """Put a body on the notifier's queue; raise QueueUnavailableError if that fails."""
@@ -126,11 +134,13 @@ class SqsQueues:
         """Return whether an ARN is the Ordered queue's."""
         return _is(self._ordered_url, source)
 
-    def _send(self, url: str, messages: Sequence[QueuedMessage], delay: int) -> list[str | None]:
+    def _send(
+        self, url: str, messages: Sequence[QueuedMessage], delays: Sequence[int]
+    ) -> list[str | None]:
         try:
             entries = [
                 self._entry(message, delay, in_line=url == self._ordered_url)
-                for message in messages
+                for message, delay in zip(messages, delays or repeat(0), strict=False)
             ]
         except StoreUnavailableError:
             return ["no key for the seal"] * len(messages)
