@@ -18,11 +18,13 @@ from relay.broadcasts.model import (
     queued_broadcast,
     recount_order,
 )
+from relay.broadcasts.reach import Reach
 from relay.broadcasts.recounts import Recounts, Turn
 from relay.broadcasts.service import Broadcasts, Reused, Started
 from relay.broadcasts.table import BroadcastTable
 from relay.messages.envelope import QueuedMessage
 from relay.messages.queues import QueueUnavailableError
+from relay.messages.refusals import Refusals
 from relay.messages.states import Record, Rules, State
 from relay.validation import parse, validate
 from tests.support.world import Crash, Relay
@@ -97,14 +99,22 @@ class Fanned:
             longest_run=LONGEST_RUN,
             clock=self.relay.world.clock,
         )
+        self.refusals = Refusals(client, "Relay", clock=self.relay.world.clock)
+        self.reach = Reach(self.refusals, self.table, refusals_percent=50)
         self.audience = Audience(
             subscribers=self._subscribers,
             table=self.table,
             store=self.relay.store,
             bucket=self.bucket,
+            unreachable=self.reach.unreachable,
         )
         self.broadcasts = Broadcasts(
-            self.table, self.relay.queues, self.audience, rate=25.0, clock=self.relay.world.clock
+            self.table,
+            self.relay.queues,
+            self.audience,
+            self.reach,
+            rate=25.0,
+            clock=self.relay.world.clock,
         )
         self.fan_out = FanOut(
             table=self.table,

@@ -13,6 +13,7 @@ from relay.broadcasts.audience import Audience
 from relay.broadcasts.bucket import Bucket
 from relay.broadcasts.fanout import FanOut
 from relay.broadcasts.gate import BroadcastGate
+from relay.broadcasts.reach import Reach
 from relay.broadcasts.recounts import Recounts
 from relay.broadcasts.service import Broadcasts
 from relay.broadcasts.table import BroadcastTable
@@ -25,6 +26,7 @@ from relay.messages.dispatch import Dispatcher
 from relay.messages.intake import Intake
 from relay.messages.pacing import TablePacer
 from relay.messages.queues import SqsQueues
+from relay.messages.refusals import Refusals
 from relay.messages.seals import Seals
 from relay.messages.sender import Sender
 from relay.messages.service import Messages
@@ -174,7 +176,9 @@ def account() -> Account:
 @cache
 def broadcasts() -> Broadcasts:
     """Return the broadcasts service."""
-    return Broadcasts(broadcast_table(), queues(), audience(), rate=settings.messages_per_second)
+    return Broadcasts(
+        broadcast_table(), queues(), audience(), reach(), rate=settings.messages_per_second
+    )
 
 
 @cache
@@ -192,6 +196,21 @@ def audience() -> Audience:
         table=broadcast_table(),
         store=store(),
         bucket=bucket(),
+        unreachable=reach().unreachable,
+    )
+
+
+@cache
+def refusals() -> Refusals:
+    """Return the marks of refusals in the Relay table."""
+    return Refusals(_dynamodb(), settings.table)
+
+
+@cache
+def reach() -> Reach:
+    """Return who cannot be reached."""
+    return Reach(
+        refusals(), broadcast_table(), refusals_percent=settings.broadcast_refusals_percent
     )
 
 
@@ -255,6 +274,7 @@ def sender() -> Sender:
         dead_letters=DeadLetters(store(), queues()),
         seals=seals(),
         rules=rules,
+        reachability=refusals(),
     )
 
 

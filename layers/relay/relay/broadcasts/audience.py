@@ -19,7 +19,7 @@ from relay.broadcasts.model import (
     Recipient,
     message_id,
 )
-from relay.broadcasts.table import CHUNK, BroadcastTable, Listed
+from relay.broadcasts.table import CHUNK, BroadcastTable, Listed, SnapshotGoneError
 from relay.messages.envelope import (
     MAX_BUTTONS,
     MAX_ID,
@@ -281,7 +281,12 @@ class Audience:
         other = self._excluded(id_)
         for n in range((other.due + CHUNK - 1) // CHUNK if other.snapshot else 0):
             keep()
-            found = self._table.chunk(other, n)
+            try:
+                found = self._table.chunk(other, n)
+            except SnapshotGoneError:
+                raise AudienceError(
+                    "exclude_gone", "exclude", "is too old: nobody knows who got it"
+                ) from None
             ids = [message_id(id_, *listed.address) for listed in found]
             records = self._store.load(ids)
             for key, listed in zip(ids, found, strict=True):

@@ -422,6 +422,18 @@ def too_many_refusals(broadcast: BroadcastRecord, percent: float) -> str:
     return f"{refusals} of {outcomes} messages were refused; the limit is {percent:g} %"
 
 
+def refuses_everybody(broadcast: BroadcastRecord | None, percent: float) -> bool:
+    """Return whether a broadcast's refusals say more about the provider than about anybody.
+
+    `percent` is the share of refusals that says so, and 50 if it is 0. One that is gone says
+    nothing either.
+    """
+    if broadcast is None:
+        return True
+    outcomes, refusals = _outcomes(broadcast)
+    return refusals * 100 >= (percent or 50.0) * outcomes
+
+
 def _outcomes(broadcast: BroadcastRecord) -> tuple[int, int]:
     counts = broadcast.shown
     rejected = counts.get(State.REJECTED, 0)

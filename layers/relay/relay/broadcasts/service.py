@@ -16,6 +16,7 @@ from relay.broadcasts.model import (
     resumed,
     stopped,
 )
+from relay.broadcasts.reach import Reach
 from relay.broadcasts.table import BroadcastTable
 from relay.messages.envelope import differ
 from relay.messages.queues import Queues
@@ -65,6 +66,7 @@ class Broadcasts:
         table: BroadcastTable,
         queues: Queues,
         audience: Audience,
+        reach: Reach,
         *,
         rate: float,
         clock: Callable[[], float] = time.time,
@@ -72,6 +74,7 @@ class Broadcasts:
         self._table = table
         self._queues = queues
         self._audience = audience
+        self.reach = reach
         self.rate = rate
         self._clock = clock
 

@@ -25,8 +25,15 @@ if TYPE_CHECKING:
 CHUNK = 500
 """Subscribers enqueued before the position is saved: the most that a crash repeats."""
 
+RECORD_DAYS = 400
+"""How long a broadcast's own item is kept, which is small: as long as the refusals that it met."""
+
 APART = "apart-"
 """How the name of a snapshot begins that is in the bucket: it holds more than subscribers' ids."""
+
+
+class SnapshotGoneError(Exception):
+    """The broadcast is so old that nobody knows any more who was to get it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +125,18 @@ class BroadcastTable:
         return self._update(before.id, {name: content[name] for name in names}, guard)
 
     def chunk(self, broadcast: BroadcastRecord, n: int) -> list[Listed]:
-        """Return who is in one chunk of the snapshot, counted from 0."""
+        """Return who is in one chunk of the snapshot, counted from 0; raise SnapshotGoneError."""
         if broadcast.snapshot.startswith(APART):
             try:
                 rows = self._apart().get(_object(broadcast.id, broadcast.snapshot, n))
             except NoSuchFileError:
-                raise StoreUnavailableError("the snapshot is gone") from None
+                raise SnapshotGoneError from None
             return [Listed(tuple(address), tuple(values)) for address, values in rows]
         answer = self._call(
             "get_item", Key=_chunk_key(broadcast.id, broadcast.snapshot, n), ConsistentRead=True
         )
+        if "Item" not in answer:
+            raise SnapshotGoneError
         return [Listed((id_,)) for id_ in json.loads(answer["Item"]["ids"]["S"])]
 
     def _apart(self) -> Bucket:
@@ -326,8 +335,8 @@ def _number(value: float) -> dict[str, str]:
     return {"N": f"{value:.3f}"}
 
 
-def _ttl(now: float) -> dict[str, str]:
-    return {"N": str(int(now) + KEPT_DAYS * 86400)}
+def _ttl(now: float, days: int = KEPT_DAYS) -> dict[str, str]:
+    return {"N": str(int(now) + days * 86400)}
 
 
 def _attributes(broadcast: BroadcastRecord) -> dict[str, Any]:
@@ -367,7 +376,7 @@ def _attributes(broadcast: BroadcastRecord) -> dict[str, Any]:
         **({"snapshot": {"S": broadcast.snapshot}} if broadcast.snapshot else {}),
         "halted": {"BOOL": broadcast.halted},
         "final": {"BOOL": broadcast.final},
-        "ttl": _ttl(broadcast.created_at),
+        "ttl": _ttl(broadcast.created_at, RECORD_DAYS),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.api_gateway import Router
-from aws_lambda_powertools.event_handler.openapi.params import Path
+from aws_lambda_powertools.event_handler.openapi.params import Path, Query
 from pydantic import Field
 
 from relay import problems
@@ -23,12 +23,14 @@ from relay.broadcasts.model import (
     queued_broadcast,
     stray_braces,
 )
+from relay.broadcasts.reach import Page
 from relay.broadcasts.service import Broadcasts, InvalidTransition, Reused
 from relay.http import requests
 from relay.http.contract import Body, answer
 from relay.http.messages import Key, Time
-from relay.messages.envelope import ID_PATTERN, Button, rfc3339
+from relay.messages.envelope import ID_PATTERN, MAX_ID, Button, rfc3339
 from relay.messages.intake import fresh_id, scoped_id
+from relay.messages.refusals import SHARDS
 from relay.messages.states import State
 from relay.problems import ProblemError
 
@@ -37,6 +39,10 @@ log = logging.getLogger(__name__)
 TRIAL_SECONDS = 20.0
 """How long a dry run reads a list: API Gateway waits for 29 seconds."""
 
+Marked = Annotated[
+    str, Path(min_length=1, max_length=MAX_ID, description="A subscriber's id, or a chat.")
+]
+Cursor = Annotated[int, Query(ge=0, lt=SHARDS, description="The last answer's `next`.")]
 Id = Annotated[str, Path(pattern=ID_PATTERN, description="The broadcast's id.")]
 
 
@@ -194,6 +200,84 @@ class DryRun(Body):
                 for skipped in trial.unrenderable
             ],
         )
+
+
+class Unreachable(Body):
+    """Somebody who refused the last messages, in different broadcasts or one by one."""
+
+    subscriber_id: str | None = None
+    chat: Annotated[str, Field(description="A hash of the address; it tells no number.")]
+    refused_at: Time
+
+
+class UnreachableList(Body):
+    """Those whom broadcasts leave out."""
+
+    unreachable: list[Unreachable]
+    next: Annotated[str, Field(description="Give it as `cursor` for the next ones.")] | None = None
+
+    @classmethod
+    def of(cls, page: Page) -> "UnreachableList":
+        """Return a page as callers see it."""
+        return cls(
+            unreachable=[
+                Unreachable(
+                    subscriber_id=mark.subscriber_id or None,
+                    chat=mark.chat,
+                    refused_at=rfc3339(mark.refused_at),
+                )
+                for mark in page.marks
+            ],
+            next=None if page.next is None else str(page.next),
+        )
+
+
+class Cleared(Body):
+    """What was cleared."""
+
+    cleared: int
+    complete: Annotated[bool, Field(description="`false`: there are more; repeat the request.")]
+
+
+def reach_routes(broadcasts: Broadcasts) -> Router:
+    """Return the routes under /unreachable."""
+    router = Router()  # type: ignore[no-untyped-call] # Powertools' own
+
+    @router.get(
+        "/unreachable",
+        operation_id="listUnreachable",
+        summary="List those whom broadcasts leave out because they refused the last two messages",
+        tags=["broadcasts"],
+        responses={200: answer("Those who cannot be reached.", UnreachableList)},
+    )
+    def unreachable(cursor: Cursor = 0) -> Response[Any]:
+        return UnreachableList.of(broadcasts.reach.page(cursor)).response(HTTPStatus.OK)
+
+    @router.delete(
+        "/unreachable",
+        operation_id="clearAllUnreachable",
+        summary="Forget all refusals: the next broadcast goes to everybody",
+        tags=["broadcasts"],
+        responses={200: answer("Forgotten.", Cleared)},
+    )
+    def clear_all() -> Response[Any]:
+        ends_at = time.monotonic() + TRIAL_SECONDS
+        cleared, complete = broadcasts.reach.clear_all(lambda: time.monotonic() < ends_at)
+        return Cleared(cleared=cleared, complete=complete).response(HTTPStatus.OK)
+
+    @router.delete(
+        "/unreachable/<id>",
+        operation_id="clearUnreachable",
+        summary="Forget somebody's refusals, by subscriber id or chat",
+        tags=["broadcasts"],
+        responses={200: answer("Forgotten.", Cleared)},
+    )
+    def clear(id: Marked) -> Response[Any]:  # noqa: A002 - the contract's name
+        if not broadcasts.reach.clear(id):
+            raise ProblemError(problems.NOT_FOUND, "This subscriber or chat has refused nothing.")
+        return Cleared(cleared=1, complete=True).response(HTTPStatus.OK)
+
+    return router
 
 
 def _tried(broadcasts: Broadcasts, broadcast: BroadcastOrder) -> Trial | None:
