@@ -405,3 +405,28 @@ def test_the_next_chunk_goes_on_the_queue_just_ahead_of_its_time(fanned: Fanned)
     fanned.run()
     assert min(fanned.relay.queues.delays) == 3
     assert max(fanned.relay.queues.delays) == 52
+
+
+def test_ten_thousand_get_their_own_text_though_the_notifier_is_killed_twice(
+    fanned: Fanned,
+) -> None:
+    """Each text is what a renderer makes of the entry, whichever run put it on the queue."""
+    fanned.listed = [{"id": f"s-{n}", "name": f"Имя {n}\n", "n": n} for n in range(10_000)]
+    text = "{{ name || 'друг' }}, номер {{ n }}"
+    fanned.start(text=text, template=True)
+    for dies_in in (110, 40):
+        fanned.faulty.dies_in = dies_in
+        with pytest.raises(Crash):
+            fanned.run()
+    fanned.faulty.dies_in = None
+    fanned.run()
+    personal, queued = Personal(broadcast(text=text)), broadcast(text=text)
+    bodies = {
+        personal.message(queued, Listed((str(e["id"]),), personal.values(e))).to_body()
+        for e in fanned.listed
+    }
+    assert {copy.body for copy in fanned.relay.queues.messages} == bodies
+    progress = fanned.progress()
+    assert progress.total == progress.enqueued == 10_000
+    samples = fanned.audience.try_out(queued, samples=3, goes_on=lambda: True).samples
+    assert {message.to_body() for message in samples} < bodies

@@ -36,8 +36,9 @@ RULES = Rules(retry_window=3600.0)
 class Faulty:
     """A DynamoDB client in whose calls the run may end, and that may lose the answer to a write."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, beside: "Faulty | None" = None) -> None:
         self._client = client
+        self._beside = beside
         self.dies_in: int | None = None
         """How many effects from now the run ends: before a call or after it."""
         self.meanwhile: Callable[[], object] | None = None
@@ -59,6 +60,8 @@ class Faulty:
         return made
 
     def _step(self) -> None:
+        if self._beside:
+            self._beside._step()
         if self.dies_in is not None:
             self.dies_in -= 1
             if self.dies_in < 0:
@@ -82,7 +85,7 @@ class Fanned:
         self.relay = Relay(RULES)
         self.s3 = boto3.client("s3", region_name="us-east-1")
         self.s3.create_bucket(Bucket="stack")
-        self.faulty_s3: Any = Faulty(self.s3)
+        self.faulty_s3: Any = Faulty(self.s3, self.faulty)
         self.bucket = Bucket(lambda: self.faulty_s3, "stack")
         anything: Any = self.faulty
         self.table = BroadcastTable(anything, "Relay", self.bucket)
