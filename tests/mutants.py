@@ -590,8 +590,8 @@ MUTANTS = [
     Mutant(
         "a line is named by the number itself",
         "layers/relay/relay/messages/envelope.py",
-        "return hashlib.sha256(address.encode()).hexdigest()[:32]",
-        "return address",
+        'return hashlib.sha256("\\0".join(filter(None, address)).encode()).hexdigest()[:32]',
+        'return "-".join(filter(None, address))',
         "tests/unit/test_queues.py",
     ),
     Mutant(
@@ -971,16 +971,16 @@ MUTANTS = [
         "a broadcast goes on after its hours",
         FANOUT,
         "        if (goes := queued.may_go_at(now)) > now:\n            return goes - now\n"
-        "        quiet",
+        "        if",
         "        if (goes := queued.may_go_at(now)) > now + 1e9:\n            return goes - now\n"
-        "        quiet",
+        "        if",
         "tests/integration/test_fanout.py",
     ),
     Mutant(
         "a broadcast queues more than can be sent before its hours end",
         FANOUT,
-        "        return max(CHUNK, min(WINDOW, self._rate",
-        "        return max(WINDOW, min(WINDOW, self._rate",
+        "        return max(CHUNK, min(WINDOW, rate",
+        "        return max(WINDOW, min(WINDOW, rate",
         "tests/integration/test_fanout.py",
     ),
     Mutant(

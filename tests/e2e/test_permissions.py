@@ -59,6 +59,16 @@ def calls(stack: Stack) -> dict[tuple[str, str], tuple[str, str, dict[str, Any]]
             {"SecretId": secret, "SecretString": "{}"},
         ),
         ("iam:ListRoles", "*"): ("iam", "list_roles", {}),
+        ("s3:GetObject", "RelayBucket"): (
+            "s3",
+            "get_object",
+            {"Bucket": stack.outputs["BucketName"], "Key": "snapshots/probe"},
+        ),
+        ("s3:PutObject", "RelayBucket"): (
+            "s3",
+            "put_object",
+            {"Bucket": stack.outputs["BucketName"], "Key": "recipients/probe"},
+        ),
         ("s3:ListAllMyBuckets", "*"): ("s3", "list_buckets", {}),
         ("lambda:ListFunctions", "*"): ("lambda", "list_functions", {}),
     }

@@ -23,7 +23,8 @@ from unittest.mock import patch
 
 from botocore.exceptions import ClientError
 
-from relay.broadcasts import fanout, recounts, table
+from relay.broadcasts import audience, fanout, recounts
+from relay.broadcasts.audience import Audience
 from relay.broadcasts.fanout import FanOut
 from relay.broadcasts.gate import BroadcastGate
 from relay.broadcasts.model import (
@@ -310,7 +311,10 @@ class Tape:
         if self.next(order) == "fails":
             raise QueueUnavailableError("no answer")
 
-    def enqueue_broadcast(self, messages: Sequence[QueuedMessage]) -> list[str | None]:
+    def enqueue_broadcast(
+        self, messages: Sequence[QueuedMessage], delays: Sequence[int] = ()
+    ) -> list[str | None]:
+        del delays
         for message in messages:
             if (message.id, message.broadcast) != (
                 message_id("x", str(message.subscriber_id)),
@@ -343,7 +347,9 @@ class Classes:
         self._known: dict[tuple[Any, ...], Effect | Over] = {}
         anything: Any = tape
         self.table = BroadcastTable(anything, "Relay")
-        self._broadcasts = Broadcasts(self.table, anything, rate=25.0, clock=lambda: self._now)
+        self._broadcasts = Broadcasts(
+            self.table, anything, anything, anything, rate=25.0, clock=lambda: self._now
+        )
         self._recounts = Recounts(
             self.table, anything, RULES, longest_run=60.0, clock=lambda: self._now
         )
@@ -351,7 +357,9 @@ class Classes:
             table=self.table,
             queues=anything,
             recounts=self._recounts,
-            subscribers=self._subscribers,
+            audience=Audience(
+                subscribers=self._subscribers, table=self.table, store=anything, bucket=anything
+            ),
             rules=RULES,
             rate=25.0,
             clock=lambda: self._now,
@@ -533,7 +541,7 @@ def explore(configuration: Configuration) -> Found:
     """Search breadth first; keep the shortest story of each broken promise."""
     began = perf_counter()
     with ExitStack() as patches:
-        for module in (fanout, recounts, table):
+        for module in (audience, fanout, recounts):
             patches.enter_context(patch.object(module, "CHUNK", configuration.page))
         search = _Search(configuration)
         start = search.start()

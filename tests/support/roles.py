@@ -25,12 +25,14 @@ ROLES: Mapping[str, Permissions] = {
         "RelayTable": frozenset(
             {
                 "dynamodb:BatchGetItem",
+                "dynamodb:GetItem",
                 "dynamodb:PartiQLInsert",
                 "dynamodb:PartiQLUpdate",
                 "dynamodb:PutItem",
                 "dynamodb:UpdateItem",
             }
         ),
+        "RelayBucket": frozenset({"s3:GetObject"}),
         "MessagesQueue": SEND | COUNT,
         "OrderedQueue": SEND,
         "NotifierQueue": SEND,
@@ -87,6 +89,7 @@ ROLES: Mapping[str, Permissions] = {
                 "dynamodb:UpdateItem",
             }
         ),
+        "RelayBucket": frozenset({"s3:GetObject", "s3:PutObject"}),
         "MessagesQueue": SEND | COUNT,
         "OrderedQueue": SEND,
         "BroadcastQueue": SEND,

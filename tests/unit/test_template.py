@@ -198,7 +198,7 @@ def test_the_own_key_is_used_only_through_what_it_encrypts() -> None:
     [statement] = document["Statement"]
     services = statement["Condition"]["StringEquals"]["kms:ViaService"]
     assert [service["Fn::Sub"].partition(".")[0] for service in services] == [
-        *("dynamodb", "secretsmanager", "sqs")
+        *("dynamodb", "s3", "secretsmanager", "sqs")
     ]
 
 
@@ -295,6 +295,8 @@ def logical(resource: Any) -> str:
             return str(name)
         case {"Fn::Sub": text} if "${ScheduleGroup}" in text:
             return "ScheduleGroup"
+        case {"Fn::Sub": text} if "${RelayBucket.Arn}/" in text:
+            return "RelayBucket"
         case _:
             return str(resource)
 

@@ -4,7 +4,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from relay.broadcasts.audience import Audience, Trial
 from relay.broadcasts.model import (
+    Broadcast,
     BroadcastRecord,
     Command,
     QueuedBroadcast,
@@ -14,12 +16,16 @@ from relay.broadcasts.model import (
     resumed,
     stopped,
 )
+from relay.broadcasts.reach import Reach
 from relay.broadcasts.table import BroadcastTable
 from relay.messages.envelope import differ
 from relay.messages.queues import Queues
 from relay.messages.states import TOO_FAR, is_too_far
 from relay.messages.store import StoreUnavailableError
 from relay.validation import InvalidMessageError
+
+SAMPLES = 3
+"""Messages that a dry run shows."""
 
 READ_WRITE_ROUNDS = 3
 """How often a broadcast may change between being read and being written."""
@@ -61,12 +67,16 @@ class Broadcasts:
         self,
         table: BroadcastTable,
         queues: Queues,
+        audience: Audience,
+        reach: Reach,
         *,
         rate: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._table = table
         self._queues = queues
+        self._audience = audience
+        self.reach = reach
         self.rate = rate
         self._clock = clock
 
@@ -96,6 +106,23 @@ class Broadcasts:
             # Version 0.1.0 wrote the record first, and may have died before it came to the queue.
             self._queues.enqueue_notifier(broadcast.to_body())
         return Started(known, replayed=earlier is not None)
+
+    def check(self, broadcast: Broadcast) -> None:
+        """Refuse a broadcast before it is accepted, for what can be seen without its list.
+
+        Raises AudienceError and StoreUnavailableError.
+        """
+        self._audience.check(broadcast)
+
+    def try_out(self, broadcast: QueuedBroadcast, *, seconds: float) -> Trial:
+        """Return what a broadcast would do, as far as it can be said in so many seconds.
+
+        Nothing is written or sent. Raises what Audience.select raises.
+        """
+        ends_at = self._clock() + seconds
+        return self._audience.try_out(
+            broadcast, samples=SAMPLES, goes_on=lambda: self._clock() < ends_at
+        )
 
     def get(self, id_: str) -> BroadcastRecord | None:
         """Return a broadcast as it stands; raise StoreUnavailableError."""

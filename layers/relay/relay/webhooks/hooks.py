@@ -15,9 +15,9 @@ from pydantic_core import PydanticCustomError
 from relay.broadcasts.model import Broadcast
 from relay.messages.envelope import MAX_BUTTON_TEXT, MAX_BUTTONS, MAX_TEXT, Button, Message
 from relay.messages.hours import Hours
+from relay.templates import Expression, Payload, Template, TemplateError, cut
 from relay.validation import InvalidMessageError, model_config, validate
 from relay.webhooks.signatures import Scheme, UnverifiedError
-from relay.webhooks.templates import Expression, Payload, Template, TemplateError, cut
 
 _model = model_config | {"arbitrary_types_allowed": True}
 
