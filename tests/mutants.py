@@ -956,7 +956,7 @@ MUTANTS = [
     Mutant(
         "a hook's hours are forgotten",
         "layers/relay/relay/webhooks/hooks.py",
-        '            "between": hook.between,\n',
+        '            "between": hook.between.model_dump() if hook.between else None,\n',
         "",
         HOOK_MESSAGES,
     ),
@@ -989,6 +989,20 @@ MUTANTS = [
         "            if is_too_far(broadcast, now):\n",
         "            if is_too_far(broadcast, now + 1e9):\n",
         "tests/integration/test_fanout.py",
+    ),
+    Mutant(
+        "a recipient's own zone is not checked",
+        "layers/relay/relay/broadcasts/audience.py",
+        "    between: Hours | None\n",
+        "    between: Any\n",
+        "tests/integration/test_audience.py",
+    ),
+    Mutant(
+        "the hours of one zone are taken for each recipient's own",
+        "layers/relay/relay/broadcasts/model.py",
+        "        return self.hours.opens_at(at) if self.hours else at\n",
+        "        return at\n",
+        "tests/integration/test_audience.py",
     ),
     Mutant(
         "a broadcast's order is forgotten by SQS while it waits",

@@ -414,7 +414,8 @@ def test_a_hook_s_hours_are_its_messages_hours() -> None:
         hook(between=hours, to={"broadcast": "65f1c0a2b3d4e5f6a7b8c901"}),
     )
     assert isinstance(to_all, Rendered)
-    assert to_all.message.between == message.between
+    assert to_all.message.between
+    assert to_all.message.between.model_dump() == hours
 
 
 def test_a_hook_s_wrong_zone_is_named() -> None:

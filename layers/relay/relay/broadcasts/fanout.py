@@ -132,7 +132,7 @@ class FanOut:
         except ProviderRefusedError as error:
             problem = (error.reason, error.detail)
         except (ProviderUnavailableError, CredentialsRefusedError, CredentialsError) as error:
-            kept = queued.model_copy(update={"expires_at": None})
+            kept = queued.model_copy(update={"expires_at": None, "between": queued.hours})
             if now < deadline(broadcast.created_at, kept, self._rules):
                 raise _NotYetError(str(error)) from None
             problem = ("retry_window_ended", str(error))
@@ -242,9 +242,9 @@ class FanOut:
         The others would wait in flight until they begin again. A chunk always may.
         """
         rate = queued.pace(self._rate)
-        if queued.between is None or not rate:
+        if queued.hours is None or not rate:
             return WINDOW
-        return max(CHUNK, min(WINDOW, rate * (queued.between.closes_at(now) - now)))
+        return max(CHUNK, min(WINDOW, rate * (queued.hours.closes_at(now) - now)))
 
     # ------------------------------------------------------------------------------- the end
 

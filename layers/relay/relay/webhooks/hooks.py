@@ -228,7 +228,7 @@ def _message(
             "text": cut(template.text.render(payload), MAX_TEXT),
             "buttons": [button for button in buttons if button],
             "reference": name,
-            "between": hook.between,
+            "between": hook.between.model_dump() if hook.between else None,
         }
     )
 
