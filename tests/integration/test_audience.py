@@ -467,6 +467,7 @@ def test_each_gets_it_in_his_own_daytime(fanned: Fanned) -> None:
         "between.timezone: must be an IANA time zone, such as Europe/Moscow or UTC"
     )
     ids = {m.id: m for m in (parse(QueuedMessage, c.body) for c in fanned.relay.queues.messages)}
+    fanned.relay.broadcasts.items["x"] = fanned.progress()
     fanned.relay.run()
     states = {str(ids[i].subscriber_id): r for i, r in fanned.relay.store.records.items()}
     assert {id_: r.state for id_, r in states.items()} == {
