@@ -101,13 +101,16 @@ def _follow(
     key = {"pk": {"S": f"broadcast#{id_}"}}
     beside: list[float] = []
     next_single = 0.0
+    killed_at = -1  # a run that is only starting is no run that works
     while True:
         state = deployment.call("GET", f"/broadcasts/{id_}")
         item = table.get_item(TableName=name, Key=key, ConsistentRead=True)["Item"]
         enqueued = int(item["enqueued"]["N"])
         progress(f"{enqueued} enqueued, {state['sent']} sent of {state['total']}")
-        if kills and enqueued >= kills[0] and kill_notifier(deployment.home, deployment.facts):
+        due = kills and enqueued >= kills[0] and enqueued > killed_at
+        if due and kill_notifier(deployment.home, deployment.facts):
             progress()
+            killed_at = enqueued
             print(f"killed the notifier at {enqueued} enqueued", flush=True)
             kills.pop(0)
         if state["status"] not in ("preparing", "running"):
