@@ -264,3 +264,13 @@ def test_a_schedule_with_a_window_of_version_0_1_0_is_still_read() -> None:
     kept["FlexibleTimeWindow"] = {"Mode": "FLEXIBLE", "MaximumWindowInMinutes": 10}
     kept["Target"]["Input"] = kept["Target"]["Input"].replace("86400", "87000")
     assert from_scheduler(kept) == schedule
+
+
+def test_a_schedules_broadcast_says_what_its_braces_mean() -> None:
+    broadcast = {"botId": "b", "text": "Hello {{ name }}"}
+    given = {"expression": "rate(1 hour)", "broadcast": broadcast}
+    [(where, what)] = said(validate(ScheduleSpec, given)).items()
+    assert where == "broadcast.text"
+    assert "set template to true" in what
+    broadcast["template"] = True  # type: ignore[assignment]
+    assert said(validate(ScheduleSpec, given)) == {}
