@@ -102,6 +102,14 @@ def test_a_list_and_a_file_do_not_go_together() -> None:
         broadcast(recipients=[{"subscriberId": "s"}], recipientsFrom="s3://stack/recipients/x")
 
 
+def test_braces_from_before_there_were_templates_are_sent_as_they_were(fanned: Fanned) -> None:
+    """What a hook, a schedule or the queue holds was never asked about."""
+    fanned.listed = [{"id": "s-0", "name": "Anna"}]
+    fanned.start(text="Hello {{ name }}")
+    fanned.run()
+    assert sent(fanned) == {"s-0": "Hello {{ name }}"}
+
+
 # ------------------------------------------------------------------------- what it says to each
 
 NASTY = [

@@ -172,6 +172,19 @@ def test_every_queue_refuses_plain_http() -> None:
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
 
+def test_the_bucket_is_closed_speaks_tls_and_forgets() -> None:
+    [(name, bucket)] = of_type("AWS::S3::Bucket").items()
+    assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+    assert {"Id": "forget", "Status": "Enabled", "ExpirationInDays": 35} in bucket[
+        "LifecycleConfiguration"
+    ]["Rules"]
+    [policy] = of_type("AWS::S3::BucketPolicy").values()
+    [statement] = policy["PolicyDocument"]["Statement"]
+    assert policy["Bucket"] == {"Ref": name}
+    assert (statement["Effect"], statement["Principal"]) == ("Deny", "*")
+    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
 def test_own_key_encrypts_all_that_is_kept() -> None:
     key = {"Fn::If": ["HasKey", {"Ref": "KmsKeyArn"}, {"Ref": "AWS::NoValue"}]}
 
@@ -180,6 +193,12 @@ def test_own_key_encrypts_all_that_is_kept() -> None:
         assert queue["SqsManagedSseEnabled"]["Fn::If"][2] is True
     for table in of_type("AWS::DynamoDB::Table").values():
         assert table["SSESpecification"]["KMSMasterKeyId"] == key
+    for bucket in of_type("AWS::S3::Bucket").values():
+        [rule] = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        assert rule["ServerSideEncryptionByDefault"] == {
+            "SSEAlgorithm": "aws:kms",
+            "KMSMasterKeyID": key,
+        }
     for kind in ("AWS::SecretsManager::Secret", "AWS::Logs::LogGroup"):
         for other in of_type(kind).values():
             assert other["KmsKeyId"] == key
@@ -216,7 +235,15 @@ def test_only_schedules_of_the_stacks_group_use_their_role() -> None:
 
 def test_nothing_has_a_name_of_its_own() -> None:
     """Two stacks live in one account and region: only CloudFormation names things."""
-    names = ("QueueName", "TableName", "FunctionName", "RoleName", "LogGroupName", "TopicName")
+    names = (
+        "QueueName",
+        "TableName",
+        "FunctionName",
+        "RoleName",
+        "LogGroupName",
+        "TopicName",
+        "BucketName",
+    )
     for name, resource in resources().items():
         if resource["Type"] != "AWS::Lambda::Permission" and "EventSource" not in resource["Type"]:
             properties = resource.get("Properties", {})
