@@ -84,7 +84,11 @@ class Fanned:
         self.meanwhile: Callable[[], list[Mapping[str, object]]] | None = None
         self.names = 0
         self.broadcasts = Broadcasts(
-            self.table, self.relay.queues, rate=25.0, clock=self.relay.world.clock
+            self.table,
+            self.relay.store,
+            self.relay.queues,
+            rate=25.0,
+            clock=self.relay.world.clock,
         )
         self.recounts = Recounts(
             self.table,

@@ -59,6 +59,7 @@ class Event:
 
     id: str
     door: str
+    caller: str
     content: QueuedMessage | QueuedBroadcast
     late: bool
 
@@ -68,14 +69,18 @@ def read(event: Mapping[str, Any], *, invocation: str, now: float) -> Event:
 
     `invocation` identifies an event that does not identify itself.
     """
+    caller = ""
     if "alarm" in event:
         alarm = event["alarm"]
+        caller = f"alarm:{alarm['detail']['alarmName']}"
         event = {"id": alarm["id"], "message": alarm_message(alarm, event["to"])}
     planned = _planned_time(event.get("time"))
     limit = event.get("skipIfLateBy")
     late = planned is not None and limit is not None and now - planned.timestamp() > limit
     if "schedule" in event:
         door = "schedule"
+        # The name is the last part of a schedule's ARN.
+        caller = f"schedule:{str(event['schedule']).rpartition('/')[2]}"
         # The local AWS does not fill the time in; the invocation's id at least stays the same when
         # Lambda retries.
         id_ = scoped_id(door, event["schedule"], planned.isoformat() if planned else invocation)
@@ -85,9 +90,9 @@ def read(event: Mapping[str, Any], *, invocation: str, now: float) -> Event:
     given = {name: event[name] for name in _Content.model_fields if name in event}
     content = validate(_Content, event.get("content", given))
     if content.broadcast:
-        return Event(id_, door, queued_broadcast(content.broadcast, id_), late)
+        return Event(id_, door, caller, queued_broadcast(content.broadcast, id_), late)
     assert content.message
-    return Event(id_, door, queued(content.message, id_), late)
+    return Event(id_, door, caller, queued(content.message, id_), late)
 
 
 def unwrapped(body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -139,9 +144,11 @@ class EventDoor:
         if isinstance(found.content, QueuedBroadcast):
             return self._start(found.content, late=found.late)
         if found.late:
-            answer = self._intake.skip(found.content, door=found.door, reason="late")
+            answer = self._intake.skip(
+                found.content, door=found.door, caller=found.caller, reason="late"
+            )
         else:
-            [answer] = self._intake.accept([found.content], door=found.door)
+            [answer] = self._intake.accept([found.content], door=found.door, caller=found.caller)
         match answer:
             case Accepted(record) | KeyReused(record):
                 log.info(

@@ -118,7 +118,8 @@ class Receiver:
                 return Handled("failed")
             case Rendered(message, delivery):
                 id_ = scoped_id("hook", name, delivery) if delivery else fresh_id()
-                status, new = self._accept(message, id_, fresh=() if delivery else (id_,))
+                fresh = () if delivery else (id_,)
+                status, new = self._accept(message, id_, caller=f"hook:{name}", fresh=fresh)
                 log.info(
                     "webhook accepted",
                     extra={"hook": name, "message_id": id_, "replayed": not new},
@@ -126,7 +127,7 @@ class Receiver:
                 return Handled(status, id_)
 
     def _accept(
-        self, message: Message | Broadcast, id_: str, *, fresh: Collection[str]
+        self, message: Message | Broadcast, id_: str, *, caller: str, fresh: Collection[str]
     ) -> tuple[str, bool]:
         """Accept a message or broadcast; return its status and whether this is its first request.
 
@@ -136,7 +137,9 @@ class Receiver:
             started = self._broadcasts.start(queued_broadcast(message, id_))
             new = isinstance(started, Started) and not started.replayed
             return started.broadcast.status, new
-        [answer] = self._intake.accept([queued(message, id_)], door="hook", fresh=fresh)
+        [answer] = self._intake.accept(
+            [queued(message, id_)], door="hook", caller=caller, fresh=fresh
+        )
         if not isinstance(answer, Accepted | KeyReused):
             raise QueueUnavailableError(str(answer))
         return answer.record.state, isinstance(answer, Accepted) and not answer.replayed
