@@ -721,7 +721,7 @@ def test_without_a_limit_there_are_twenty_five(http: Api) -> None:
         ({"reference": "a", "since": "yesterday"}, "since"),
         ({"reference": "a", "since": "2026-12-01T10:00:00"}, "since"),
         ({"reference": "a", "since": "1800000000"}, "since"),
-        ({"reference": "a", "limit": ["1", "2"]}, "once"),
+        ({"reference": "a", "limit": ["1", "2"]}, "limit"),
         ({"reference": "a", "limit": "0"}, "limit"),
         ({"reference": "a", "limit": "101"}, "limit"),
         ({"reference": "a", "limit": "ten"}, "limit"),

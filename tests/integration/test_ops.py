@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from ops import dead_letters, doctor, hook_secret, secret
+from ops import dead_letters, doctor, find, hook_secret, secret
 from ops.__main__ import main
 from ops.dead_letters import NO_REASON, PROGRESS, ReceivedDeadLetter
 from ops.remove import remove
@@ -21,6 +21,7 @@ from ops.stack import OperatorError, Stack
 from relay.messages.pacing import TablePacer
 from relay.messages.states import Record, State
 from relay.messages.store import to_item
+from tests.support import table
 from tests.support.webhooks import SHIPPED
 from tools.translated import template
 
@@ -652,3 +653,46 @@ def test_a_hooks_secret_is_a_line_of_the_input(
         assert made
     else:
         assert made is None
+
+
+# ----------------------------------------------------------------------------------------- find
+
+
+def test_messages_are_found_one_line_each(stack: Stack) -> None:
+    client = stack.client("dynamodb")
+    table.create_table(client)
+    found = replace(stack, outputs={"TableName": "Relay"})
+    for n in range(3):
+        record = Record(
+            f"m-{n}", State.FAILED, "f", "http", 100.0 + n, 200.0 - n, 300.0, tries=n + 1
+        )
+        told = replace(record, reason="http_503", reference="order 1", caller="key:a1")
+        client.put_item(TableName="Relay", Item=to_item(told))
+
+    def show(**what: Any) -> list[str]:
+        said: list[str] = []
+        given: dict[str, Any] = {"reference": None, "status": None, "most": 100, **what}
+        find.show(found, **given, say=said.append)
+        return said
+
+    assert show(reference="order 1") == [
+        f"1970-01-01T00:03:{seconds}.000Z  failed    m-{n}  {tries}  http_503"
+        "  reference=order 1  caller=key:a1"
+        for seconds, n, tries in (("18", 2, "3 tries"), ("19", 1, "2 tries"), ("20", 0, "1 try"))
+    ]
+    assert [line.split()[2] for line in show(status="failed", most=2)] == [
+        *("m-0", "m-1"),
+        "there",  # … and there may be more: MAX=20
+    ]
+    assert show(status="expired") == [
+        "There are none. Messages accepted before the table had indexes are not in a list."
+    ]
+    for wrong in ({}, {"reference": "order 1", "status": "failed"}):
+        with pytest.raises(OperatorError, match="REFERENCE=…, or STATUS="):
+            show(**wrong)
+
+
+def test_without_indexes_nothing_is_found_and_it_says_why(stack: Stack) -> None:
+    nowhere = replace(stack, outputs={"TableName": "Relay"})
+    with pytest.raises(OperatorError, match="make deploy"):
+        find.show(nowhere, reference="order 1", status=None, most=100)

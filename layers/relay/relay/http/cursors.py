@@ -26,15 +26,14 @@ class Query:
 
 
 def query(event: Mapping[str, Any], allowed: Collection[str]) -> Query:
-    """Return what a request asks for; raise ProblemError for a parameter unknown or repeated."""
+    """Return what a request asks for; raise ProblemError for an unknown parameter."""
     many = event.get("multiValueQueryStringParameters") or {
         name: [value] for name, value in (event.get("queryStringParameters") or {}).items()
     }
     if not many.keys() <= set(allowed):
         names = ", ".join(sorted(allowed))
         raise ProblemError(MALFORMED, f"A parameter is unknown; there are {names}.")
-    if any(len(values) > 1 for values in many.values()):
-        raise ProblemError(MALFORMED, "Give each parameter once.")
+    # None is there twice: the routes' types refuse that.
     given = ((name, values[0]) for name, values in many.items() if name not in PAGING)
     return Query(event["path"], tuple(sorted(given)))
 

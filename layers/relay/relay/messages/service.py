@@ -37,6 +37,22 @@ class Found:
     after: str = ""
 
 
+def find(lists: Lists, store: Store, listing: Listing, *, limit: int, after: str = "") -> Found:
+    """Return up to `limit` messages of a list, after a place; raise StoreUnavailableError.
+
+    Two reads, whatever the list's length. Of the places read, those are left out whose message has
+    left the list or moved up, so there may be fewer, or none, before the end.
+    """
+    page = lists.page(listing, limit=limit, after=after)
+    known = store.load(map(id_at, page.places))
+    records = [
+        record
+        for at in page.places
+        if isinstance(record := known.get(id_at(at)), Record) and listing.holds(keys_of(record), at)
+    ]
+    return Found(records, page.after)
+
+
 class Messages:
     """Single messages, as the HTTP API's callers deal with them."""
 
@@ -104,20 +120,8 @@ class Messages:
         return record
 
     def find(self, listing: Listing, *, limit: int, after: str = "") -> Found:
-        """Return up to `limit` messages of a list, after a place; raise StoreUnavailableError.
-
-        Two reads, whatever the list's length. Of the places read, those are left out whose message
-        has left the list or moved up, so there may be fewer, or none, before the end.
-        """
-        page = self._lists.page(listing, limit=limit, after=after)
-        known = self._store.load(map(id_at, page.places))
-        records = [
-            record
-            for at in page.places
-            if isinstance(record := known.get(id_at(at)), Record)
-            and listing.holds(keys_of(record), at)
-        ]
-        return Found(records, page.after)
+        """Return up to `limit` messages of a list, after a place; raise StoreUnavailableError."""
+        return find(self._lists, self._store, listing, limit=limit, after=after)
 
     def cancel(self, id_: str) -> Record | Refused | None:
         """Cancel a waiting message; None if there is no such message."""
