@@ -120,6 +120,8 @@ class Facts:
 
     status: str
     parameters: Mapping[str, str]
+    missing: tuple[str, ...] = ()
+    """What the sender needs and the stack does not have, by logical id."""
     queues: Mapping[str, Queue] = field(default_factory=dict)
     sources: tuple[Source, ...] = ()
     denied: tuple[str, ...] = ()
@@ -164,6 +166,12 @@ def _deployment(facts: Facts) -> Iterator[Finding]:
             Level.BAD,
             f"the stack is {facts.status}",
             "Find the reason in its CloudFormation events, then deploy again.",
+        )
+    for name in facts.missing:
+        yield Finding(
+            Level.BAD,
+            f"the stack has no {name}: it is of another version than this doctor",
+            "Deploy it again, or ask the doctor of its own version.",
         )
     for denied in facts.denied:
         yield Finding(
@@ -378,6 +386,7 @@ def examine(
     return Facts(
         status=stack.status,
         parameters=stack.parameters,
+        missing=tuple(name for name in NEEDED if name not in stack.resources),
         queues=read("the queues", lambda: _read_queues(stack), {}),
         sources=read("the event sources", lambda: _read_sources(stack), ()),
         denied=read("the sender's permissions", lambda: _denied(stack), ()),
@@ -461,14 +470,14 @@ def _denied(stack: Stack) -> tuple[str, ...]:
         SecretId=stack.outputs["ProviderCredentialsArn"]
     )
     arns = {"RelayTable": table["TableArn"], "ProviderCredentials": secret["ARN"]}
-    for name in ("MessagesQueue", "OrderedQueue", "DeadLetterQueue"):
+    for name in {"MessagesQueue", "OrderedQueue", "DeadLetterQueue"} & stack.resources.keys():
         arns[name] = sqs.get_queue_attributes(
             QueueUrl=stack.resources[name], AttributeNames=["QueueArn"]
         )["Attributes"]["QueueArn"]
     denied = []
-    for name, actions in NEEDED.items():
+    for name in arns:
         answer = iam.simulate_principal_policy(
-            PolicySourceArn=role, ActionNames=list(actions), ResourceArns=[arns[name]]
+            PolicySourceArn=role, ActionNames=list(NEEDED[name]), ResourceArns=[arns[name]]
         )
         denied += [
             f"{result['EvalActionName']} on {name}"
@@ -499,6 +508,8 @@ def _read_holds(stack: Stack, now: float) -> tuple[tuple[float, ...], float | No
 
 def _read_line_metrics(stack: Stack, now: float) -> tuple[float | None, int | None]:
     """Read how old the oldest message in a line is, and how many lines have one in flight."""
+    if "OrderedQueue" not in stack.resources:
+        return None, None
     queue = stack.resources["OrderedQueue"].rsplit("/", 1)[-1]
     names = ("ApproximateAgeOfOldestMessage", "ApproximateNumberOfGroupsWithInflightMessages")
     answer = stack.client("cloudwatch").get_metric_data(

@@ -23,15 +23,17 @@ from samcli.lib.config.samconfig import SamConfig
 from samcli.yamlhelper import yaml_parse
 
 from ops import deploy as ops_deploy
-from ops import indexes
+from ops import doctor, indexes
 from ops.remove import leftovers, remove
 from ops.stack import OperatorError, Stack, describe, find
 from tests.support.ministack import KEY, SECRET, ministack
 from tests.support.table import definition
+from tools.translated import template
 
 ROOT = Path(__file__).parents[2]
 REGION = "us-east-1"
 MAKE = ("/usr/bin/env", "make")
+DEFAULTS = {name: str(p["Default"]) for name, p in template()["Parameters"].items()}
 TEMPLATE = {
     "Resources": {
         "RelayTable": {
@@ -72,10 +74,10 @@ def sam(tmp_path: Path) -> Path:
     return asked
 
 
-def created(name: str, template: Any = TEMPLATE) -> Stack:
+def created(name: str, body: Any = TEMPLATE) -> Stack:
     session = boto3.Session(region_name=REGION)
     formation = session.client("cloudformation")
-    formation.create_stack(StackName=name, TemplateBody=json.dumps(template))
+    formation.create_stack(StackName=name, TemplateBody=json.dumps(body))
     formation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
     return describe(name, session, None)
 
@@ -197,6 +199,19 @@ def test_what_is_deployed_to_prod_is_protected_afterwards_until_it_is_removed(
 
 
 @pytest.mark.usefixtures("aws")
+def test_what_a_stack_does_not_have_is_named_with_what_to_do() -> None:
+    stack = created("older")
+
+    with pytest.raises(OperatorError, match="older has no OrderedQueueUrl: .* Deploy it again"):
+        _ = stack.outputs["OrderedQueueUrl"]
+    with pytest.raises(OperatorError, match="older has no OrderedQueue: .* Deploy it again"):
+        _ = stack.resources["OrderedQueue"]
+    facts = doctor.examine(replace(stack, parameters=DEFAULTS))
+    told = [finding.what for finding in doctor.findings(facts)]
+    assert "the stack has no OrderedQueue: it is of another version than this doctor" in told
+
+
+@pytest.mark.usefixtures("aws")
 def test_what_is_left_of_a_stack_on_aws_is_deleted_in_its_region() -> None:
     commands = leftovers(created("unprotected"))
 
@@ -261,13 +276,13 @@ class Sam:
         self.fails_at = -1
 
     def __call__(self, command: Sequence[str]) -> int:
-        template = yaml_parse(Path(command[-1]).read_text("utf-8"))
-        self.given.append(template["Resources"]["RelayTable"]["Properties"])
+        step = yaml_parse(Path(command[-1]).read_text("utf-8"))
+        self.given.append(step["Resources"]["RelayTable"]["Properties"])
         if len(self.given) - 1 == self.fails_at:
             return 1
         if not self._real:
             formation = boto3.Session(region_name=REGION).client("cloudformation")
-            formation.update_stack(StackName=self._name, TemplateBody=json.dumps(template))
+            formation.update_stack(StackName=self._name, TemplateBody=json.dumps(step))
             waiter = formation.get_waiter("stack_update_complete")
             waiter.wait(StackName=self._name, WaiterConfig={"Delay": 1})
             return 0

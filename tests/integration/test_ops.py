@@ -521,8 +521,10 @@ def test_the_secret_is_stored_and_not_shown(stack: Stack) -> None:
 def test_the_doctor_finds_a_secret_that_has_no_value_and_fails(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    examined = replace(stack, parameters=DEFAULTS, resources=dict.fromkeys(doctor.NEEDED, "there"))
     monkeypatch.setattr("sys.argv", ["ops", "doctor"])
-    monkeypatch.setattr("ops.__main__.find", lambda _: replace(stack, parameters=DEFAULTS))
+    monkeypatch.setattr("ops.__main__.find", lambda _: examined)
+    monkeypatch.setattr(doctor, "_read_queues", lambda _: {})
     monkeypatch.setattr(doctor, "_read_sources", lambda _: ())
     monkeypatch.setattr(doctor, "_read_holds", lambda *_: ((), None))
     monkeypatch.setattr(doctor, "_read_line_metrics", lambda *_: (None, None))

@@ -438,6 +438,7 @@ class MemoryPacer:
         self._rate = rate
         self._next = 0.0
         self._granted: list[float] = []
+        self._refusals: Counter[float] = Counter()
         self._holds: dict[str, tuple[float, float]] = {}
         self._held_until = 0.0
 
@@ -459,6 +460,8 @@ class MemoryPacer:
         holds = {chat: until for chat, (_, until) in self._holds.items() if until > self._world.now}
         first = max(self._next, self._world.now - IDLE_SECONDS)
         if first > self._world.now + within:
+            self._refusals[self._world.now] += 1
+            assert self._refusals[self._world.now] < 100, "asks for slots without waiting"
             return Slots((), first, holds=holds)
         count = min(count, max(1, int(self._rate * within)))
         self._next = first + count / self._rate

@@ -56,6 +56,7 @@ def test_the_templates_defaults_are_healthy() -> None:
     [
         (replace(HEALTHY, status="UPDATE_ROLLBACK_COMPLETE"), "UPDATE_ROLLBACK_COMPLETE"),
         (replace(HEALTHY, status="UPDATE_IN_PROGRESS"), "UPDATE_IN_PROGRESS"),
+        (replace(HEALTHY, missing=("OrderedQueue",)), "the stack has no OrderedQueue: it is of an"),
         (replace(HEALTHY, denied=("sqs:SendMessage on DeadLetterQueue",)), "sqs:SendMessage"),
         (replace(HEALTHY, bots=None, provider_problem="http_401"), "http_401"),
         (replace(HEALTHY, bots=0), "no bot"),
