@@ -304,11 +304,11 @@ def add(stack: Stack, sam: Sam, tmp_path: Path) -> list[str]:
 def test_missing_indexes_are_added_one_by_one_and_interrupted_again_from_there(
     tmp_path: Path,
 ) -> None:
-    stack = created("older", without_indexes())
+    stack = created("indexless", without_indexes())
     tables, name = stack.client("dynamodb"), stack.outputs["TableName"]
     item = {"pk": {"S": "message#m-1"}, "listed": {"S": "failed"}, "listedPlace": {"S": "1#m-1"}}
     tables.put_item(TableName=name, Item=item)
-    sam = Sam("older", real=True)
+    sam = Sam("indexless", real=True)
     sam.fails_at = 1
 
     with pytest.raises(OperatorError, match="byListed is not added: `sam deploy` ended with 1"):
