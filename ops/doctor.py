@@ -11,6 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.stack import Stack
 from relay.messages.dispatch import SETTLE_SECONDS
+from relay.messages.lists import INDEXES
 from relay.messages.pacing import KEY, MOST_HOLDS, line_of
 from smsgold.client import Client
 from smsgold.credentials import Credentials
@@ -125,6 +126,8 @@ class Facts:
     queues: Mapping[str, Queue] = field(default_factory=dict)
     sources: tuple[Source, ...] = ()
     denied: tuple[str, ...] = ()
+    unlisted: tuple[str, ...] = ()
+    """The table's indexes that are missing or still being filled."""
     in_alarm: tuple[str, ...] = ()
     confirmed_mails: int = 0
     lines: Lines | None = None
@@ -179,6 +182,12 @@ def _deployment(facts: Facts) -> Iterator[Finding]:
             f"the sender may not {denied}",
             "Its role was changed, or a permissions boundary or organization policy forbids it: "
             "deploy again; if that does not help, ask whoever manages the account's policies.",
+        )
+    for index in facts.unlisted:
+        yield Finding(
+            Level.WARN,
+            f"the table's index {index} is missing or not filled yet: lists are not complete",
+            "`make deploy` adds what is missing; filling it takes minutes to hours.",
         )
     if not facts.denied:
         yield Finding(Level.GOOD, "the sender has the permissions it needs")
@@ -390,6 +399,7 @@ def examine(
         queues=read("the queues", lambda: _read_queues(stack), {}),
         sources=read("the event sources", lambda: _read_sources(stack), ()),
         denied=read("the sender's permissions", lambda: _denied(stack), ()),
+        unlisted=read("the table's indexes", lambda: _unlisted(stack), ()),
         in_alarm=read("the alarms", lambda: _in_alarm(stack), ()),
         confirmed_mails=read("the alarms' topic", lambda: _confirmed(stack), 0),
         lines=Lines(
@@ -485,6 +495,16 @@ def _denied(stack: Stack) -> tuple[str, ...]:
             if result["EvalDecision"] != "allowed"
         ]
     return tuple(denied)
+
+
+def _unlisted(stack: Stack) -> tuple[str, ...]:
+    table = stack.client("dynamodb").describe_table(TableName=stack.outputs["TableName"])["Table"]
+    filled = {
+        index["IndexName"]
+        for index in table.get("GlobalSecondaryIndexes", [])
+        if index.get("IndexStatus", "ACTIVE") == "ACTIVE"
+    }
+    return tuple(index.name for index in INDEXES if index.name not in filled)
 
 
 def _in_alarm(stack: Stack) -> tuple[str, ...]:

@@ -57,7 +57,8 @@ def test_messages_are_found_by_reference_and_by_how_they_ended(deployment: Deplo
     assert len(rejected) == len(set(rejected))
     [first, *_] = asked(deployment, "/messages", reference=reference)["messages"]
     assert first["status"] == "rejected"
-    assert first["caller"].startswith("key:")
+    # The local gateway does not tell whose key it was; and the sender may have been the quicker one.
+    assert first["caller"] in ("http", "sqs")
 
     said: list[str] = []
     stack = find(None, local=deployment.home / "stack.json")

@@ -529,6 +529,7 @@ def test_the_doctor_finds_a_secret_that_has_no_value_and_fails(
     monkeypatch.setattr(doctor, "_read_holds", lambda *_: ((), None))
     monkeypatch.setattr(doctor, "_read_line_metrics", lambda *_: (None, None))
     monkeypatch.setattr(doctor, "_denied", lambda _: ())
+    monkeypatch.setattr(doctor, "_unlisted", lambda _: ())
     monkeypatch.setattr(doctor, "_in_alarm", lambda _: ())
     monkeypatch.setattr(doctor, "_confirmed", lambda _: 1)
 
@@ -698,3 +699,12 @@ def test_without_indexes_nothing_is_found_and_it_says_why(stack: Stack) -> None:
     nowhere = replace(stack, outputs={"TableName": "Relay"})
     with pytest.raises(OperatorError, match="make deploy"):
         find.show(nowhere, reference="order 1", status=None, most=100)
+
+
+def test_the_doctor_misses_an_index(stack: Stack) -> None:
+    examined = replace(stack, outputs={**stack.outputs, "TableName": "relay"})
+    create_table(examined)
+    assert doctor._unlisted(examined) == ("byReference", "byListed")
+    table.create_table(stack.client("dynamodb"))
+    whole = replace(stack, outputs={**stack.outputs, "TableName": "Relay"})
+    assert doctor._unlisted(whole) == ()

@@ -60,6 +60,7 @@ def test_the_templates_defaults_are_healthy() -> None:
         (replace(HEALTHY, denied=("sqs:SendMessage on DeadLetterQueue",)), "sqs:SendMessage"),
         (replace(HEALTHY, bots=None, provider_problem="http_401"), "http_401"),
         (replace(HEALTHY, bots=0), "no bot"),
+        (replace(HEALTHY, unlisted=("byListed",)), "index byListed is missing or not filled yet"),
         (source(Source("MessagesQueue", False, True, 60)), "no function receives"),
         (source(Source("MessagesQueue", True, False, 60)), "returns the whole batch"),
         (source(Source("MessagesQueue", True, True, 400)), "a run may take 400"),

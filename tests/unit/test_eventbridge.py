@@ -1,14 +1,16 @@
 """CloudWatch alarms as messages."""
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from relay.eventbridge import alarm_message, console_url
+from relay.eventbridge import EventDoor, alarm_message, console_url
 from relay.messages.envelope import MAX_TEXT, KeyedMessage
+from relay.messages.states import Rules
 from relay.validation import validate
 from tests.support.webhooks import payload
+from tests.support.world import Relay
 
 
 def alarm(**detail: Any) -> dict[str, Any]:
@@ -62,3 +64,21 @@ def test_a_long_reason_is_cut() -> None:
 def test_the_console_of_each_partition(name: str, arn: str, url: str) -> None:
     event = alarm(alarmName=name) | {"resources": [arn]}
     assert console_url(event) == url.format("cloudwatch/home?region=us-east-1#alarmsV2:alarm")
+
+
+@pytest.mark.parametrize(
+    ("event", "caller"),
+    [
+        ("schedule.json", "schedule:NotificationSchedule-7G8H9I0J1K2L"),
+        ("notifier_alarm.json", "alarm:ServerCpuTooHigh"),
+    ],
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_what_an_event_brings_tells_which_schedule_or_alarm_it_was(
+    event: str, caller: str, late: bool
+) -> None:
+    relay, nobody = Relay(Rules()), cast("Any", None)
+    door = EventDoor(relay.intake, nobody, clock=lambda: 4e9 if late else 0.0)
+    door.accept({**json.loads(payload(event)), "skipIfLateBy": 1}, "r-1")
+    [record] = relay.store.records.values()
+    assert record.caller == caller
