@@ -9,7 +9,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops.stack import Stack
+from ops.stack import OperatorError, Stack
 from relay.messages.dispatch import SETTLE_SECONDS
 from relay.messages.lists import INDEXES
 from relay.messages.pacing import KEY, MOST_HOLDS, line_of
@@ -386,7 +386,7 @@ def examine(
     def read(what: str, look: Callable[[], Any], otherwise: Any) -> Any:
         try:
             return look()
-        except (ClientError, BotoCoreError) as error:
+        except (ClientError, BotoCoreError, OperatorError) as error:
             unread.append(f"{what} ({error})")
             return otherwise
 

@@ -418,7 +418,7 @@ MUTANTS = [
     Mutant(
         "waiting does not back off",
         SENDER,
-        "seconds = spaced(result.seconds, received.receive_count, now - received.sent_at)",
+        "seconds = spaced(result.seconds, count, now - received.sent_at)",
         "seconds = result.seconds",
         WAITS,
     ),
@@ -794,6 +794,13 @@ MUTANTS = [
         'extra={"count": unknown}',
         'extra={"count": unknown, "names": found.keys() - hooks}',
         "tests/unit/test_wiring.py",
+    ),
+    Mutant(
+        "what only looks like a boolean passes",
+        "layers/relay/relay/messages/envelope.py",
+        "in_order: StrictBool = Field(",
+        "in_order: bool = Field(",
+        "tests/unit/test_envelope.py",
     ),
 ]
 

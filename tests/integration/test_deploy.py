@@ -202,9 +202,9 @@ def test_what_is_deployed_to_prod_is_protected_afterwards_until_it_is_removed(
 def test_what_a_stack_does_not_have_is_named_with_what_to_do() -> None:
     stack = created("older")
 
-    with pytest.raises(OperatorError, match="older has no OrderedQueueUrl: .* Deploy it again"):
+    with pytest.raises(OperatorError, match=r"older has no OrderedQueueUrl: .* Deploy it again"):
         _ = stack.outputs["OrderedQueueUrl"]
-    with pytest.raises(OperatorError, match="older has no OrderedQueue: .* Deploy it again"):
+    with pytest.raises(OperatorError, match=r"older has no OrderedQueue: .* Deploy it again"):
         _ = stack.resources["OrderedQueue"]
     facts = doctor.examine(replace(stack, parameters=DEFAULTS))
     told = [finding.what for finding in doctor.findings(facts)]
