@@ -57,7 +57,7 @@ def test_messages_are_found_by_reference_and_by_how_they_ended(deployment: Deplo
     assert len(rejected) == len(set(rejected))
     [first, *_] = asked(deployment, "/messages", reference=reference)["messages"]
     assert first["status"] == "rejected"
-    # The local gateway does not tell whose key it was; and the sender may have been the quicker one.
+    # The local gateway does not tell whose key it was, and the sender may have been quicker.
     assert first["caller"] in ("http", "sqs")
 
     said: list[str] = []

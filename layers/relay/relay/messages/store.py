@@ -334,7 +334,8 @@ def difference(was: Item, item: Item) -> Item:
     """Return the attributes that a step sets; those that it clears become empty."""
     changed = {name: value for name, value in item.items() if was.get(name) != value}
     gone = [name for name in was if name not in item]
-    return changed | {name: LEFT.get(name) or EMPTY[next(iter(was[name]))] for name in gone}
+    cleared = {name: LEFT.get(name) or EMPTY[next(iter(was[name]))] for name in gone}
+    return changed | cleared
 
 
 def to_item(record: Record) -> Item:
