@@ -485,9 +485,9 @@ def _denied(stack: Stack) -> tuple[str, ...]:
             QueueUrl=stack.resources[name], AttributeNames=["QueueArn"]
         )["Attributes"]["QueueArn"]
     denied = []
-    for name in arns:
+    for name, arn in arns.items():
         answer = iam.simulate_principal_policy(
-            PolicySourceArn=role, ActionNames=list(NEEDED[name]), ResourceArns=[arns[name]]
+            PolicySourceArn=role, ActionNames=list(NEEDED[name]), ResourceArns=[arn]
         )
         denied += [
             f"{result['EvalActionName']} on {name}"
