@@ -103,8 +103,10 @@ def pages(
     while True:
         found = messages(store).find(listing, limit=limit, after=after)
         yield [record.id for record in found.records]
-        if not (after := found.after):
+        if not found.after:
             return
+        assert found.after != after, "a page leads to the next"
+        after = found.after
         between()
 
 
