@@ -166,7 +166,7 @@ format: $(INSTALLED) ## format the code and fix what can be fixed automatically
 fuzz: $(INSTALLED) ## test a deployed API against its contract, by API key and by IAM; takes minutes
 	@FUZZ_EXAMPLES=20 $(BIN)/pytest tests/e2e/test_api.py $(ARGS)
 
-openapi: $(INSTALLED) ## rewrite docs/openapi.json from the code
+openapi: $(INSTALLED) ## rewrite docs/openapi.json and docs/events.json from the code
 	@PYTHONPATH=layers/relay $(BIN)/python -m tools.openapi
 
 # -- AWS ----------------------------------------------------------------------------------------
