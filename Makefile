@@ -130,6 +130,12 @@ pacing: $(INSTALLED) ## measure the account's pace with 2, 5 and 10 concurrent s
 order: $(INSTALLED) ## a busy chat beside others, each limited to one message a second; ten kills
 	@$(SCENARIO) order $(ARGS)
 
+events: $(INSTALLED) ## a thousand messages, the publisher killed again and again; POST to event, in ms
+	@$(SCENARIO) events $(ARGS)
+
+watch: $(INSTALLED) ## show the local stack's events as they happen, until Ctrl-C (RAW=1: as JSON)
+	@$(BIN)/python -m local.watch $(if $(RAW),--raw)
+
 verify: $(INSTALLED) ## check that a running stack has kept the relay's promises
 	@PYTHONPATH=layers/relay $(BIN)/python -m tests.support.verifier $(ARGS)
 

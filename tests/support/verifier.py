@@ -21,14 +21,18 @@ import requests
 
 from local import aws
 from relay.messages.envelope import QueuedMessage
-from relay.messages.states import REDRIVABLE, TERMINAL, DeadLetter, Record, State
+from relay.messages.states import KEPT_ATTEMPTS, REDRIVABLE, TERMINAL, DeadLetter, Record, State
 from relay.messages.store import from_item
+from relay.outcomes.events import status_of
 from relay.validation import InvalidMessageError, parse
 
 NO_MESSAGE = frozenset({"invalid", "id_reused", "not_sealed", "hook_payload", "hook_template"})
 """The reasons of dead letters that are no message of their own, and have no record."""
 
 ROOT = Path(__file__).resolve().parents[2]
+
+EVENTS_SECONDS = 90.0
+"""How long an event may take: each kill of the publisher costs MiniStack more than a second."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,12 @@ class Evidence:
     """The requests that followed a redirect."""
     written: Mapping[str, str] = field(default_factory=dict)
     """Everything that must hold no secret, by name: logs, the table, the queues."""
+    events: Sequence[Mapping[str, Any]] = ()
+    """What was put on the event bus, repeats included."""
+    told: str = "none"
+    """The stack's parameter Events: none, problems or all."""
+    broadcasts: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    """Each broadcast's status and version."""
     at: float = 0.0
     """When it was read."""
 
@@ -77,6 +87,8 @@ class Evidence:
             records={id_: record for id_, record in self.records.items() if id_ in ids},
             waiting=[found for found in self.waiting if theirs(found)],
             dead=[found for found in self.dead if theirs(found)],
+            events=[event for event in self.events if event["detail"]["id"] in ids],
+            broadcasts={},
         )
 
 
@@ -108,6 +120,7 @@ def violations(
         *_provider_ids(seen),
         *_in_the_ledger(seen, sent),
         *_out_of_order(seen, sent),
+        *untold(seen),
         *(f"a redirect was followed: {request}" for request in seen.elsewhere),
         *_leaks(seen, secrets, sent),
     ]
@@ -242,6 +255,66 @@ def _out_of_order(seen: Evidence, sent: Sequence[Sent]) -> Iterator[str]:
         latest[message.line] = max((last, before), (places[-1], message.id))
 
 
+def _ends(record: Record, told: str) -> int:
+    """Return how many ends of a message there are events of: each redrive or resolution left one.
+
+    Beyond the steps that a record remembers it says too few.
+    """
+    if told == "problems" and record.state is State.SENT and not record.history:
+        return 0
+    return len(record.history) + (record.state in TERMINAL)
+
+
+def _awaits_events(seen: Evidence) -> bool:
+    """Return whether events of what is in the table are still to come."""
+    if seen.told == "none":
+        return False
+    versions = Counter(id_ for id_, _ in {_named(event) for event in seen.events})
+    due = {id_: _ends(record, seen.told) for id_, record in seen.records.items()}
+    due |= {id_: version for id_, (_, version) in seen.broadcasts.items()}
+    return any(versions[id_] < count for id_, count in due.items())
+
+
+def _named(event: Mapping[str, Any]) -> tuple[str, int]:
+    return event["detail"]["id"], event["detail"]["version"]
+
+
+def untold(seen: Evidence) -> Iterator[str]:
+    """Yield every end that no event tells of, and every event that tells of none."""
+    if seen.told == "none":
+        return
+    told: dict[str, dict[int, Mapping[str, Any]]] = defaultdict(dict)
+    for event in seen.events:
+        detail = event["detail"]
+        if told[detail["id"]].setdefault(detail["version"], detail) != detail:
+            yield f"{detail['id']}: two events of version {detail['version']} differ"
+    for id_, record in seen.records.items():
+        versions = told.pop(id_, {})
+        ends = _ends(record, seen.told)
+        if len(versions) != ends and len(record.history) < KEPT_ATTEMPTS:
+            yield f"{id_} has ended {ends} times, and {len(versions)} events tell of it"
+        if versions and max(versions) > record.version:
+            yield f"{id_}: an event tells of version {max(versions)}, which is not there"
+        if versions and record.state in TERMINAL:
+            last = versions[max(versions)]
+            if (last["status"], last["generation"]) != (record.state, record.generation):
+                yield f"{id_} is {record.state}, and its last event says {last['status']}"
+    yield from _untold_broadcasts(seen, told)
+    for id_ in told:
+        yield f"an event tells of {id_}, which is not there"
+
+
+def _untold_broadcasts(
+    seen: Evidence, told: dict[str, dict[int, Mapping[str, Any]]]
+) -> Iterator[str]:
+    for id_, (status, version) in seen.broadcasts.items():
+        versions = told.pop(id_, {})
+        if sorted(versions) != [*range(1, version + 1)]:
+            yield f"broadcast {id_} changed {version} times, its events are {sorted(versions)}"
+        elif versions[version]["status"] != status:
+            yield f"broadcast {id_} is {status}, its last event says {versions[version]['status']}"
+
+
 def _leaks(seen: Evidence, secrets: Collection[str], sent: Sequence[Sent]) -> Iterator[str]:
     for name, text in seen.written.items():
         for secret in secrets:
@@ -301,8 +374,14 @@ class Reader:
         for log in sorted(self._logs.glob("*.log")) if self._logs else []:
             written[log.name] = log.read_text(encoding="utf-8", errors="replace")
         records = (from_item(i) for i in items if i["pk"]["S"].startswith("message#"))
-        return Evidence(
+        seen = Evidence(
             records={record.id: record for record in records},
+            told=self._facts["events"] if self._logs else "none",
+            broadcasts={
+                item["pk"]["S"].partition("#")[2]: (status_of(item), int(item["version"]["N"]))
+                for item in items
+                if item["pk"]["S"].startswith("broadcast#") and "order" in item
+            },
             waiting=waiting,
             dead=dead,
             ledger=_get(f"{self._sandbox}/ledger?fields=id,text,time"),
@@ -310,6 +389,18 @@ class Reader:
             written=written,
             at=time.time(),
         )
+        return self._with_events(seen)
+
+    def _with_events(self, seen: Evidence) -> Evidence:
+        """Add the events; those of the last ends may take a moment."""
+        deadline = time.monotonic() + EVENTS_SECONDS
+        while True:
+            text = events_of(self._logs) if self._logs else ""
+            events = [json.loads(line) for line in text.splitlines()]
+            complete = replace(seen, events=events, written={**seen.written, "the event bus": text})
+            if not _awaits_events(complete) or time.monotonic() > deadline:
+                return complete
+            time.sleep(0.1)
 
     def _items(self) -> list[dict[str, Any]]:
         pages = self._dynamodb.get_paginator("scan").paginate(
@@ -339,6 +430,12 @@ class Reader:
             for messages in queues.values()
             for m in messages
         ]
+
+
+def events_of(home: Path) -> str:
+    """Return what was put on the event bus of a local stack, as JSON Lines."""
+    path = home / aws.EVENTS_LOG
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def _get(address: str) -> Any:
