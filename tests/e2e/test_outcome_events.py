@@ -57,7 +57,7 @@ def events(deployment: Deployment, id_: str) -> list[dict[str, Any]]:
 def test_a_killed_publisher_loses_no_event_and_repeats_are_known_as_such(
     deployment: Deployment, reader: Reader, sandbox: Sandbox, follower: Consumer, tmp_path: Path
 ) -> None:
-    chats = open_chats(sandbox, 60)
+    chats = open_chats(sandbox, 30)
     faults = ("400", "html", "503 times=1")
     with publisher_killed(deployment, tmp_path):
         sent = [
@@ -70,7 +70,7 @@ def test_a_killed_publisher_loses_no_event_and_repeats_are_known_as_such(
         ]
         seen = ended(reader, sent, seconds=90)
         assert verifier.violations(seen, sent) == []
-    assert len(list(tmp_path.iterdir())) > 3, "the publisher was killed"
+    assert len(list(tmp_path.iterdir())) > 2, "the publisher was killed"
     told = [(e["detail"]["id"], e["detail"]["version"]) for e in seen.events]
     assert len(told) > len(set(told)), "some events came again"
     follower.read()
@@ -100,11 +100,12 @@ def test_a_consumer_ends_with_the_tables_states(
     until(lambda: reader.read().records[redriven.id].state is State.SENT, "redriven message")
 
     sent = [redriven, resolved, unresolved, canceled, simple]
-    seen = ended(reader, sent, seconds=60)
+    ids = {s.id for s in sent}
+    seen = reader.read().of(ids)  # the canceled one lies on its queue until its next try
     expected = {s.id: str(seen.records[s.id].state) for s in sent}
     assert list(expected.values()) == ["sent", "sent", "unknown", "canceled", "sent"]
     until(lambda: {s.id: follower.read().status(s.id) for s in sent} == expected, "states")
-    assert verifier.violations(seen) == []
+    assert [*verifier.untold(reader.read().of(ids))] == []
     first, second = events(deployment, redriven.id)
     assert first["detail"]["version"] < second["detail"]["version"]
     assert (first["detail"]["generation"], second["detail"]["generation"]) == (0, 1)
