@@ -10,7 +10,7 @@ from typing import Any
 
 from local import ROOT
 from local.aws import EVENTS_LOG
-from local.live_logs import lines
+from local.live_logs import appended
 
 HOME = ROOT / ".local"
 FIRST = ("reason", "reference", "broadcast", "version")
@@ -30,7 +30,7 @@ def shown(event: dict[str, Any]) -> str:
 
 def follow(home: Path, *, raw: bool, while_: Callable[[], bool]) -> None:
     """Print what is on the bus already and what comes, as long as the condition holds."""
-    for line in lines(home / EVENTS_LOG):
+    for line in appended(home / EVENTS_LOG):
         if line:
             print(line.rstrip() if raw else shown(json.loads(line)), flush=True)
         elif while_():

@@ -265,14 +265,14 @@ def _ends(record: Record, told: str) -> int:
     return len(record.history) + (record.state in TERMINAL)
 
 
-def _awaits_events(seen: Evidence) -> bool:
-    """Return whether events of what is in the table are still to come."""
+def _awaited(seen: Evidence) -> set[str]:
+    """Return the ids of which the table knows more than the events that have come tell."""
     if seen.told == "none":
-        return False
+        return set()
     versions = Counter(id_ for id_, _ in {_named(event) for event in seen.events})
     due = {id_: _ends(record, seen.told) for id_, record in seen.records.items()}
     due |= {id_: version for id_, (_, version) in seen.broadcasts.items()}
-    return any(versions[id_] < count for id_, count in due.items())
+    return {id_ for id_, count in due.items() if versions[id_] < count}
 
 
 def _named(event: Mapping[str, Any]) -> tuple[str, int]:
@@ -350,6 +350,7 @@ class Reader:
     def __init__(self, facts: Mapping[str, str], logs: Path | None = None) -> None:
         self._facts = facts
         self._logs = logs
+        self._given_up: set[str] = set()
         # An outage of the sandbox's does not close its control port.
         self._sandbox = _get(f"{facts['sandboxUrl']}/health")["controlUrl"].rstrip("/")
         session = boto3.Session(facts["accessKeyId"], facts["secretAccessKey"])
@@ -378,7 +379,10 @@ class Reader:
             records={record.id: record for record in records},
             told=self._facts["events"] if self._logs else "none",
             broadcasts={
-                item["pk"]["S"].partition("#")[2]: (status_of(item), int(item["version"]["N"]))
+                item["pk"]["S"].partition("#")[2]: (
+                    status_of(item),
+                    int(item.get("version", {"N": "0"})["N"]),
+                )
                 for item in items
                 if item["pk"]["S"].startswith("broadcast#") and "order" in item
             },
@@ -398,8 +402,11 @@ class Reader:
             text = events_of(self._logs) if self._logs else ""
             events = [json.loads(line) for line in text.splitlines()]
             complete = replace(seen, events=events, written={**seen.written, "the event bus": text})
-            if not _awaits_events(complete) or time.monotonic() > deadline:
+            missing = _awaited(complete) - self._given_up
+            if not missing:
                 return complete
+            if time.monotonic() > deadline:
+                self._given_up |= missing  # found once, and not waited for again
             time.sleep(0.1)
 
     def _items(self) -> list[dict[str, Any]]:

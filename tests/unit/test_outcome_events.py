@@ -4,6 +4,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,6 +39,7 @@ from smsgold.responses import Outcome, Verdict
 from tools.openapi import EVENTS_PATH
 from tools.translated import template
 
+EVENTS = Path(__file__).resolve().parents[2] / "events"
 NOW = 1_800_000_000.25
 RULES = Rules(on_unknown=OnUnknown.HOLD)
 MESSAGE = QueuedMessage.model_validate(
@@ -345,3 +347,14 @@ def test_a_record_of_a_later_release_is_not_taken_for_an_event() -> None:
     change["dynamodb"]["NewImage"]["version"] = {"S": "three"}
     with pytest.raises((KeyError, TypeError, ValueError)):
         event_of(change)
+
+
+def test_the_sample_events_are_made_of_the_sample_batch() -> None:
+    def sample(name: str) -> Any:
+        return json.loads((EVENTS / f"{name}.json").read_text(encoding="utf-8"))
+
+    published = [event_of(record) for record in sample("stream")["Records"]]
+    for name, event in zip(("outcome_message", "outcome_broadcast"), published, strict=True):
+        Draft202012Validator(schemas.document()).validate(sample(name))
+        assert event
+        assert (sample(name)["detail-type"], sample(name)["detail"]) == (event.kind, event.detail)
