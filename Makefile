@@ -142,7 +142,7 @@ verify: $(INSTALLED) ## check that a running stack has kept the relay's promises
 bench-broadcast: $(INSTALLED) ## a broadcast to 10,000, the notifier killed twice: make bench-broadcast ARGS='--rate 50'
 	@$(SCENARIO) broadcast $(ARGS)
 
-.PHONY: bench cost
+.PHONY: bench cost bench-events
 
 # The script that trims the layer knows where this machine's Pythons are.
 bench: export PYTHONPATH := layers/relay
@@ -152,6 +152,10 @@ bench: $(INSTALLED) ## measure what docs/performance.md and benchmarks/README.md
 cost: export PYTHONPATH := layers/relay
 cost: $(INSTALLED) ## print what a million messages cost by each door
 	@$(BIN)/python -m benchmarks cost
+
+bench-events: export PYTHONPATH := layers/relay
+bench-events: $(INSTALLED) ## INIT of the publisher, and what a million events cost
+	@$(BIN)/python -m benchmarks events
 
 check: $(INSTALLED) $(SCANNER)/.installed ## check format, style, types and the template
 	$(BIN)/ruff format --check .
