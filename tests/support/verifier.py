@@ -276,6 +276,11 @@ def _awaited(seen: Evidence) -> set[str]:
     return {id_ for id_, count in due.items() if versions[id_] < count}
 
 
+def _known(seen: Evidence) -> Collection[str]:
+    """Return the ids that events may tell of: those of this evidence, and those it lacks."""
+    return seen.records.keys() | seen.broadcasts.keys() | {e["detail"]["id"] for e in seen.events}
+
+
 def _named(event: Mapping[str, Any]) -> tuple[str, int]:
     return event["detail"]["id"], event["detail"]["version"]
 
@@ -351,7 +356,6 @@ class Reader:
     def __init__(self, facts: Mapping[str, str], logs: Path | None = None) -> None:
         self._facts = facts
         self._logs = logs
-        self._given_up: set[str] = set()
         # An outage of the sandbox's does not close its control port.
         self._sandbox = _get(f"{facts['sandboxUrl']}/health")["controlUrl"].rstrip("/")
         session = boto3.Session(facts["accessKeyId"], facts["secretAccessKey"])
@@ -368,16 +372,19 @@ class Reader:
             for found in self.queue(self._facts[f"{name.lower()}QueueUrl"])
         ]
         dead = self.queue(self._facts["deadLetterQueueUrl"])
+        events = self._events()
         written = {
             "the table": json.dumps(items, ensure_ascii=False),
             "the Ordered and the Messages queue": repr(waiting),
             "the DeadLetter queue": repr(dead),
+            "the event bus": json.dumps(events, ensure_ascii=False),
         }
         for log in sorted(self._logs.glob("*.log")) if self._logs else []:
             written[log.name] = log.read_text(encoding="utf-8", errors="replace")
         records = (from_item(i) for i in items if i["pk"]["S"].startswith("message#"))
-        seen = Evidence(
+        return Evidence(
             records={record.id: record for record in records},
+            events=events,
             told=self._facts["events"] if self._logs else "none",
             broadcasts={
                 item["pk"]["S"].partition("#")[2]: (
@@ -394,23 +401,26 @@ class Reader:
             written=written,
             at=time.time(),
         )
-        return self._with_events(seen)
 
-    def _with_events(self, seen: Evidence) -> Evidence:
-        """Add the events; wait for those that are missing as long as any come."""
+    def told(self, seen: Evidence) -> Evidence:
+        """Return the evidence with the events that are there once none of its own is missing.
+
+        They may take as long as any come: see EVENTS_SECONDS.
+        """
         size, deadline = -1, 0.0
         while True:
-            text = events_of(self._logs) if self._logs else ""
-            events = [json.loads(line) for line in text.splitlines()]
-            complete = replace(seen, events=events, written={**seen.written, "the event bus": text})
+            events = [e for e in self._events() if e["detail"]["id"] in _known(seen)]
             if len(events) > size:
                 size, deadline = len(events), time.monotonic() + EVENTS_SECONDS
-            missing = _awaited(complete) - self._given_up
-            if not missing:
+            complete = replace(seen, events=events)
+            if not _awaited(complete) or time.monotonic() > deadline:
                 return complete
-            if time.monotonic() > deadline:
-                self._given_up |= missing  # found once, and not waited for again
             time.sleep(0.1)
+
+    def _events(self) -> list[dict[str, Any]]:
+        """Return what was put on the event bus so far."""
+        text = events_of(self._logs) if self._logs else ""
+        return [json.loads(line) for line in text.splitlines()]
 
     def _items(self) -> list[dict[str, Any]]:
         pages = self._dynamodb.get_paginator("scan").paginate(
@@ -467,7 +477,8 @@ def main(arguments: Sequence[str]) -> int:
     if not facts["sandboxUrl"]:
         print("This stack has no sandbox: only its ledger can be compared", file=sys.stderr)
         return 1
-    seen = Reader(facts, path.parent).read()
+    reader = Reader(facts, path.parent)
+    seen = reader.told(reader.read())
     passwords = _get(f"{facts['sandboxUrl']}/credentials")["passwords"]
     found = violations(seen, secrets=[*passwords, facts["secretAccessKey"]])
     states = Counter(str(record.state) for record in seen.records.values())
