@@ -21,6 +21,7 @@ class Server(ThreadingHTTPServer):
 
     answer: tuple[int, bytes] = (200, b'{"FailedEntryCount": 0, "Entries": [{"EventId": "e"}]}')
     hangs_up = False
+    breaks_off = False
     daemon_threads = True
 
     def __init__(self) -> None:
@@ -43,8 +44,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         status, content = self.server.answer
         self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Length", str(len(content) + self.server.breaks_off))
         self.end_headers()
+        self.close_connection = self.server.breaks_off
         self.wfile.write(content)
 
     def log_message(self, *_: Any) -> None:
@@ -121,6 +123,16 @@ def test_the_connection_is_kept_and_made_anew_after_it_was_closed(server: Server
     server.hangs_up = False
     assert bus.put([EVENT]) == [""]
     assert len(server.peers) == 2
+
+
+def test_after_an_answer_that_broke_off_the_next_call_is_made_on_a_connection_of_its_own(
+    server: Server, bus: Bus
+) -> None:
+    server.breaks_off = True
+    with pytest.raises(PutError, match="IncompleteRead"):
+        bus.put([EVENT])
+    server.breaks_off = False
+    assert bus.put([EVENT]) == [""]
 
 
 def test_nobody_there_is_an_error_too() -> None:
