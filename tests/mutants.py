@@ -43,6 +43,10 @@ GATE = "tests/unit/test_local_gate.py"
 WAITS = "tests/unit/test_spacing.py"
 RECEIVER = "tests/unit/test_receiver.py"
 HOOK_MESSAGES = "tests/unit/test_hooks.py"
+ENDS = "tests/unit/test_outcome_events.py"
+PUBLISHED = "tests/unit/test_publisher.py"
+PUT = "tests/integration/test_bus.py"
+BROADCAST_VERSIONS = "tests/integration/test_broadcast_versions.py"
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=unshrunk")
 TEST_TIMEOUT = 300  # seconds
 
@@ -69,6 +73,10 @@ STATES = "layers/relay/relay/messages/states.py"
 STORE = "layers/relay/relay/messages/store.py"
 SIGNATURES = "layers/relay/relay/webhooks/signatures.py"
 HOOKS = "layers/relay/relay/webhooks/hooks.py"
+OUTCOMES = "layers/relay/relay/outcomes/events.py"
+PUBLISHER = "layers/relay/relay/outcomes/publisher.py"
+BUS = "layers/relay/relay/outcomes/bus.py"
+BROADCAST_TABLE = "layers/relay/relay/broadcasts/table.py"
 
 
 @dataclass(frozen=True)
@@ -911,8 +919,8 @@ MUTANTS = [
     Mutant(
         "a broadcast is on no list",
         "layers/relay/relay/broadcasts/table.py",
-        " | _listed(broadcast),",
-        ",",
+        "                | _listed(broadcast)\n",
+        "",
         LISTS,
     ),
     Mutant(
@@ -1006,6 +1014,106 @@ MUTANTS = [
         "        *_lists(seen),\n",
         "",
         "tests/unit/test_verifier.py",
+    ),
+    Mutant(
+        "a noted dead letter is an end",
+        OUTCOMES,
+        "    return now[0] in TERMINAL and now != was",
+        "    return now[0] in TERMINAL",
+        ENDS,
+    ),
+    Mutant(
+        "a redrive that ends the same is no end",
+        OUTCOMES,
+        '    was = (_text(old, "state"), _number(old, "generation"))',
+        '    was = (_text(old, "state"), _number(new, "generation"))',
+        ENDS,
+    ),
+    Mutant(
+        "an event has the provider's words",
+        OUTCOMES,
+        '        "reason": _text(item, "reason"),\n        "reference": _text(item, "reference"),\n'
+        '        "door"',
+        '        "reason": _text(item, "detail"),\n        "reference": _text(item, "reference"),\n'
+        '        "door"',
+        ENDS,
+    ),
+    Mutant(
+        "progress of a broadcast is an event",
+        OUTCOMES,
+        'if kind == "broadcast" and "order" in new and _version(old) != _version(new):',
+        'if kind == "broadcast" and "order" in new:',
+        ENDS,
+    ),
+    Mutant(
+        "whoever heard of a problem never hears of its solution",
+        "template.yaml",
+        """{"S": ["sent"]}, "generation": {"N": [{"exists": true}]}}""",
+        """{"S": ["none"]}, "generation": {"N": [{"exists": true}]}}""",
+        ENDS,
+    ),
+    Mutant(
+        "a resolution passes the filter unseen",
+        "template.yaml",
+        """"NewImage": {"state": {"S": ["sent", "failed"]}}}}""",
+        """"NewImage": {"state": {"S": ["sent"]}}}}""",
+        ENDS,
+    ),
+    Mutant(
+        "the stream is read from its end",
+        "template.yaml",
+        "StartingPosition: TRIM_HORIZON",
+        "StartingPosition: LATEST",
+        ENDS,
+    ),
+    Mutant(
+        "a progress invokes the publisher",
+        BROADCAST_TABLE,
+        '_step("status" if changes_status else "progress")',
+        '_step("status")',
+        BROADCAST_VERSIONS,
+    ),
+    Mutant(
+        "a broadcast's changes cannot be told apart",
+        BROADCAST_TABLE,
+        '{"N": "1"}} if changes_status',
+        '{"N": "0"}} if changes_status',
+        BROADCAST_VERSIONS,
+    ),
+    Mutant(
+        "what the bus refused is not put there again",
+        PUBLISHER,
+        "zip(left, codes, strict=True) if code]",
+        "zip(left, codes, strict=True) if not codes]",
+        PUBLISHED,
+    ),
+    Mutant(
+        "a batch goes back from its end",
+        PUBLISHER,
+        "            return Published(done, left[0][0], why, tuple(unreadable))",
+        "            return Published(done, left[-1][0], why, tuple(unreadable))",
+        PUBLISHED,
+    ),
+    Mutant(
+        "an unreadable record holds up the stream",
+        PUBLISHER,
+        "        except (KeyError, TypeError, ValueError):",
+        "        except ZeroDivisionError:",
+        PUBLISHED,
+    ),
+    Mutant(
+        "a refused call counts as done",
+        BUS,
+        "        if response.status != 200:",
+        "        if response.status == 599:",
+        PUT,
+    ),
+    Mutant(
+        "a broken connection is kept",
+        BUS,
+        "            self.close()\n            raise PutError(type(error).__name__) from None",
+        "            raise PutError(type(error).__name__) from None",
+        PUT,
     ),
 ]
 

@@ -95,6 +95,14 @@ ROLES: Mapping[str, Permissions] = {
         "NotifierDeadLetterQueue": SEND,
         "ProviderCredentials": SECRET,
     },
+    "PublisherFunctionRole": {
+        "EventBus": frozenset({"events:PutEvents"}),
+        "RelayTable": frozenset(
+            {"dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"}
+        ),
+        "*": frozenset({"dynamodb:ListStreams"}),
+        "EventsFailureQueue": SEND,
+    },
     "CanaryFunctionRole": {"ProviderCredentials": SECRET},
     "SchedulerRole": {
         "NotifierFunction": frozenset({"lambda:InvokeFunction"}),

@@ -17,6 +17,7 @@ from relay import metrics
 from relay.eventbridge import read
 from relay.messages.envelope import Message
 from relay.messages.lists import INDEXES
+from relay.outcomes.publisher import Published, log_line
 from relay.validation import validate
 from tests.support.firing import FILLED_IN, fired, scheduled_input
 from tests.support.roles import MANAGED, ROLES
@@ -132,8 +133,10 @@ def test_alarms_on_the_relays_own_metrics_name_what_the_code_counts() -> None:
         if alarm["Namespace"] == "smsgold-relay"
     }
     counted = {*metrics.ENDED.values(), "NotSent", "CredentialsRefused", "Redirects"}
+    line = json.loads(log_line(Published(), "smsgold-relay", "stack", 0.0))
+    counted |= {each["Name"] for each in line["_aws"]["CloudWatchMetrics"][0]["Metrics"]}
 
-    assert own == {"Unknown", "NotSent", "CredentialsRefused", "Redirects"}
+    assert own == {"Unknown", "NotSent", "CredentialsRefused", "Redirects", "EventsUnreadable"}
     assert own <= counted
 
 
