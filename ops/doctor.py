@@ -22,7 +22,12 @@ TELEGRAM_RATE = 30.0
 
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "RelayTable": ("dynamodb:PartiQLInsert", "dynamodb:PartiQLUpdate", "dynamodb:BatchGetItem"),
-    "MessagesQueue": ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"),
+    "MessagesQueue": (
+        "sqs:ReceiveMessage",
+        "sqs:DeleteMessage",
+        "sqs:ChangeMessageVisibility",
+        "sqs:SendMessage",
+    ),
     "OrderedQueue": ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"),
     "DeadLetterQueue": ("sqs:SendMessage",),
     "ProviderCredentials": ("secretsmanager:GetSecretValue",),
