@@ -51,6 +51,8 @@ def add_missing(
 
     Raises OperatorError where an index cannot be added, saying what to do.
     """
+    if stack.status == "ROLLBACK_COMPLETE":
+        return  # its first deployment failed: there is no table, and `sam deploy` says what to do
     wanted = _table(yaml_parse(template.read_text("utf-8")))
     deployed = _deployed(stack)
     if wanted is None or (table := _table(deployed)) is None:

@@ -156,6 +156,13 @@ def test_an_index_that_a_failed_update_left_behind_is_to_be_deleted(
     assert len(sam.given) == 2
 
 
+@pytest.mark.usefixtures("aws")
+def test_a_stack_whose_first_deployment_failed_has_no_table_to_add_to(tmp_path: Path) -> None:
+    sam = Sam("never")
+    add(replace(created("never"), status="ROLLBACK_COMPLETE"), sam, tmp_path)
+    assert sam.given == []
+
+
 class Filling:
     """A table of which one index is being filled, as a client sees it."""
 
