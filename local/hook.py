@@ -10,7 +10,14 @@ from local import ROOT
 sys.path.insert(0, str(ROOT / "layers" / "relay"))
 
 from relay.webhooks import hooks
-from relay.webhooks.hooks import HooksFileError, Ignored, Rendered, Request, Unrenderable
+from relay.webhooks.hooks import (
+    Addressed,
+    HooksFileError,
+    Ignored,
+    Rendered,
+    Request,
+    Unrenderable,
+)
 
 HOOKS_FILE = ROOT / "functions" / "hooks" / "hooks.toml"
 
@@ -49,10 +56,18 @@ def main(arguments: list[str] | None = None) -> int:
         case Unrenderable(reason, detail):
             print(f"This would be a dead letter ({reason}): {detail}", file=sys.stderr)
             return 1
-        case Rendered(message, delivery):
-            content = message.model_dump(mode="json", exclude_defaults=True)
-            print(json.dumps(content, ensure_ascii=False, indent=2))
+        case Rendered(results, delivery):
+            failed = 0
+            for result in results:
+                match result:
+                    case Addressed(message):
+                        content = message.model_dump(mode="json", exclude_defaults=True)
+                        print(json.dumps(content, ensure_ascii=False, indent=2))
+                    case Unrenderable(reason, detail):
+                        failed = 1
+                        print(f"This would be a dead letter ({reason}): {detail}", file=sys.stderr)
             print(f"\nThe delivery's id: {delivery or 'none, so every request is a new message'}")
+            return failed
     return 0
 
 

@@ -33,11 +33,10 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         handled = receiver.receive(event["pathParameters"]["name"], event)
     except ProblemError as problem:
         return problem.raw(event["requestContext"]["requestId"])
-    body = {"status": handled.status} | ({"id": handled.id} if handled.id else {})
     return {
         "statusCode": 202,
         "headers": {"Content-Type": "application/json"},
-        "body": json.dumps(body),
+        "body": json.dumps(handled.body()),
     }
 
 

@@ -1,6 +1,7 @@
 """hooks.toml: what it may say, how its mistakes are reported, what its examples render."""
 
 import json
+import re
 import tomllib
 from collections.abc import Iterator
 from copy import copy
@@ -12,6 +13,7 @@ import pytest
 from relay.broadcasts.model import Broadcast
 from relay.messages.envelope import MAX_TEXT, Message
 from relay.webhooks.hooks import (
+    Addressed,
     Hook,
     HooksFileError,
     Ignored,
@@ -24,7 +26,7 @@ from relay.webhooks.hooks import (
 )
 from relay.webhooks.secrets import HookSecrets
 from smsgold.errors import CredentialsError
-from tests.support.webhooks import PLAIN, SECRETS, SHIPPED, changed, payload, signed
+from tests.support.webhooks import PLAIN, ROOT, SECRETS, SHIPPED, changed, payload, signed
 
 NOW = 1_800_000_000.0
 FORM = "application/x-www-form-urlencoded"
@@ -61,9 +63,18 @@ def outcome(name: str, body: bytes, found: Hook | None = None, **headers: str) -
 
 def rendered(name: str, body: bytes, found: Hook | None = None, **headers: str) -> Message:
     result = outcome(name, body, found, **headers)
+    message = only(result)
+    assert isinstance(message, Message)
+    return message
+
+
+def only(result: RenderResult) -> Message | Broadcast:
+    """Return what a hook with one recipient sends."""
     assert isinstance(result, Rendered), result
-    assert isinstance(result.message, Message)
-    return result.message
+    [one] = result.results
+    assert isinstance(one, Addressed), one
+    assert one.recipient == ""
+    return one.message
 
 
 # ---------------------------------------------------------------------------------- the examples
@@ -166,10 +177,10 @@ def test_each_example_renders_its_message(file: str) -> None:
     name, text, buttons, delivery = EXAMPLES[file]
     result = outcome(name, payload(file))
     assert isinstance(result, Rendered)
-    assert result.message.text == text
-    assert [button.text for button in result.message.buttons] == buttons
+    assert only(result).text == text
+    assert [button.text for button in only(result).buttons] == buttons
     assert result.delivery == delivery
-    assert result.message.reference == name
+    assert only(result).reference == name
 
 
 def with_each_text_forged(value: Any) -> Iterator[Any]:
@@ -192,9 +203,9 @@ def test_no_text_of_a_payload_can_add_a_line(file: str) -> None:
     seen = 0
     for body in with_each_text_forged(json.loads(payload(file))):
         result = outcome(name, json.dumps(body).encode())
-        if isinstance(result, Rendered) and "forged" in result.message.text:
+        if isinstance(result, Rendered) and "forged" in (said := only(result).text):
             seen += 1
-            assert len(result.message.text.splitlines()) == len(text.splitlines())
+            assert len(said.splitlines()) == len(text.splitlines())
     assert seen
 
 
@@ -202,7 +213,7 @@ def test_no_text_of_a_payload_can_add_a_line(file: str) -> None:
 def test_a_senders_own_text_keeps_its_lines(name: str) -> None:
     result = outcome(name, b'{"text": "one\\n\\ntwo"}')
     assert isinstance(result, Rendered)
-    assert result.message.text == "one\n\ntwo"
+    assert only(result).text == "one\n\ntwo"
 
 
 def test_every_shipped_hook_has_an_example() -> None:
@@ -232,7 +243,7 @@ def test_a_resolved_alert_is_a_new_delivery_with_a_new_text() -> None:
     assert isinstance(before, Rendered)
     assert isinstance(after, Rendered)
     assert before.delivery != after.delivery
-    assert after.message.text.startswith("✅ RESOLVED ProbeFailure")
+    assert only(after).text.startswith("✅ RESOLVED ProbeFailure")
 
 
 def test_the_form_that_github_posts_by_default_is_read() -> None:
@@ -327,11 +338,102 @@ def test_a_recipient_can_be_a_bot_and_a_number() -> None:
 
 def test_a_recipient_can_be_all_subscribers_of_a_bot() -> None:
     result = outcome("x", b'{"text": "t"}', hook(to={"broadcast": "b1"}))
-    assert isinstance(result, Rendered)
-    assert isinstance(result.message, Broadcast)
-    assert (result.message.bot_id, result.message.text) == ("b1", "t")
+    message = only(result)
+    assert isinstance(message, Broadcast)
+    assert (message.bot_id, message.text) == ("b1", "t")
     with pytest.raises(HooksFileError, match="not a known field"):
         hook(to={"broadcast": "b1", "subscriberId": "s1"})
+
+
+# ---------------------------------------------------------------------------- several recipients
+
+CUSTOMER = {"botId": "b1", "number": "{{ customer.phone }}"}
+
+
+def test_the_file_can_let_the_payload_choose_the_recipient() -> None:
+    found = hook(to=CUSTOMER)
+    for phone in ("+7 (916) 000-10-01", 79160001001):
+        body = json.dumps({"text": "t", "customer": {"phone": phone}}).encode()
+        message = rendered("x", body, found)
+        assert (message.bot_id, message.number) == ("b1", "79160001001")
+
+
+@pytest.mark.parametrize(
+    "phone",
+    [
+        "",
+        None,
+        "nobody",
+        '79160001001", "subscriberId": "s2',
+        "79160001001\n79160001002",
+        ["79160001001", "79160001002"],
+        {"number": "79160001001"},
+        "7" * 16,
+        "{{ customer.other }}",
+    ],
+)
+def test_a_recipient_that_a_payload_chooses_is_validated_as_at_every_door(phone: object) -> None:
+    customer = {"phone": phone, "other": "79160001002"}
+    body = json.dumps({"text": "t", "customer": customer}).encode()
+    result = outcome("x", body, hook(to=CUSTOMER))
+    assert isinstance(result, Rendered)
+    [failed] = result.results
+    assert isinstance(failed, Unrenderable)
+    assert (failed.reason, failed.detail.partition("must")[0]) == ("hook_template", "x: number: ")
+
+
+def test_a_payload_chooses_nobody_unless_the_file_says_so() -> None:
+    body = json.dumps(
+        {"text": "t", "to": "s2", "subscriberId": "s2", "subscriber_id": "s2", "botId": "b2"}
+    ).encode()
+    message = rendered("x", body, hook())
+    assert (message.subscriber_id, message.bot_id, message.number) == ("s1", None, None)
+
+
+def test_each_recipient_gets_a_message_and_no_address_two() -> None:
+    to = [
+        {"subscriberId": "s1"},
+        {"subscriberId": "s2"},
+        {"subscriberId": "{{ owner }}"},
+        {"broadcast": "b1"},
+    ]
+    told: dict[str, set[str]] = {}
+    for owner in ("s2", "s3"):
+        result = outcome("x", json.dumps({"text": "t", "owner": owner}).encode(), hook(to=to))
+        assert isinstance(result, Rendered)
+        sent = [each for each in result.results if isinstance(each, Addressed)]
+        assert len({each.recipient for each in sent}) == len(sent)
+        told[owner] = {
+            m.bot_id if isinstance(m, Broadcast) else m.subscriber_id or ""
+            for m in (each.message for each in sent)
+        }
+    assert told == {"s2": {"s1", "s2", "b1"}, "s3": {"s1", "s2", "s3", "b1"}}
+
+
+def test_one_of_several_that_cannot_be_addressed_costs_itself_alone() -> None:
+    result = outcome("x", b'{"text": "t"}', hook(to=[{"subscriberId": "s1"}, CUSTOMER]))
+    assert isinstance(result, Rendered)
+    sent, failed = result.results
+    assert isinstance(sent, Addressed)
+    assert isinstance(failed, Unrenderable)
+    assert failed.detail.startswith("x: to.1: number: must be a phone number")
+
+
+def test_what_is_wrong_with_the_text_is_one_failure_for_all() -> None:
+    result = outcome("x", b"{}", hook(to=[{"subscriberId": "s1"}, {"subscriberId": "s2"}]))
+    assert isinstance(result, Unrenderable)
+
+
+DOCUMENTED = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/webhooks.md").read_text("utf-8"), re.S)
+
+
+@pytest.mark.parametrize("toml", DOCUMENTED, ids=range(len(DOCUMENTED)))
+def test_what_the_documentation_shows_is_valid(toml: str) -> None:
+    assert load(PLAIN.replace('to = { subscriberId = "s1" }', toml) if toml[:2] == "to" else toml)
+
+
+def test_a_hook_with_nobody_to_tell_ignores_everything() -> None:
+    assert outcome("x", b'{"text": "t"}', hook(to=[])) == Ignored()
 
 
 # ----------------------------------------------------------------------------- mistakes in the file
@@ -350,6 +452,19 @@ def test_a_recipient_can_be_all_subscribers_of_a_bot() -> None:
         (PLAIN.replace("token", "magic"), "plain.verify: tag 'magic'"),
         (PLAIN.replace("subscriberId", "subscriber"), "plain.to.subscriber: is not a known field"),
         (PLAIN.replace("subscriberId", "botId"), "plain.to: number: is required with botId"),
+        (
+            PLAIN.replace("{ subscriberId", "[{ subscriberId").replace(" }\nm", " }, {}]\nm"),
+            "plain.to.1: subscriberId: give subscriberId, or botId with number",
+        ),
+        (
+            PLAIN.replace('"s1"', '"{{ a }}", number = "79160001001"'),
+            "plain.to: number: goes with botId, not with subscriberId",
+        ),
+        (PLAIN.replace('"s1"', '"{{ a. }}"'), "plain.to.subscriberId: 'a.' is not JMESPath"),
+        (
+            PLAIN.replace('"s1"', '""'),
+            "plain.to: subscriberId: string must have at least 1 character",
+        ),
         (
             PLAIN.replace("{{ text }}", "{{ text. }}"),
             "plain.messages.0.text: 'text.' is not JMESPath",

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relay.broadcasts.model import QueuedBroadcast, first_record_of
+from relay.broadcasts.model import BroadcastRecord, QueuedBroadcast, first_record_of
 from relay.broadcasts.service import Reused, Started
+from relay.messages.intake import scoped_id
 from relay.messages.queues import QueueUnavailableError
 from relay.messages.states import Rules, State
 from relay.problems import MAX_BODY, ProblemError
@@ -47,6 +49,10 @@ class MemoryBroadcasts:
         if known.fingerprint != broadcast.fingerprint:
             return Reused(record)
         return Started(record, replayed=known is not broadcast)
+
+    def get(self, id_: str) -> BroadcastRecord | None:
+        known = self.started.get(id_)
+        return first_record_of(known, self._world.now) if known else None
 
 
 class Door:
@@ -130,6 +136,70 @@ def test_a_broadcast_is_started_once(door: Door) -> None:
     assert door.send("news", changed(body, text="otherwise")) == first
     door.world.queue_down = True
     assert status(door.send("news", body)) == 503
+
+
+THREE = """
+[plain]
+verify = { scheme = "token" }
+to = [
+  { subscriberId = "s1" },
+  { botId = "b1", number = "{{ phone }}" },
+  { broadcast = "b1" },
+]
+delivery = "id"
+messages = [{ text = "{{ text }}" }]
+"""
+TOKEN = {"Authorization": SECRETS["plain"]}
+
+
+def test_one_of_three_recipients_that_cannot_be_rendered_is_one_dead_letter() -> None:
+    for to in ('{ broadcast = "b1" }', '{ subscriberId = "s2" }'):
+        door = Door(THREE.replace('{ broadcast = "b1" }', to))
+        body = b'{"id": 1, "text": "t", "phone": "unknown"}'
+        first = door.send("plain", body, TOKEN)
+        assert isinstance(first, Handled)
+        assert [result.status for result in first.results][1] == "failed"
+        for _ in range(2):
+            door.relay.settle_down()
+            again = door.send("plain", body, TOKEN)
+            assert isinstance(again, Handled)
+            assert [r.id for r in again.results] == [r.id for r in first.results]
+        sent = door.relay.provider.posts.total() + len(door.broadcasts.started)
+        [letter] = door.relay.queues.dead
+        assert (sent, letter.reason) == (2, "hook_template")
+        assert "to.1: number" in letter.detail
+
+
+def test_a_dead_letter_is_not_lost_to_a_crash_before_the_others_are_accepted() -> None:
+    for moment in ("before the queue", "after the queue", "before a write", "after a write"):
+        door = Door(THREE)
+        send = partial(door.send, "plain", b'{"id": 1, "text": "t", "phone": "unknown"}', TOKEN)
+        door.relay.crash_at(send, moment)
+        assert status(send()) == 202
+        door.relay.settle_down()
+        assert door.relay.provider.posts.total() == 1
+        assert door.relay.queues.dead
+
+
+def test_a_repeat_that_names_another_recipient_tells_nobody_new() -> None:
+    door = Door(THREE)
+    answers = [
+        door.send("plain", changed(b'{"id": 1, "text": "t"}', phone=phone), TOKEN)
+        for phone in ("79160001001", "79160001002")
+    ]
+    assert answers[0] == answers[1]
+    assert {m.get("number") for m in door.accepted()} == {None, "79160001001"}
+
+
+def test_the_id_of_a_hooks_only_recipient_is_made_of_the_delivery_alone() -> None:
+    """As in 0.1.0: a repeat after the upgrade adds nothing."""
+    for to in ('{ subscriberId = "s1" }', '[{ subscriberId = "s1" }]'):
+        hooks = PLAIN.replace('{ subscriberId = "s1" }', to).replace(
+            "mess", 'delivery = "id"\nmess'
+        )
+        answer = Door(hooks).send("plain", b'{"id": "d-1", "text": "t"}', TOKEN)
+        assert isinstance(answer, Handled)
+        assert answer.id == scoped_id("hook", "plain", "d-1")
 
 
 def test_another_delivery_of_the_same_body_is_another_message(door: Door) -> None:

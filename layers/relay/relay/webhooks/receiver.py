@@ -2,18 +2,31 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from relay.broadcasts.model import Broadcast, QueuedBroadcast, queued_broadcast
+from relay.broadcasts.model import (
+    Broadcast,
+    BroadcastRecord,
+    QueuedBroadcast,
+    queued_broadcast,
+)
 from relay.broadcasts.service import Reused, Started
 from relay.messages.envelope import Message
 from relay.messages.intake import Accepted, Intake, KeyReused, fresh_id, queued, scoped_id
 from relay.messages.queues import DeadLetterEntry, Queues, QueueUnavailableError
 from relay.messages.store import StoreUnavailableError
 from relay.problems import MAX_BODY, NOT_FOUND, TOO_LARGE, UNAVAILABLE, UNVERIFIED, ProblemError
-from relay.webhooks.hooks import Hook, Ignored, Rendered, Request, Unrenderable, render
+from relay.webhooks.hooks import (
+    Addressed,
+    Hook,
+    Ignored,
+    Rendered,
+    Request,
+    Unrenderable,
+    render,
+)
 from relay.webhooks.secrets import HookSecrets, Secrets
 from relay.webhooks.signatures import USABLE, UnverifiedError, usable
 from smsgold.errors import CredentialsError
@@ -34,14 +47,30 @@ class BroadcastStarter(Protocol):
         """Accept a broadcast; raise StoreUnavailableError or QueueUnavailableError."""
         ...
 
+    def get(self, id_: str) -> BroadcastRecord | None:
+        """Return a broadcast as it stands; raise StoreUnavailableError."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Handled:
     """Nothing is left to do for the request: its sender need not repeat it."""
 
     status: str
-    """The message's state; `ignored` if none is due, `failed` if none can be made."""
+    """The message's state; `ignored` if none is due, `failed` if none can be made,
+    `accepted` if there are several recipients."""
     id: str | None = None
+    results: tuple["Handled", ...] = ()
+    """Of each recipient, if the hook has several, an address that comes again left out."""
+
+    def body(self) -> dict[str, Any]:
+        """Return what the sender is answered."""
+        results = [result.body() for result in self.results]
+        return (
+            {"status": self.status}
+            | ({"id": self.id} if self.id else {})
+            | ({"results": results} if results else {})
+        )
 
 
 class Receiver:
@@ -108,35 +137,87 @@ class Receiver:
             case Ignored():
                 log.info("webhook ignored", extra={"hook": name})
                 return Handled("ignored")
-            case Unrenderable(reason, detail, body):
-                [error] = self._queues.enqueue_dead_letters(
-                    [DeadLetterEntry(body, reason, detail, 0, self._clock())]
-                )
-                if error:
-                    raise QueueUnavailableError(f"the DeadLetter queue refused it: {error}")
-                log.error("webhook not rendered", extra={"hook": name, "reason": reason})
+            case Unrenderable() as unrenderable:
+                self._bury(name, [unrenderable])
                 return Handled("failed")
-            case Rendered(message, delivery):
-                id_ = scoped_id("hook", name, delivery) if delivery else fresh_id()
-                status, new = self._accept(message, id_, fresh=() if delivery else (id_,))
-                log.info(
-                    "webhook accepted",
-                    extra={"hook": name, "message_id": id_, "replayed": not new},
-                )
-                return Handled(status, id_)
+            case Rendered(results, delivery):
+                handled = self._hand_in(name, results, delivery)
+                if len(hook.to) == 1:
+                    return handled[0]
+                return Handled("accepted", results=tuple(handled))
+
+    def _hand_in(
+        self, name: str, results: Sequence[Addressed | Unrenderable], delivery: str | None
+    ) -> list[Handled]:
+        """Accept each recipient's message; dead-letter those that cannot be made.
+
+        Dead letters come first. So a message of this delivery that is known already says that an
+        earlier request has written them.
+        """
+        ids = [_id(name, delivery, r) if isinstance(r, Addressed) else None for r in results]
+        accepted = {
+            id_: result.message
+            for id_, result in zip(ids, results, strict=True)
+            if id_ and isinstance(result, Addressed)
+        }
+        unrenderable = [result for result in results if isinstance(result, Unrenderable)]
+        if unrenderable and not (delivery and self._knows_one(accepted)):
+            self._bury(name, unrenderable)
+        states = self._accept(name, accepted, fresh=() if delivery else accepted.keys())
+        return [Handled(states[id_], id_) if id_ else Handled("failed") for id_ in ids]
+
+    def _bury(self, name: str, unrenderable: Sequence[Unrenderable]) -> None:
+        errors = self._queues.enqueue_dead_letters(
+            [
+                DeadLetterEntry(each.body, each.reason, each.detail, 0, self._clock())
+                for each in unrenderable
+            ]
+        )
+        if problem := next(filter(None, errors), None):
+            raise QueueUnavailableError(f"the DeadLetter queue refused it: {problem}")
+        for each in unrenderable:
+            log.error("webhook not rendered", extra={"hook": name, "reason": each.reason})
+
+    def _knows_one(self, accepted: Mapping[str, Message | Broadcast]) -> bool:
+        """Return whether a request before this one came as far as to accept a message."""
+        broadcasts = [i for i, message in accepted.items() if isinstance(message, Broadcast)]
+        return self._intake.knows(accepted.keys() - broadcasts) or any(
+            self._broadcasts.get(id_) for id_ in broadcasts
+        )
 
     def _accept(
-        self, message: Message | Broadcast, id_: str, *, fresh: Collection[str]
-    ) -> tuple[str, bool]:
-        """Accept a message or broadcast; return its status and whether this is its first request.
+        self, name: str, accepted: Mapping[str, Message | Broadcast], *, fresh: Collection[str]
+    ) -> Mapping[str, str]:
+        """Accept messages and broadcasts by their ids; return the status of each.
 
         A repeat stays a repeat even if hooks.toml has changed and it renders differently.
         """
-        if isinstance(message, Broadcast):
-            started = self._broadcasts.start(queued_broadcast(message, id_))
-            new = isinstance(started, Started) and not started.replayed
-            return started.broadcast.status, new
-        [answer] = self._intake.accept([queued(message, id_)], door="hook", fresh=fresh)
-        if not isinstance(answer, Accepted | KeyReused):
-            raise QueueUnavailableError(str(answer))
-        return answer.record.state, isinstance(answer, Accepted) and not answer.replayed
+        states: dict[str, str] = {}
+        new: set[str] = set()
+        for id_, message in accepted.items():
+            if isinstance(message, Broadcast):
+                started = self._broadcasts.start(queued_broadcast(message, id_))
+                states[id_] = started.broadcast.status
+                if isinstance(started, Started) and not started.replayed:
+                    new.add(id_)
+        messages = [queued(m, i) for i, m in accepted.items() if not isinstance(m, Broadcast)]
+        answers = self._intake.accept(messages, door="hook", fresh=fresh) if messages else []
+        for answer in answers:
+            if not isinstance(answer, Accepted | KeyReused):
+                raise QueueUnavailableError(str(answer))
+            states[answer.record.id] = answer.record.state
+            if isinstance(answer, Accepted) and not answer.replayed:
+                new.add(answer.record.id)
+        for id_ in states:
+            log.info(
+                "webhook accepted",
+                extra={"hook": name, "message_id": id_, "replayed": id_ not in new},
+            )
+        return states
+
+
+def _id(name: str, delivery: str | None, addressed: Addressed) -> str:
+    if delivery is None:
+        return fresh_id()
+    of_many = [addressed.recipient] if addressed.recipient else []
+    return scoped_id("hook", name, delivery, *of_many)
