@@ -1,9 +1,12 @@
 """Webhooks end to end: the schemes' own libraries as senders over HTTP, and EventBridge."""
 
 import json
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ import requests
 import stripe
 from standardwebhooks import Webhook
 
+from local import processes
 from local.stack import STACK_NAME
 from tests.support.deployment import ALARM_RECIPIENT, Deployment
 from tests.support.poll import until
@@ -84,6 +88,53 @@ def test_each_senders_payload_arrives_as_its_text(
     assert again.json()["id"] == answer.json()["id"]
     entries = until(lambda: sandbox.ledger(text=FIRST_LINES[name]), f"message of {name}")
     assert len(entries) == 1
+
+
+@pytest.fixture
+def alertmanager(deployment: Deployment, tmp_path: Path) -> Iterator[str]:
+    """Run Debian's Alertmanager, set up as hooks.toml says; yield its address."""
+    if not (program := shutil.which("prometheus-alertmanager")):
+        pytest.skip("needs Prometheus' Alertmanager: apt-get install prometheus-alertmanager")
+    webhook = {
+        "url": f"{deployment.facts['apiUrl']}/hooks/alertmanager",
+        "http_config": {"authorization": {"credentials": SECRETS["alertmanager"]}},
+    }
+    route = {"receiver": "telegram", "group_by": ["alertname"]}
+    config = {
+        "route": {**route, "group_wait": "1s", "group_interval": "1s"},
+        "receivers": [{"name": "telegram", "webhook_configs": [webhook]}],
+    }
+    file = tmp_path / "alertmanager.yml"
+    file.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
+    address = f"127.0.0.1:{processes.free_port()}"
+    flags = [f"--config.file={file}", f"--storage.path={tmp_path}", "--cluster.listen-address="]
+    with (tmp_path / "alertmanager.log").open("w") as log:
+        server = subprocess.Popen(
+            [program, *flags, f"--web.listen-address={address}"], stdout=log, stderr=log
+        )
+    yield f"http://{address}"
+    server.terminate()
+    server.wait()
+
+
+def test_a_real_alertmanager_as_the_sender(sandbox: Sandbox, alertmanager: str) -> None:
+    def tell(instance: str, **times: str) -> bool:
+        labels = {"alertname": "DiskFull", "instance": instance, "severity": "critical"}
+        alert = {"labels": labels, "annotations": {"summary": f"{instance} is full"}, **times}
+        try:
+            return requests.post(f"{alertmanager}/api/v2/alerts", json=[alert], timeout=10).ok
+        except requests.ConnectionError:
+            return False
+
+    def told(*lines: str) -> list[dict[str, Any]]:
+        text = "\n".join(["🔥 FIRING DiskFull", "Severity: critical", *lines])
+        return [e for e in sandbox.ledger(text="DiskFull") if e["text"] == text]
+
+    until(lambda: tell("db-1"), "an Alertmanager that listens")
+    tell("db-2")
+    assert until(lambda: told("🔥 db-1 is full", "🔥 db-2 is full"), "both alerts")
+    tell("db-1", endsAt=datetime.now(UTC).isoformat())
+    assert until(lambda: told("✅ db-1 is full", "🔥 db-2 is full"), "one of them resolved")
 
 
 def test_stripes_library_as_the_sender(deployment: Deployment, sandbox: Sandbox) -> None:

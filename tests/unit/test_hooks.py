@@ -103,8 +103,8 @@ EXAMPLES = {
         "grafana",
         (
             "🔥 [FIRING:2] Shop (shop)\n"
-            "• HighMemoryUsage: Memory of shop-1 over 90 %\n"
-            "• HighCPUUsage: CPU of shop-2 over 80 % for 10 minutes"
+            "🔥 HighMemoryUsage: Memory of shop-1 over 90 %\n"
+            "🔥 HighCPUUsage: CPU of shop-2 over 80 % for 10 minutes"
         ),
         ["Panel", "Silence"],
         (
@@ -117,8 +117,8 @@ EXAMPLES = {
         (
             "🔥 FIRING ProbeFailure\n"
             "Severity: critical\n"
-            "• https://shop.romashka.example does not answer\n"
-            "• https://api.romashka.example does not answer"
+            "🔥 https://shop.romashka.example does not answer\n"
+            "🔥 https://api.romashka.example does not answer"
         ),
         ["Alertmanager"],
         (
@@ -244,6 +244,15 @@ def test_a_resolved_alert_is_a_new_delivery_with_a_new_text() -> None:
     assert isinstance(after, Rendered)
     assert before.delivery != after.delivery
     assert only(after).text.startswith("✅ RESOLVED ProbeFailure")
+
+
+@pytest.mark.parametrize("name", ["alertmanager", "grafana"])
+def test_each_alert_of_a_group_has_its_own_status(name: str) -> None:
+    body = json.loads(payload(f"hook_{name}.json"))
+    body["alerts"][0]["status"] = "resolved"
+    title, *lines = rendered(name, json.dumps(body).encode()).text.splitlines()
+    assert title.startswith("🔥")
+    assert [line[0] for line in lines[-2:]] == ["✅", "🔥"]
 
 
 def test_the_form_that_github_posts_by_default_is_read() -> None:
@@ -424,7 +433,9 @@ def test_what_is_wrong_with_the_text_is_one_failure_for_all() -> None:
     assert isinstance(result, Unrenderable)
 
 
-DOCUMENTED = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/webhooks.md").read_text("utf-8"), re.S)
+DOCUMENTED = re.findall(
+    r"```toml\n(.*?)```", (ROOT / "docs/webhooks.md").read_text("utf-8"), re.DOTALL
+)
 
 
 @pytest.mark.parametrize("toml", DOCUMENTED, ids=range(len(DOCUMENTED)))
