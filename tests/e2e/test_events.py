@@ -25,7 +25,6 @@ API = {
 }
 NOTIFIER = (
     "schedule",
-    "notifier_alarm",
     "notifier_broadcast",
     "notifier_firing_moved_back",
     "notifier_queue",

@@ -26,7 +26,16 @@ from relay.webhooks.hooks import (
 )
 from relay.webhooks.secrets import HookSecrets
 from smsgold.errors import CredentialsError
-from tests.support.webhooks import PLAIN, ROOT, SECRETS, SHIPPED, changed, payload, signed
+from tests.support.webhooks import (
+    HOOKS_FILE,
+    PLAIN,
+    ROOT,
+    SECRETS,
+    SHIPPED,
+    changed,
+    payload,
+    signed,
+)
 
 NOW = 1_800_000_000.0
 FORM = "application/x-www-form-urlencoded"
@@ -168,6 +177,22 @@ EXAMPLES = {
 }
 
 
+ALARM = json.loads(payload("hook_alarm.json"))
+EXAMPLES["hook_alarm.json"] = (
+    "alarms",
+    "\n".join(
+        [
+            "🔴 ServerCpuTooHigh: ALARM",
+            "was OK",
+            "Goes into alarm when server CPU utilization is too high!",
+            ALARM["detail"]["state"]["reason"],
+            "123456789012 · us-east-1",
+        ]
+    ),
+    ["Open the alarm"],
+    ALARM["id"],
+)
+
 WHOLE_TEXTS = ("plain", "standard", "news")
 """Hooks whose sender writes the whole text."""
 
@@ -217,7 +242,8 @@ def test_a_senders_own_text_keeps_its_lines(name: str) -> None:
 
 
 def test_every_shipped_hook_has_an_example() -> None:
-    assert {name for name, *_ in EXAMPLES.values()} == set(SHIPPED) == set(SECRETS)
+    assert {name for name, *_ in EXAMPLES.values()} == set(SHIPPED)
+    assert set(SHIPPED) - set(SECRETS) == {"alarms"}
 
 
 @pytest.mark.parametrize(
@@ -253,6 +279,59 @@ def test_each_alert_of_a_group_has_its_own_status(name: str) -> None:
     title, *lines = rendered(name, json.dumps(body).encode()).text.splitlines()
     assert title.startswith("🔥")
     assert [line[0] for line in lines[-2:]] == ["✅", "🔥"]
+
+
+def test_alarms_reach_nobody_until_the_file_names_somebody() -> None:
+    assert load(HOOKS_FILE)["alarms"].to == ()
+    assert {name for name, found in load(HOOKS_FILE).items() if not found.to} == {"alarms"}
+
+
+def alarm(**detail: Any) -> RenderResult:
+    return outcome("alarms", changed(payload("hook_alarm.json"), detail=ALARM["detail"] | detail))
+
+
+UNCHECKED = {"value": "INSUFFICIENT_DATA", "reason": "Unchecked: Initial alarm creation"}
+NO_DATA = {"value": "INSUFFICIENT_DATA", "reason": "Insufficient Data: 1 datapoint was unknown."}
+
+
+@pytest.mark.parametrize(
+    ("before", "state", "told"),
+    [
+        (UNCHECKED, "OK", False),
+        (UNCHECKED, "ALARM", True),
+        (NO_DATA, "OK", True),  # it may have gone off before
+        ({"value": "ALARM", "reason": "Threshold Crossed"}, "OK", True),
+        ({"value": "ALARM", "reason": "Threshold Crossed"}, "INSUFFICIENT_DATA", False),
+        ({}, "OK", True),
+    ],
+)
+def test_a_new_alarm_that_is_ok_is_no_news(before: dict[str, str], state: str, told: bool) -> None:
+    result = alarm(state={"value": state}, previousState=before)
+    assert (result != Ignored()) is told
+
+
+def test_an_alarm_needs_no_more_than_its_name_and_state() -> None:
+    event = changed(
+        payload("hook_alarm.json"), detail={"alarmName": "composite", "state": {"value": "OK"}}
+    )
+    text = rendered("alarms", event).text
+    assert text == "🟢 composite: OK\n123456789012 · us-east-1"
+
+
+@pytest.mark.parametrize(
+    ("name", "region", "url"),
+    [
+        ("a/b c%", "us-east-1", "us-east-1.console.aws.amazon.com/{}us-east-1{}a%2Fb%20c%25"),
+        ("a", "cn-north-1", "cn-north-1.console.amazonaws.cn/{}cn-north-1{}a"),
+        ("a", "us-gov-west-1", "us-gov-west-1.console.amazonaws-us-gov.com/{}us-gov-west-1{}a"),
+    ],
+)
+def test_the_console_of_each_partition(name: str, region: str, url: str) -> None:
+    detail = {**ALARM["detail"], "alarmName": name}
+    body = changed(payload("hook_alarm.json"), region=region, detail=detail)
+    [button] = rendered("alarms", body).buttons
+    expected = url.format("cloudwatch/home?region=", "#alarmsV2:alarm/")
+    assert button.url == f"https://{expected}"
 
 
 def test_the_form_that_github_posts_by_default_is_read() -> None:

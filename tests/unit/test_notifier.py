@@ -187,30 +187,6 @@ def test_a_body_of_unknown_kind_stays_on_the_queue(stack: Stack) -> None:
     assert stack.broadcasts.worked == []
 
 
-UNCHECKED = {"value": "INSUFFICIENT_DATA", "reason": "Unchecked: Initial alarm creation"}
-NO_DATA = {"value": "INSUFFICIENT_DATA", "reason": "Insufficient Data: 1 datapoint was unknown."}
-
-
-@pytest.mark.parametrize(
-    ("before", "state", "told"),
-    [
-        (UNCHECKED, "OK", False),
-        (UNCHECKED, "ALARM", True),
-        (NO_DATA, "OK", True),  # it may have gone off before
-        ({"value": "ALARM", "reason": "Threshold Crossed"}, "OK", True),
-        ({}, "OK", True),
-    ],
-)
-def test_a_new_alarm_that_is_ok_is_no_news(
-    stack: Stack, before: dict[str, str], state: str, told: bool
-) -> None:
-    event = json.loads(payload("notifier_alarm.json"))
-    event["alarm"]["detail"] |= {"state": {"value": state}, "previousState": before}
-
-    assert (invoke(event)["status"] != "ignored") is told
-    assert bool(stack.queued) is told
-
-
 def test_a_firing_that_comes_too_late_is_recorded_only(stack: Stack) -> None:
     late = {**FIRING, "time": "2020-01-01T00:00:00Z", "skipIfLateBy": 60}
     assert invoke({**late, "message": MESSAGE})["status"] == "expired"
@@ -264,12 +240,21 @@ class Target:
 TARGET = Target()
 
 
-@pytest.mark.parametrize("name", ["schedule", "notifier_broadcast", "notifier_alarm"])
+@pytest.mark.parametrize("name", ["schedule", "notifier_broadcast"])
 def test_the_example_events_are_accepted(stack: Stack, name: str) -> None:
     event = json.loads(payload(f"{name}.json"))
     assert event["kind"] == "event"
     assert invoke(event)["status"] in {"queued", "preparing"}
     assert len(stack.queued) + len(stack.broadcasts.started) == 1
+
+
+def test_an_event_of_a_rule_is_none_of_the_notifiers(stack: Stack) -> None:
+    """As version 0.1.0 took them: they fail, and so are kept on the dead-letter queue."""
+    alarm = json.loads(payload("hook_alarm.json"))
+    for event in ({"id": "e-1", "message": MESSAGE}, {"alarm": alarm, "to": {}}, alarm):
+        with pytest.raises(InvalidMessageError, match="schedule: is required"):
+            invoke(event)
+    assert (stack.queued, stack.broadcasts.started) == ([], [])
 
 
 @pytest.mark.parametrize(

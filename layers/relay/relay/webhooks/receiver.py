@@ -1,5 +1,6 @@
-"""Receives webhooks: verifies, renders and accepts them."""
+"""Receives webhooks and EventBridge's events: verifies, renders and accepts them."""
 
+import json
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -28,12 +29,15 @@ from relay.webhooks.hooks import (
     render,
 )
 from relay.webhooks.secrets import HookSecrets, Secrets
-from relay.webhooks.signatures import USABLE, UnverifiedError, usable
+from relay.webhooks.signatures import USABLE, EventBridge, UnverifiedError, usable
 from smsgold.errors import CredentialsError
 
 log = logging.getLogger(__name__)
 
 NO_HOOK = "There is no such hook."
+
+IGNORED = "ignored"
+"""The status of what none of a hook's messages is for."""
 
 
 class _NoSecretError(Exception):
@@ -74,7 +78,7 @@ class Handled:
 
 
 class Receiver:
-    """Handles requests to the configured hooks."""
+    """Handles requests and events for the configured hooks."""
 
     def __init__(
         self,
@@ -86,7 +90,9 @@ class Receiver:
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._hooks = hooks
+        # Two dictionaries, so that neither door can reach the other's hooks.
+        self._by_http = {n: h for n, h in hooks.items() if not isinstance(h.verify, EventBridge)}
+        self._by_event = {n: h for n, h in hooks.items() if isinstance(h.verify, EventBridge)}
         self._secrets = secrets
         self._intake = intake
         self._broadcasts = broadcasts
@@ -95,7 +101,7 @@ class Receiver:
 
     def receive(self, name: str, event: Mapping[str, Any]) -> Handled:
         """Handle an API Gateway event for the hook of this name, or raise ProblemError."""
-        hook = self._hooks.get(name)
+        hook = self._by_http.get(name)
         if hook is None:
             raise ProblemError(NOT_FOUND, NO_HOOK)
         try:
@@ -103,7 +109,7 @@ class Receiver:
             if len(request.body) > MAX_BODY:
                 raise ProblemError(TOO_LARGE, f"Send at most {MAX_BODY} bytes.")
             self._verify(name, hook, request)
-            return self._handle(name, hook, request)
+            handled = self._handle(name, hook, request)
         except _NoSecretError:
             log.warning("hook without a secret", extra={"hook": name})
             raise ProblemError(NOT_FOUND, NO_HOOK) from None
@@ -114,6 +120,20 @@ class Receiver:
         except (CredentialsError, StoreUnavailableError, QueueUnavailableError) as error:
             log.error("webhook not accepted", extra={"hook": name, "reason": str(error)})
             raise ProblemError(UNAVAILABLE, "It cannot be accepted now; send it again.") from None
+        if handled.status == IGNORED:
+            log.info("webhook ignored", extra={"hook": name})
+        return handled
+
+    def take(self, event: Mapping[str, Any]) -> Mapping[str, Handled]:
+        """Handle an event that a rule passes on, for every hook with this door; return each result.
+
+        Raises StoreUnavailableError or QueueUnavailableError; the same event again adds nothing.
+        """
+        request = Request({}, json.dumps(event).encode())
+        handled = {n: self._handle(n, hook, request) for n, hook in self._by_event.items()}
+        if all(each.status == IGNORED for each in handled.values()):
+            log.info("event ignored", extra={"event_id": event.get("id")})
+        return handled
 
     def _verify(self, name: str, hook: Hook, request: Request) -> None:
         held = self._secrets.get()
@@ -135,8 +155,7 @@ class Receiver:
     def _handle(self, name: str, hook: Hook, request: Request) -> Handled:
         match render(name, hook, request):
             case Ignored():
-                log.info("webhook ignored", extra={"hook": name})
-                return Handled("ignored")
+                return Handled(IGNORED)
             case Unrenderable() as unrenderable:
                 self._bury(name, [unrenderable])
                 return Handled("failed")
