@@ -242,7 +242,8 @@ def show(stack: Stack, most: int, say: Callable[[str], None] = print) -> None:
     """Show what is on each dead-letter queue."""
     sqs = stack.client("sqs")
     for name, route in ROUTES.items():
-        url = stack.outputs[route.dead]
+        if (url := stack.outputs.get(route.dead)) is None:
+            continue  # a stack of an earlier version, before its upgrade
         with Receiving(sqs, url) as receiving:
             groups = group(receiving.receive(most))
         total = sum(g.count for g in groups)
