@@ -485,17 +485,17 @@ def test_each_recipient_gets_a_message_and_no_address_two() -> None:
         {"subscriberId": "{{ owner }}"},
         {"broadcast": "b1"},
     ]
-    told: dict[str, set[str]] = {}
+    told: dict[str, list[str]] = {}
     for owner in ("s2", "s3"):
         result = outcome("x", json.dumps({"text": "t", "owner": owner}).encode(), hook(to=to))
         assert isinstance(result, Rendered)
         sent = [each for each in result.results if isinstance(each, Addressed)]
         assert len({each.recipient for each in sent}) == len(sent)
-        told[owner] = {
+        told[owner] = [
             m.bot_id if isinstance(m, Broadcast) else m.subscriber_id or ""
             for m in (each.message for each in sent)
-        }
-    assert told == {"s2": {"s1", "s2", "b1"}, "s3": {"s1", "s2", "s3", "b1"}}
+        ]
+    assert told == {"s2": ["s1", "s2", "b1"], "s3": ["s1", "s2", "s3", "b1"]}
 
 
 def test_one_of_several_that_cannot_be_addressed_costs_itself_alone() -> None:
