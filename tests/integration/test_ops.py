@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from ops import dead_letters, doctor, hook_secret, secret
+from ops import dead_letters, doctor, find, hook_secret, secret
 from ops.__main__ import main
 from ops.dead_letters import NO_REASON, PROGRESS, ReceivedDeadLetter
 from ops.remove import remove
@@ -21,6 +21,7 @@ from ops.stack import OperatorError, Stack
 from relay.messages.pacing import TablePacer
 from relay.messages.states import Record, State
 from relay.messages.store import to_item
+from tests.support import table
 from tests.support.webhooks import SHIPPED
 from tools.translated import template
 
@@ -584,12 +585,15 @@ def test_the_secret_is_stored_and_not_shown(stack: Stack) -> None:
 def test_the_doctor_finds_a_secret_that_has_no_value_and_fails(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    examined = replace(stack, parameters=DEFAULTS, resources=dict.fromkeys(doctor.NEEDED, "there"))
     monkeypatch.setattr("sys.argv", ["ops", "doctor"])
-    monkeypatch.setattr("ops.__main__.find", lambda _: replace(stack, parameters=DEFAULTS))
+    monkeypatch.setattr("ops.__main__.find", lambda _: examined)
+    monkeypatch.setattr(doctor, "_read_queues", lambda _: {})
     monkeypatch.setattr(doctor, "_read_sources", lambda _: ())
     monkeypatch.setattr(doctor, "_read_holds", lambda *_: ((), None))
     monkeypatch.setattr(doctor, "_read_line_metrics", lambda *_: (None, None))
     monkeypatch.setattr(doctor, "_denied", lambda _: ())
+    monkeypatch.setattr(doctor, "_unlisted", lambda _: ())
     monkeypatch.setattr(doctor, "_in_alarm", lambda _: ())
     monkeypatch.setattr(doctor, "_confirmed", lambda _: 1)
 
@@ -723,3 +727,55 @@ def test_a_hooks_secret_is_a_line_of_the_input(
         assert made
     else:
         assert made is None
+
+
+# ----------------------------------------------------------------------------------------- find
+
+
+def test_messages_are_found_one_line_each(stack: Stack) -> None:
+    client = stack.client("dynamodb")
+    table.create_table(client)
+    found = replace(stack, outputs={"TableName": "Relay"})
+    for n in range(3):
+        record = Record(
+            f"m-{n}", State.FAILED, "f", "http", 100.0 + n, 200.0 - n, 300.0, tries=n + 1
+        )
+        told = replace(record, reason="http_503", reference="order 1", caller="key:a1")
+        client.put_item(TableName="Relay", Item=to_item(told))
+
+    def show(**what: Any) -> list[str]:
+        said: list[str] = []
+        given: dict[str, Any] = {"reference": None, "status": None, "most": 100, **what}
+        find.show(found, **given, say=said.append)
+        return said
+
+    assert show(reference="order 1") == [
+        f"1970-01-01T00:03:{seconds}.000Z  failed    m-{n}  {tries}  http_503"
+        "  reference=order 1  caller=key:a1"
+        for seconds, n, tries in (("18", 2, "3 tries"), ("19", 1, "2 tries"), ("20", 0, "1 try"))
+    ]
+    assert [line.split()[2] for line in show(status="failed", most=2)] == [
+        *("m-0", "m-1"),
+        "there",  # … and there may be more: MAX=20
+    ]
+    assert show(status="expired") == [
+        "There are none. Messages accepted before the table had indexes are not in a list."
+    ]
+    for wrong in ({}, {"reference": "order 1", "status": "failed"}):
+        with pytest.raises(OperatorError, match="REFERENCE=…, or STATUS="):
+            show(**wrong)
+
+
+def test_without_indexes_nothing_is_found_and_it_says_why(stack: Stack) -> None:
+    nowhere = replace(stack, outputs={"TableName": "Relay"})
+    with pytest.raises(OperatorError, match="make deploy"):
+        find.show(nowhere, reference="order 1", status=None, most=100)
+
+
+def test_the_doctor_misses_an_index(stack: Stack) -> None:
+    examined = replace(stack, outputs={**stack.outputs, "TableName": "relay"})
+    create_table(examined)
+    assert doctor._unlisted(examined) == ("byReference", "byListed")
+    table.create_table(stack.client("dynamodb"))
+    whole = replace(stack, outputs={**stack.outputs, "TableName": "Relay"})
+    assert doctor._unlisted(whole) == ()

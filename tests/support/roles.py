@@ -24,12 +24,14 @@ ROLES: Mapping[str, Permissions] = {
         "RelayTable": frozenset(
             {
                 "dynamodb:BatchGetItem",
+                "dynamodb:GetItem",
                 "dynamodb:PartiQLInsert",
                 "dynamodb:PartiQLUpdate",
                 "dynamodb:PutItem",
                 "dynamodb:UpdateItem",
             }
         ),
+        "RelayTable's indexes": frozenset({"dynamodb:Query"}),
         "MessagesQueue": SEND,
         "OrderedQueue": SEND,
         "NotifierQueue": SEND,

@@ -95,8 +95,9 @@ class Promises(RuleBasedStateMachine):
             broadcast=broadcast,
         )
         self.bodies[id_] = message
-        if lives:
-            self.relay.provider.last_moment[id_] = self.relay.world.now + lives
+        if expires:
+            # The table keeps it to the millisecond.
+            self.relay.provider.last_moment[id_] = round(expires.timestamp(), 3)
         if policy is OnUnknown.RESEND:
             self.resends.add(id_)
         return message

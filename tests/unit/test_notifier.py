@@ -16,7 +16,7 @@ from relay.broadcasts.model import (
 from relay.broadcasts.recounts import Turn
 from relay.broadcasts.service import Started
 from relay.eventbridge import EventDoor, NotAcceptedError
-from relay.messages.states import Rules
+from relay.messages.states import Rules, State
 from relay.schedules.model import Schedule
 from relay.schedules.scheduler import to_scheduler
 from relay.validation import InvalidMessageError
@@ -246,6 +246,16 @@ def test_the_example_events_are_accepted(stack: Stack, name: str) -> None:
     assert event["kind"] == "event"
     assert invoke(event)["status"] in {"queued", "preparing"}
     assert len(stack.queued) + len(stack.broadcasts.started) == 1
+
+
+@pytest.mark.parametrize("skip", [{}, {"skipIfLateBy": 1}], ids=["in time", "late"])
+def test_what_a_firing_brings_tells_which_schedule_it_was(
+    stack: Stack, skip: dict[str, int]
+) -> None:
+    invoke({**json.loads(payload("schedule.json")), **skip})
+    [record] = stack.relay.store.records.values()
+    assert record.caller == "schedule:NotificationSchedule-7G8H9I0J1K2L"
+    assert (record.state is State.EXPIRED) is bool(skip)
 
 
 def test_an_event_of_a_rule_is_none_of_the_notifiers(stack: Stack) -> None:

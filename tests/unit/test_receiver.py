@@ -116,6 +116,7 @@ def test_a_delivery_with_an_id_is_accepted_as_a_message(door: Door) -> None:
     assert message["id"] == answer.id
     record = door.relay.store.records[message["id"]]
     assert (record.door, record.reference, record.state) == ("hook", "github", State.QUEUED)
+    assert record.caller == "hook:github"
 
 
 def test_a_repeat_makes_no_second_message(door: Door) -> None:

@@ -10,7 +10,7 @@ import pytest
 from relay.schedules.expressions import zones
 from relay.schedules.model import Schedule, ScheduleSpec, problems
 from relay.schedules.scheduler import from_scheduler, to_scheduler
-from relay.validation import validate
+from relay.validation import InvalidMessageError, validate
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 MESSAGE = {"subscriberId": "s-1", "text": "Good morning"}
@@ -28,6 +28,12 @@ def terms(expression: str, zone: str = "UTC", **more: Any) -> ScheduleSpec:
 
 def said(given: ScheduleSpec, now: datetime = NOW) -> dict[str, str]:
     return {".".join(map(str, where)): what for where, what in problems(given, now)}
+
+
+@pytest.mark.parametrize("paused", [0, "false", "no", None])
+def test_whether_it_is_paused_is_true_or_false(paused: object) -> None:
+    with pytest.raises(InvalidMessageError, match="paused: must be a valid boolean"):
+        terms("rate(1 hour)", paused=paused)
 
 
 @pytest.mark.parametrize(

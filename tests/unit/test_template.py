@@ -16,6 +16,7 @@ from ops import doctor
 from relay import metrics
 from relay.eventbridge import read
 from relay.messages.envelope import Message
+from relay.messages.lists import INDEXES
 from relay.validation import validate
 from tests.support.firing import FILLED_IN, fired, scheduled_input
 from tests.support.roles import MANAGED, ROLES
@@ -289,6 +290,8 @@ def logical(resource: Any) -> str:
             return str(name)
         case {"Fn::Sub": text} if "${ScheduleGroup}" in text:
             return "ScheduleGroup"
+        case {"Fn::Sub": "${RelayTable.Arn}/index/*"}:
+            return "RelayTable's indexes"
         case _:
             return str(resource)
 
@@ -318,6 +321,19 @@ def test_each_role_is_what_the_declared_list_says() -> None:
         assert permissions(role) == ROLES[name], f"{name}: tests/support/roles.py says otherwise"
         managed = {arn.rsplit("/", 1)[-1] for arn in role.get("ManagedPolicyArns", [])}
         assert managed == (set() if name == "SchedulerRole" else MANAGED), name
+
+
+def test_the_table_s_indexes_are_those_that_the_code_reads_and_hold_keys_alone() -> None:
+    table = of_type("AWS::DynamoDB::Table")["RelayTable"]
+    indexes = {
+        index["IndexName"]: [(key["AttributeName"], key["KeyType"]) for key in index["KeySchema"]]
+        for index in table["GlobalSecondaryIndexes"]
+    }
+    assert indexes == {
+        index.name: [(index.partition, "HASH"), (index.place, "RANGE")] for index in INDEXES
+    }
+    for index in table["GlobalSecondaryIndexes"]:
+        assert index["Projection"] == {"ProjectionType": "KEYS_ONLY"}
 
 
 def test_other_policies_are_for_the_own_key_and_the_local_aws_alone() -> None:

@@ -48,6 +48,7 @@ class Event:
     """What to send, under an id that is the same whenever the firing comes again."""
 
     id: str
+    caller: str
     content: QueuedMessage | QueuedBroadcast
     late: bool
 
@@ -62,15 +63,17 @@ def read(event: Mapping[str, Any], *, invocation: str, now: float) -> Event:
     planned = _planned_time(event.get("time"))
     limit = event.get("skipIfLateBy")
     late = planned is not None and limit is not None and now - planned.timestamp() > limit
+    # The name is the last part of a schedule's ARN.
+    caller = f"schedule:{schedule.rpartition('/')[2]}"
     # The local AWS does not fill the time in; the invocation's id at least stays the same when
     # Lambda retries.
     id_ = scoped_id(DOOR, schedule, planned.isoformat() if planned else invocation)
     given = {name: event[name] for name in _Content.model_fields if name in event}
     content = validate(_Content, event.get("content", given))
     if content.broadcast:
-        return Event(id_, queued_broadcast(content.broadcast, id_), late)
+        return Event(id_, caller, queued_broadcast(content.broadcast, id_), late)
     assert content.message
-    return Event(id_, queued(content.message, id_), late)
+    return Event(id_, caller, queued(content.message, id_), late)
 
 
 def unwrapped(body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -119,9 +122,9 @@ class EventDoor:
         if isinstance(found.content, QueuedBroadcast):
             return self._start(found.content, late=found.late)
         if found.late:
-            answer = self._intake.skip(found.content, door=DOOR, reason="late")
+            answer = self._intake.skip(found.content, door=DOOR, caller=found.caller, reason="late")
         else:
-            [answer] = self._intake.accept([found.content], door=DOOR)
+            [answer] = self._intake.accept([found.content], door=DOOR, caller=found.caller)
         match answer:
             case Accepted(record) | KeyReused(record):
                 log.info(

@@ -10,7 +10,16 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from relay.broadcasts.service import Broadcasts
 from relay.directory import Directory
-from relay.http import bots, broadcasts, contract, exception_handlers, messages, requests, schedules
+from relay.http import (
+    bots,
+    broadcasts,
+    contract,
+    exception_handlers,
+    lists,
+    messages,
+    requests,
+    schedules,
+)
 from relay.messages.service import Messages
 from relay.schedules.scheduler import Schedules
 from relay.validation import read_json
@@ -26,6 +35,7 @@ def api(
     exception_handlers.answer_with_problems(app)
     app.include_router(messages.routes(single))
     app.include_router(broadcasts.routes(many))
+    app.include_router(lists.routes(single, many))
     app.include_router(schedules.routes(kept))
     app.include_router(bots.routes(directory))
 

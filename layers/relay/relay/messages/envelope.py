@@ -15,6 +15,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     PlainSerializer,
+    StrictBool,
     model_validator,
 )
 from pydantic.config import JsonDict
@@ -223,7 +224,7 @@ class Message(Content):
         description="Phone number in international format; goes with `botId`. "
         "A leading +, spaces, dashes and brackets are stripped.",
     )
-    in_order: bool = Field(
+    in_order: StrictBool = Field(
         True,
         description="Whether it waits until earlier messages to the same chat have ended. `false`: "
         "it overtakes those that are being retried.",

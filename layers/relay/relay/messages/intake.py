@@ -97,9 +97,9 @@ class Intake:
         self._count = count
         self._new_id = new_id
 
-    def skip(self, message: QueuedMessage, *, door: str, reason: str) -> Answer:
+    def skip(self, message: QueuedMessage, *, door: str, reason: str, caller: str = "") -> Answer:
         """Record that a message is too late to be sent, unless it was accepted in time."""
-        record = replace(self._record(message, door), state=State.EXPIRED, reason=reason)
+        record = replace(self._record(message, door, caller), state=State.EXPIRED, reason=reason)
         [written] = self._store.apply([Change(None, record)])
         return self._concluded([message], [record], [written])[0] or TABLE_SILENT
 
@@ -112,6 +112,7 @@ class Intake:
         messages: Sequence[QueuedMessage],
         *,
         door: str,
+        caller: str = "",
         delay: int = 0,
         fresh: Collection[str] = (),
     ) -> list[Answer]:
@@ -119,8 +120,8 @@ class Intake:
 
         A known id is answered with its record as it stands. `fresh` are the ids that nobody has
         used, because they were made for this call: such a message needs no record to be accepted,
-        since the sender makes one. `delay` is how many seconds the queue holds the messages back,
-        up to 900.
+        since the sender makes one, which knows no `caller`. `delay` is how many seconds the queue
+        holds the messages back, up to 900.
         """
         answers: dict[str, Answer] = {}
         known = self._known([str(m.id) for m in messages if m.id not in fresh])
@@ -145,7 +146,7 @@ class Intake:
         new = [message for message in new if str(message.id) not in answers]
         records = [
             # Unique per call, so a write whose response was lost is not taken for another caller's.
-            replace(self._record(message, door), attempt=f"accept-{self._new_id()}")
+            replace(self._record(message, door, caller), attempt=f"accept-{self._new_id()}")
             for message in new
         ]
         written = self._store.apply([Change(None, record) for record in records])
@@ -162,9 +163,11 @@ class Intake:
         self._count(sum(isinstance(a, Accepted) and a.record.attempt in ours for a in concluded))
         return [answers[str(message.id)] for message in messages]
 
-    def _record(self, message: QueuedMessage, door: str) -> Record:
+    def _record(self, message: QueuedMessage, door: str, caller: str) -> Record:
         now = self._clock()
-        return first_record(message, door=door, accepted_at=now, now=now, rules=self._rules)
+        return first_record(
+            message, door=door, caller=caller, accepted_at=now, now=now, rules=self._rules
+        )
 
     def _known(self, ids: Sequence[str]) -> Mapping[str, Record | Unreadable] | None:
         """Return the records there are, or None if the table cannot be read."""

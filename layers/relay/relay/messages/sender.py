@@ -405,8 +405,9 @@ class Sender:
             claimable = ready[: len(in_time)]
             self._claim_and_submit(run, claimable, in_time, slots.grace, in_flight)
             left = ready[len(in_time) :]
-            again_at = slots.next - horizon
-            if not give_way or again_at > min(self._clock() + HORIZON, latest):
+            now = self._clock()
+            again_at = max(slots.next - horizon, now + MOMENT)
+            if not give_way or slots.next > latest or again_at > now + HORIZON:
                 self._wait_for_slots(run, left, slots)
                 break
             run.results |= in_flight.settle_until(again_at)

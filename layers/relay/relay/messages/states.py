@@ -106,6 +106,8 @@ class Record:
     door: str
     accepted_at: float
     updated_at: float
+    """The time of the last step, but for the one that only marks the dead letter: of a message that
+    has ended, when it did."""
     deadline: float
     generation: int = 0
     version: int = 0
@@ -126,6 +128,8 @@ class Record:
     broadcast: str = ""
     expires_at: float | None = None
     provider_id: str = ""
+    caller: str = ""
+    """Who handed it in, as far as its door knows."""
     attempts: tuple[Attempt, ...] = ()
     history: tuple[Event, ...] = ()
 
@@ -229,9 +233,15 @@ Decision = Send | Drop | Wait | Finish | WriteDeadLetter | Refuse
 
 
 def first_record(
-    message: QueuedMessage, *, door: str, accepted_at: float, now: float, rules: Rules
+    message: QueuedMessage,
+    *,
+    door: str,
+    accepted_at: float,
+    now: float,
+    rules: Rules,
+    caller: str = "",
 ) -> Record:
-    """Return the record of a message that is accepted now."""
+    """Return the record of a message that is accepted now, by its door if by nobody known."""
     assert message.id is not None
     expires_at = message.expires_at.timestamp() if message.expires_at else None
     return Record(
@@ -247,6 +257,7 @@ def first_record(
         reference=message.reference or "",
         broadcast=message.broadcast,
         expires_at=expires_at,
+        caller=caller or (f"broadcast:{message.broadcast}" if message.broadcast else door),
     )
 
 

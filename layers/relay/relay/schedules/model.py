@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, StrictBool, field_validator
 
 from relay.broadcasts.model import Broadcast
 from relay.messages.envelope import Message, Time
@@ -66,7 +66,7 @@ class ScheduleSpec(BaseModel):
         None,
         description="Seconds. A firing later than this is recorded, but not sent.",
     )
-    paused: bool = Field(default=False, description="While true, nothing is sent.")
+    paused: StrictBool = Field(default=False, description="While true, nothing is sent.")
     message: Message | None = None
     broadcast: Broadcast | None = None
 

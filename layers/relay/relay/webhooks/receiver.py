@@ -220,7 +220,11 @@ class Receiver:
                 if isinstance(started, Started) and not started.replayed:
                     new.add(id_)
         messages = [queued(m, i) for i, m in accepted.items() if not isinstance(m, Broadcast)]
-        answers = self._intake.accept(messages, door="hook", fresh=fresh) if messages else []
+        answers = (
+            self._intake.accept(messages, door="hook", caller=f"hook:{name}", fresh=fresh)
+            if messages
+            else []
+        )
         for answer in answers:
             if not isinstance(answer, Accepted | KeyReused):
                 raise QueueUnavailableError(str(answer))
