@@ -214,7 +214,7 @@ find: $(INSTALLED) ## find messages: make find REFERENCE=…, or STATUS=failed (
 dead-letters: $(INSTALLED) ## show what could not be delivered, and why: make dead-letters STAGE=prod [MAX=…]
 	@$(OPS) dead-letters $(WHERE) $${MAX:+--max="$$MAX"}
 
-redrive: $(INSTALLED) ## send dead letters again: make redrive STAGE=prod [QUEUE=notifier] [REASON=…] [MAX=…] [APPLY=1]
+redrive: $(INSTALLED) ## send dead letters again: make redrive STAGE=prod [QUEUE=notifier|hooks] [REASON=…] [MAX=…] [APPLY=1]
 	@$(OPS) redrive $(WHERE) $${QUEUE:+--queue="$$QUEUE"} $${REASON:+--reason="$$REASON"} \
 		$${MAX:+--max="$$MAX"} $(if $(APPLY),--apply)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = (
+    "docs",
     "events",
     "functions",
     "layers",
@@ -80,6 +81,7 @@ OUTCOMES = "layers/relay/relay/outcomes/events.py"
 PUBLISHER = "layers/relay/relay/outcomes/publisher.py"
 BUS = "layers/relay/relay/outcomes/bus.py"
 BROADCAST_TABLE = "layers/relay/relay/broadcasts/table.py"
+RECEIVES = "layers/relay/relay/webhooks/receiver.py"
 
 
 @dataclass(frozen=True)
@@ -560,10 +562,8 @@ MUTANTS = [
     Mutant(
         "a letter is deleted before it is put back",
         "ops/dead_letters.py",
-        "                sqs.send_message(QueueUrl=back, **put_back(dead_letter))\n"
-        "                receiving.delete(dead_letter)\n",
-        "                receiving.delete(dead_letter)\n"
-        "                sqs.send_message(QueueUrl=back, **put_back(dead_letter))\n",
+        "                back(dead_letter)\n                receiving.delete(dead_letter)\n",
+        "                receiving.delete(dead_letter)\n                back(dead_letter)\n",
         "tests/integration/test_ops.py",
     ),
     Mutant(
@@ -964,13 +964,13 @@ MUTANTS = [
     Mutant(
         "a firing is no schedule's",
         "layers/relay/relay/eventbridge.py",
-        "[found.content], door=found.door, caller=found.caller",
-        "[found.content], door=found.door",
-        "tests/unit/test_eventbridge.py",
+        "[found.content], door=DOOR, caller=found.caller",
+        "[found.content], door=DOOR",
+        "tests/unit/test_notifier.py",
     ),
     Mutant(
         "a webhook's message is no hook's",
-        "layers/relay/relay/webhooks/receiver.py",
+        RECEIVES,
         'caller=f"hook:{name}"',
         'caller=""',
         RECEIVER,
@@ -1269,7 +1269,7 @@ MUTANTS = [
     Mutant(
         "a hook's hours are forgotten",
         "layers/relay/relay/webhooks/hooks.py",
-        '            "between": hook.between,\n',
+        '        "between": hook.between,\n',
         "",
         HOOK_MESSAGES,
     ),
@@ -1309,6 +1309,107 @@ MUTANTS = [
         "    if time.time() - sent_at > RENEWED_AFTER:\n",
         "    if time.time() - sent_at > 3 * RENEWED_AFTER:\n",
         "tests/unit/test_notifier.py",
+    ),
+    Mutant(
+        "one recipient that cannot be rendered costs the others",
+        HOOKS,
+        'results.append(_unrenderable(name, request, f"{where}{error}"))\n            continue',
+        'return _unrenderable(name, request, f"{where}{error}")',
+        RECEIVER,
+    ),
+    Mutant(
+        "a repeated delivery is dead-lettered again",
+        RECEIVES,
+        "if unrenderable and not (delivery and self._knows_one(accepted)):",
+        "if unrenderable:",
+        RECEIVER,
+    ),
+    Mutant(
+        "a recipient's dead letter is written after the other messages",
+        RECEIVES,
+        "            self._bury(name, unrenderable)\n        states = self._accept(",
+        "            self._accept(name, accepted, fresh=())\n"
+        "            self._bury(name, unrenderable)\n        states = self._accept(",
+        RECEIVER,
+    ),
+    Mutant(
+        "a delivery's recipients share an id",
+        RECEIVES,
+        "of_many = [addressed.recipient] if addressed.recipient else []",
+        "of_many: list[str] = []",
+        RECEIVER,
+    ),
+    Mutant(
+        "an only recipient's message has another id than in 0.1.0",
+        HOOKS,
+        'recipient.source if len(hook.to) > 1 else ""',
+        "recipient.source",
+        RECEIVER,
+    ),
+    Mutant(
+        "whoever is named twice gets two messages",
+        HOOKS,
+        "if message not in addressed:",
+        "if True:",
+        HOOK_MESSAGES,
+    ),
+    Mutant(
+        "the payload's value decides which field it is for",
+        HOOKS,
+        "return _addressed({n: t.render(payload) for n, t in self._templates()}, content)",
+        "fields = {n: t.render(payload) for n, t in self._templates()}\n"
+        "        return _addressed({**fields, **{k: str(v) for k, v in dict(payload.data).items()\n"
+        '            if k == "subscriberId"}}, content)',
+        HOOK_MESSAGES,
+    ),
+    Mutant(
+        "a request reaches a hook for events",
+        RECEIVES,
+        "{n: h for n, h in hooks.items() if not isinstance(h.verify, EventBridge)}",
+        "dict(hooks)",
+        RECEIVER,
+    ),
+    Mutant(
+        "an event reaches every hook",
+        RECEIVES,
+        "{n: h for n, h in hooks.items() if isinstance(h.verify, EventBridge)}",
+        "dict(hooks)",
+        RECEIVER,
+    ),
+    Mutant(
+        "an event is a new message each time it comes",
+        SIGNATURES,
+        'the event\'s own, which EventBridge makes."""\n        return "id"',
+        'the event\'s own, which EventBridge makes."""\n        return "nowhere"',
+        RECEIVER,
+    ),
+    Mutant(
+        "the notifier takes the events of rules",
+        "layers/relay/relay/eventbridge.py",
+        'event.get("schedule"), str)',
+        'event.get("schedule", ""), str)',
+        "tests/unit/test_notifier.py",
+    ),
+    Mutant(
+        "an event that the hooks fail on is kept nowhere",
+        "template.yaml",
+        "      DeadLetterQueue: {Type: SQS, TargetArn: !GetAtt HooksDeadLetterQueue.Arn}\n",
+        "",
+        "tests/unit/test_template.py",
+    ),
+    Mutant(
+        "a new alarm that is OK is told of",
+        "functions/hooks/hooks.toml",
+        "'Unchecked:'",
+        "'Checked:'",
+        HOOK_MESSAGES,
+    ),
+    Mutant(
+        "each alert of a group has the group's status",
+        "functions/hooks/hooks.toml",
+        "text(status == 'firing' && '🔥 ' || '✅ ', annotations.summary",
+        "text('🔥 ', annotations.summary",
+        HOOK_MESSAGES,
     ),
 ]
 

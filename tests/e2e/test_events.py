@@ -26,7 +26,6 @@ API = {
 }
 NOTIFIER = (
     "schedule",
-    "notifier_alarm",
     "notifier_broadcast",
     "notifier_firing_moved_back",
     "notifier_queue",

@@ -77,6 +77,7 @@ ROLES: Mapping[str, Permissions] = {
         "OrderedQueue": SEND,
         "NotifierQueue": SEND,
         "DeadLetterQueue": SEND,
+        "HooksDeadLetterQueue": SEND,
         "HookSecrets": SECRET,
     },
     "NotifierFunctionRole": {

@@ -168,12 +168,15 @@ def test_a_first_deployment_that_fails_can_delete_its_table_again() -> None:
 
 
 def test_every_queue_refuses_plain_http() -> None:
-    [policy] = of_type("AWS::SQS::QueuePolicy").values()
+    policies = of_type("AWS::SQS::QueuePolicy").values()
 
-    assert {queue["Ref"] for queue in policy["Queues"]} == set(of_type("AWS::SQS::Queue"))
-    [statement] = policy["PolicyDocument"]["Statement"]
-    assert statement["Effect"] == "Deny"
-    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    queues = [queue["Ref"] for policy in policies for queue in policy["Queues"]]
+    assert sorted(queues) == sorted(of_type("AWS::SQS::Queue")), "a queue has one policy"
+    for policy in policies:
+        last = policy["PolicyDocument"]["Statement"][-1]
+        statement = last["Fn::If"][2] if "Fn::If" in last else last
+        assert statement["Effect"] == "Deny"
+        assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
 
 def test_own_key_encrypts_all_that_is_kept() -> None:
@@ -408,7 +411,7 @@ def test_the_templates_schedule_says_what_was_written(text: str, ascii_: bool) -
 
     assert (event["schedule"], event["time"]) == tuple(FILLED_IN.values())
     found = read(event, invocation="r-1", now=0.0)
-    assert (found.door, found.late) == ("schedule", False)
+    assert not found.late
     assert found.content.fingerprint == validate(Message, message).fingerprint
 
 
@@ -419,6 +422,25 @@ def test_a_firing_that_fails_is_kept_whoever_gives_it_up() -> None:
     notifier = of_type("AWS::Lambda::Function")["NotifierFunction"]
     assert schedule["Target"]["DeadLetterConfig"] == {"Arn": queue}
     assert notifier["DeadLetterConfig"] == {"TargetArn": queue}
+
+
+def test_a_rules_event_that_fails_is_kept_whoever_gives_it_up() -> None:
+    """EventBridge if it cannot invoke the function, Lambda if the function fails."""
+    queue = {"Fn::GetAtt": ["HooksDeadLetterQueue", "Arn"]}
+    [target] = of_type("AWS::Events::Rule")["AlarmRule"]["Targets"]
+    function = of_type("AWS::Lambda::Function")["HooksFunction"]
+    assert target["DeadLetterConfig"] == {"Arn": queue}
+    assert function["DeadLetterConfig"] == {"TargetArn": queue}
+    policies = of_type("AWS::SQS::QueuePolicy")
+    allowed, _ = policies["HooksDeadLetterPolicy"]["PolicyDocument"]["Statement"]
+    assert allowed["Principal"] == {"Service": "events.amazonaws.com"}
+
+
+def test_a_rule_passes_the_whole_event_on() -> None:
+    """What an input transformer makes of texts can choose the recipient, or be no JSON."""
+    [target] = of_type("AWS::Events::Rule")["AlarmRule"]["Targets"]
+    assert target["Arn"] == {"Fn::GetAtt": ["HooksFunction", "Arn"]}
+    assert not target.keys() & {"Input", "InputPath", "InputTransformer"}
 
 
 def test_the_example_of_a_schedule_message_is_taken_as_it_stands() -> None:

@@ -44,7 +44,8 @@ def api(
         "/openapi.json", operation_id="getContract", summary="Get this document", tags=["contract"]
     )
     def openapi() -> Response[Any]:
-        return Response(200, "application/json", json.dumps(contract.document(app)))
+        compact = json.dumps(contract.document(app), ensure_ascii=False, separators=(",", ":"))
+        return Response(200, "application/json", compact)
 
     @app.get(
         "/events.json",

@@ -126,7 +126,7 @@ class MessageState(MessageReceipt):
             str,
             Field(
                 description="Who handed it in: `key:` and an API key's id, `iam:` and a user or "
-                "role, `hook:`, `schedule:`, `alarm:` or `broadcast:` and its name or id; or the "
+                "role, `hook:`, `schedule:` or `broadcast:` and its name or id; or the "
                 "door, if that is all there is to know.",
                 examples=["key:a1b2c3d4e5"],
             ),

@@ -126,6 +126,10 @@ class Intake:
         [written] = self._store.apply([Change(None, record)])
         return self._concluded([message], [record], [written])[0] or TABLE_SILENT
 
+    def knows(self, ids: Collection[str]) -> bool:
+        """Return whether any of these ids has a record; raise StoreUnavailableError."""
+        return bool(ids and self._store.load(ids))
+
     def accept(
         self,
         messages: Sequence[QueuedMessage],
