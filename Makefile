@@ -130,13 +130,19 @@ pacing: $(INSTALLED) ## measure the account's pace with 2, 5 and 10 concurrent s
 order: $(INSTALLED) ## a busy chat beside others, each limited to one message a second; ten kills
 	@$(SCENARIO) order $(ARGS)
 
+events: $(INSTALLED) ## a thousand messages, the publisher killed again and again; POST to event, in ms
+	@$(SCENARIO) events $(ARGS)
+
+watch: $(INSTALLED) ## show the local stack's events as they happen, until Ctrl-C (RAW=1: as JSON)
+	@$(BIN)/python -m local.watch $(if $(RAW),--raw)
+
 verify: $(INSTALLED) ## check that a running stack has kept the relay's promises
 	@PYTHONPATH=layers/relay $(BIN)/python -m tests.support.verifier $(ARGS)
 
 bench-broadcast: $(INSTALLED) ## a broadcast to 10,000, the notifier killed twice: make bench-broadcast ARGS='--rate 50'
 	@$(SCENARIO) broadcast $(ARGS)
 
-.PHONY: bench cost
+.PHONY: bench cost bench-events
 
 # The script that trims the layer knows where this machine's Pythons are.
 bench: export PYTHONPATH := layers/relay
@@ -146,6 +152,10 @@ bench: $(INSTALLED) ## measure what docs/performance.md and benchmarks/README.md
 cost: export PYTHONPATH := layers/relay
 cost: $(INSTALLED) ## print what a million messages cost by each door
 	@$(BIN)/python -m benchmarks cost
+
+bench-events: export PYTHONPATH := layers/relay
+bench-events: $(INSTALLED) ## INIT of the publisher, and what a million events cost
+	@$(BIN)/python -m benchmarks events
 
 check: $(INSTALLED) $(SCANNER)/.installed ## check format, style, types and the template
 	$(BIN)/ruff format --check .
@@ -166,7 +176,7 @@ format: $(INSTALLED) ## format the code and fix what can be fixed automatically
 fuzz: $(INSTALLED) ## test a deployed API against its contract, by API key and by IAM; takes minutes
 	@FUZZ_EXAMPLES=20 $(BIN)/pytest tests/e2e/test_api.py $(ARGS)
 
-openapi: $(INSTALLED) ## rewrite docs/openapi.json from the code
+openapi: $(INSTALLED) ## rewrite docs/openapi.json and docs/events.json from the code
 	@PYTHONPATH=layers/relay $(BIN)/python -m tools.openapi
 
 # -- AWS ----------------------------------------------------------------------------------------

@@ -22,7 +22,12 @@ TELEGRAM_RATE = 30.0
 
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "RelayTable": ("dynamodb:PartiQLInsert", "dynamodb:PartiQLUpdate", "dynamodb:BatchGetItem"),
-    "MessagesQueue": ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"),
+    "MessagesQueue": (
+        "sqs:ReceiveMessage",
+        "sqs:DeleteMessage",
+        "sqs:ChangeMessageVisibility",
+        "sqs:SendMessage",
+    ),
     "OrderedQueue": ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"),
     "DeadLetterQueue": ("sqs:SendMessage",),
     "ProviderCredentials": ("secretsmanager:GetSecretValue",),
@@ -81,9 +86,13 @@ class Queue:
     """Being sent, or waiting for another try."""
 
 
+STREAM = "RelayTable"
+"""What an event source is named by that reads the table's stream, and no queue."""
+
+
 @dataclass(frozen=True)
 class Source:
-    """An event source mapping: it hands a queue's messages to a function."""
+    """An event source mapping: it hands a queue's messages, or the stream, to a function."""
 
     queue: str
     enabled: bool
@@ -148,6 +157,7 @@ def findings(facts: Facts) -> list[Finding]:
         *_deployment(facts),
         *_provider(facts),
         *_queues(facts),
+        *_events(facts),
         *_lines(facts),
         *_parameters(facts),
         *_alarms(facts),
@@ -214,6 +224,8 @@ def _provider(facts: Facts) -> Iterator[Finding]:
 def _queues(facts: Facts) -> Iterator[Finding]:
     for source in facts.sources:
         name = source.queue
+        if name == STREAM:
+            continue
         if not source.enabled:
             yield Finding(
                 Level.BAD,
@@ -243,6 +255,36 @@ def _queues(facts: Facts) -> Iterator[Finding]:
             )
     if facts.queues:
         yield Finding(Level.GOOD, f"{len(facts.queues)} queues examined")
+
+
+def _events(facts: Facts) -> Iterator[Finding]:
+    told = facts.parameters["Events"]
+    failures = facts.queues.get("EventsFailureQueue")
+    if failures and failures.waiting:
+        yield Finding(
+            Level.BAD,
+            "EventsFailureQueue: events were given up",
+            "See EventsFailureAlarm in docs/operations.md.",
+        )
+    if not facts.sources:  # not read, which is a finding of its own
+        return
+    source = next((source for source in facts.sources if source.queue == STREAM), None)
+    if told == "none":
+        yield Finding(Level.GOOD, "Events is none: nobody is told what became of messages")
+    elif not (source and source.enabled):
+        yield Finding(
+            Level.BAD,
+            f"Events is {told}, and no function reads the table's stream",
+            "Deploy again, or enable the publisher's event source mapping, within 24 hours.",
+        )
+    elif not source.partial_failures:
+        yield Finding(
+            Level.BAD,
+            "the publisher's event source mapping has lost ReportBatchItemFailures",
+            "Deploy again: what EventBridge does not take is lost.",
+        )
+    else:
+        yield Finding(Level.GOOD, f"events are published: {told}")
 
 
 def _received(source: Source, queue: Queue) -> Iterator[Finding]:
@@ -455,13 +497,15 @@ def _read_sources(stack: Stack) -> tuple[Source, ...]:
     by_name = {url.rsplit("/", 1)[-1]: name for name, url in stack.resources.items()}
     found: list[Source] = []
     for logical, function in stack.resources.items():
-        if logical not in ("SenderFunction", "NotifierFunction"):
+        if logical not in ("SenderFunction", "NotifierFunction", "PublisherFunction"):
             continue
         timeout = functions.get_function_configuration(FunctionName=function)["Timeout"]
         answer = functions.list_event_source_mappings(FunctionName=function)
         found += [
             Source(
-                queue=by_name[mapping["EventSourceArn"].rsplit(":", 1)[-1]],
+                queue=STREAM
+                if "/stream/" in mapping["EventSourceArn"]
+                else by_name[mapping["EventSourceArn"].rsplit(":", 1)[-1]],
                 enabled=mapping["State"] in RUNNING,
                 partial_failures="ReportBatchItemFailures"
                 in mapping.get("FunctionResponseTypes", []),

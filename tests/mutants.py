@@ -41,8 +41,13 @@ FIRST_BYTE = "tests/integration/test_first_byte.py"
 PACE = "tests/unit/test_pacing.py"
 GATE = "tests/unit/test_local_gate.py"
 WAITS = "tests/unit/test_spacing.py"
+WHEN = "tests/unit/test_when.py"
 RECEIVER = "tests/unit/test_receiver.py"
 HOOK_MESSAGES = "tests/unit/test_hooks.py"
+ENDS = "tests/unit/test_outcome_events.py"
+PUBLISHED = "tests/unit/test_publisher.py"
+PUT = "tests/integration/test_bus.py"
+BROADCAST_VERSIONS = "tests/integration/test_broadcast_versions.py"
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=unshrunk")
 TEST_TIMEOUT = 300  # seconds
 
@@ -56,6 +61,8 @@ SERVICE = "layers/relay/relay/messages/service.py"
 INDEXES = "ops/indexes.py"
 DEAD_LETTERS = "layers/relay/relay/messages/dead_letters.py"
 DISPATCH = "layers/relay/relay/messages/dispatch.py"
+FANOUT = "layers/relay/relay/broadcasts/fanout.py"
+HOURS = "layers/relay/relay/messages/hours.py"
 IN_FLIGHT = "layers/relay/relay/messages/in_flight.py"
 LINES = "layers/relay/relay/messages/lines.py"
 PACING = "layers/relay/relay/messages/pacing.py"
@@ -69,6 +76,10 @@ STATES = "layers/relay/relay/messages/states.py"
 STORE = "layers/relay/relay/messages/store.py"
 SIGNATURES = "layers/relay/relay/webhooks/signatures.py"
 HOOKS = "layers/relay/relay/webhooks/hooks.py"
+OUTCOMES = "layers/relay/relay/outcomes/events.py"
+PUBLISHER = "layers/relay/relay/outcomes/publisher.py"
+BUS = "layers/relay/relay/outcomes/bus.py"
+BROADCAST_TABLE = "layers/relay/relay/broadcasts/table.py"
 
 
 @dataclass(frozen=True)
@@ -166,8 +177,8 @@ MUTANTS = [
     Mutant(
         "waiting counts as an attempt",
         STATES,
-        "replace(record, state=State.QUEUED, lease=0.0, updated_at=now)",
-        "replace(record, state=State.QUEUED, lease=0.0, updated_at=now, tries=record.tries + 1,"
+        "replace(record, state=State.QUEUED, lease=lease, updated_at=now)",
+        "replace(record, state=State.QUEUED, lease=lease, updated_at=now, tries=record.tries + 1,"
         ' attempts=(*record.attempts, Attempt(now, "waited")))',
     ),
     Mutant(
@@ -275,9 +286,9 @@ MUTANTS = [
     Mutant(
         "a release forgets the doubt",
         STATES,
-        "return step(record, replace(record, state=State.QUEUED, lease=0.0, updated_at=now))",
+        "return step(record, replace(record, state=State.QUEUED, lease=lease, updated_at=now))",
         "return step(record, replace("
-        "record, state=State.QUEUED, lease=0.0, updated_at=now, ambiguous=0))",
+        "record, state=State.QUEUED, lease=lease, updated_at=now, ambiguous=0))",
         MODEL,
     ),
     Mutant(
@@ -346,8 +357,8 @@ MUTANTS = [
     Mutant(
         "a deadline is ignored",
         STATES,
-        "    if now < min(base.deadline, ends_by):\n",
-        "    if now < min(base.deadline + 1e9, ends_by):\n",
+        "    ends = min(base.deadline, ends_by)\n    if now < ends:\n",
+        "    ends = min(base.deadline + 1e9, ends_by)\n    if now < ends:\n",
     ),
     Mutant(
         "refused credentials count as a refused message",
@@ -454,7 +465,7 @@ MUTANTS = [
     Mutant(
         "a message is accepted that was never put on the queue",
         INTAKE,
-        "        refused = self._queues.enqueue([*new, *again], delay)\n",
+        "        refused = self._queues.enqueue([*new, *again], delays)\n",
         "        refused = [None] * len([*new, *again])\n",
         CALLS,
     ),
@@ -519,7 +530,7 @@ MUTANTS = [
     Mutant(
         "a message outlives its copy on the queue",
         STATES,
-        "return Send(before, replace(base, deadline=min(base.deadline, ends_by)))",
+        "return Send(before, replace(base, deadline=ends))",
         "return Send(before, base)",
         SCENES,
     ),
@@ -911,8 +922,8 @@ MUTANTS = [
     Mutant(
         "a broadcast is on no list",
         "layers/relay/relay/broadcasts/table.py",
-        " | _listed(broadcast),",
-        ",",
+        "                | _listed(broadcast)\n",
+        "",
         LISTS,
     ),
     Mutant(
@@ -1006,6 +1017,298 @@ MUTANTS = [
         "        *_lists(seen),\n",
         "",
         "tests/unit/test_verifier.py",
+    ),
+    Mutant(
+        "a noted dead letter is an end",
+        OUTCOMES,
+        "    return now[0] in TERMINAL and now != was",
+        "    return now[0] in TERMINAL",
+        ENDS,
+    ),
+    Mutant(
+        "a redrive that ends the same is no end",
+        OUTCOMES,
+        '    was = (_text(old, "state"), _number(old, "generation"))',
+        '    was = (_text(old, "state"), _number(new, "generation"))',
+        ENDS,
+    ),
+    Mutant(
+        "an event has the provider's words",
+        OUTCOMES,
+        '        "reason": _text(item, "reason"),\n        "reference": _text(item, "reference"),\n'
+        '        "door"',
+        '        "reason": _text(item, "detail"),\n        "reference": _text(item, "reference"),\n'
+        '        "door"',
+        ENDS,
+    ),
+    Mutant(
+        "progress of a broadcast is an event",
+        OUTCOMES,
+        'if kind == "broadcast" and "order" in new and _version(old) != _version(new):',
+        'if kind == "broadcast" and "order" in new:',
+        ENDS,
+    ),
+    Mutant(
+        "whoever heard of a problem never hears of its solution",
+        "template.yaml",
+        """{"S": ["sent"]}, "generation": {"N": [{"exists": true}]}}""",
+        """{"S": ["none"]}, "generation": {"N": [{"exists": true}]}}""",
+        ENDS,
+    ),
+    Mutant(
+        "a resolution passes the filter unseen",
+        "template.yaml",
+        """"NewImage": {"state": {"S": ["sent", "failed"]}}}}""",
+        """"NewImage": {"state": {"S": ["sent"]}}}}""",
+        ENDS,
+    ),
+    Mutant(
+        "the stream is read from its end",
+        "template.yaml",
+        "StartingPosition: TRIM_HORIZON",
+        "StartingPosition: LATEST",
+        ENDS,
+    ),
+    Mutant(
+        "a progress invokes the publisher",
+        BROADCAST_TABLE,
+        '_step("status" if changes_status else "progress")',
+        '_step("status")',
+        BROADCAST_VERSIONS,
+    ),
+    Mutant(
+        "a broadcast's changes cannot be told apart",
+        BROADCAST_TABLE,
+        '{"N": "1"}} if changes_status',
+        '{"N": "0"}} if changes_status',
+        BROADCAST_VERSIONS,
+    ),
+    Mutant(
+        "what the bus refused is not put there again",
+        PUBLISHER,
+        "zip(left, codes, strict=True) if code]",
+        "zip(left, codes, strict=True) if not codes]",
+        PUBLISHED,
+    ),
+    Mutant(
+        "a batch goes back from its end",
+        PUBLISHER,
+        "            return Published(done, left[0][0], why, tuple(unreadable))",
+        "            return Published(done, left[-1][0], why, tuple(unreadable))",
+        PUBLISHED,
+    ),
+    Mutant(
+        "an unreadable record holds up the stream",
+        PUBLISHER,
+        "        except (KeyError, TypeError, ValueError):",
+        "        except ZeroDivisionError:",
+        PUBLISHED,
+    ),
+    Mutant(
+        "a refused call counts as done",
+        BUS,
+        "        if response.status != 200:",
+        "        if response.status == 599:",
+        PUT,
+    ),
+    Mutant(
+        "a broken connection is kept",
+        BUS,
+        "            self.close()\n            raise PutError(type(error).__name__) from None",
+        "            raise PutError(type(error).__name__) from None",
+        PUT,
+    ),
+    # When a message may go.
+    Mutant(
+        "the clocks do not change between a closing and the next opening",
+        HOURS,
+        "            at = self._change(at, opening) or opening\n",
+        "            at = opening\n",
+        "tests/unit/test_hours.py",
+    ),
+    Mutant(
+        "hours do not go over midnight",
+        HOURS,
+        "< (_seconds(self.to) - _seconds(self.from_)) % DAY",
+        "< _seconds(self.to) - _seconds(self.from_)",
+        "tests/unit/test_hours.py",
+    ),
+    Mutant(
+        "a message that comes before its time is sent",
+        STATES,
+        "        if (goes := message.may_go_at(now)) > now:\n            return _postponed",
+        "        if (goes := message.may_go_at(now)) > now + 1e9:\n            return _postponed",
+        WHEN,
+    ),
+    Mutant(
+        "hours that end before the first byte do not withhold it",
+        DISPATCH,
+        "        if (goes := claimed.message.may_go_at(now)) > now:\n",
+        "        if (goes := claimed.message.may_go_at(now)) > now + 1e9:\n",
+        WHEN,
+    ),
+    Mutant(
+        "a message that is released does not say when it may go",
+        IN_FLIGHT,
+        ", not_before=claimed.message.may_go_at(now))",
+        ")",
+        WHEN,
+    ),
+    Mutant(
+        "a retry is announced for a time outside its hours",
+        STATES,
+        "    again_at = between.opens_at(now + wait) if between else now + wait\n",
+        "    again_at = now + wait\n",
+        WHEN,
+    ),
+    Mutant(
+        "the night uses up retry time",
+        STATES,
+        "    if message.between:\n        return message.between.after",
+        "    if message.between and not window:\n        return message.between.after",
+        WHEN,
+    ),
+    Mutant(
+        "the retry window starts before sendAt",
+        STATES,
+        "    starts, window = message.may_go_at(accepted_at), ",
+        "    starts, window = accepted_at, ",
+        WHEN,
+    ),
+    Mutant(
+        "a message for the last day has no life left to be retried in",
+        STATES,
+        "LONGEST_LIFE = 13 * 86400.0\n",
+        "LONGEST_LIFE = 12 * 86400.0\n",
+        WHEN,
+    ),
+    Mutant(
+        "a message that expires before its hours is looked at after them",
+        STATES,
+        "            return Wait(min(record.lease, ends), record)\n",
+        "            return Wait(record.lease, record)\n",
+        WHEN,
+    ),
+    Mutant(
+        "a redrive at night starts a message that has ended again",
+        STATES,
+        "    if before and (before.state in REDRIVABLE or before.lease == goes):\n",
+        "    if before and before.lease == goes:\n",
+        WHEN,
+    ),
+    Mutant(
+        "a producer's message whose time is too far is taken",
+        STATES,
+        "    if record is None and is_too_far(message, sent_at + CLOCKS):\n",
+        "    if record is None and is_too_far(message, sent_at + 1e9):\n",
+        WHEN,
+    ),
+    Mutant(
+        "a door takes a message whose time is too far",
+        INTAKE,
+        "            if full or is_too_far(message, now)\n",
+        "            if full\n",
+        WHEN,
+    ),
+    Mutant(
+        "a door takes a message for later although too many wait",
+        INTAKE,
+        "        full = bool(waiting) and not self._queues.has_room_to_wait()\n",
+        "        full = False\n",
+        WHEN,
+    ),
+    Mutant(
+        "a door puts a message for later into its chat's line",
+        INTAKE,
+        "[max(delay, delay_for(m.may_go_at(now) - now)) for m in",
+        "[delay for m in",
+        WHEN,
+    ),
+    Mutant(
+        "a message for later stays in its chat's line",
+        SENDER,
+        "        self._leave_the_line(run)\n",
+        "",
+        WHEN,
+    ),
+    Mutant(
+        "what nobody sealed gets the relay's seal by leaving its line",
+        SENDER,
+        "isinstance(result, Later) and result.record):\n",
+        "isinstance(result, Later)):\n",
+        WHEN,
+    ),
+    Mutant(
+        "a message leaves its line although no queue took it",
+        SENDER,
+        "            if problem is None:\n                result = run.results[i]\n",
+        "            if True:\n                result = run.results[i]\n",
+        WHEN,
+    ),
+    Mutant(
+        "a message for later comes when its caller's patience is over",
+        "layers/relay/relay/messages/service.py",
+        "        if message.may_go_at(now) > now:\n",
+        "        if message.may_go_at(now) > now + 1e9:\n",
+        WHEN,
+    ),
+    Mutant(
+        "messages that SQS holds back do not count as waiting",
+        "layers/relay/relay/messages/queues.py",
+        '                        "ApproximateNumberOfMessagesDelayed",\n',
+        "",
+        "tests/unit/test_queues.py",
+    ),
+    Mutant(
+        "a schedule's message has a time of its own",
+        "layers/relay/relay/schedules/model.py",
+        "        if content and content.send_at:\n",
+        "        if content and not content:\n",
+        "tests/unit/test_schedules.py",
+    ),
+    Mutant(
+        "a hook's hours are forgotten",
+        "layers/relay/relay/webhooks/hooks.py",
+        '            "between": hook.between,\n',
+        "",
+        HOOK_MESSAGES,
+    ),
+    Mutant(
+        "a broadcast lists its subscribers before its time",
+        FANOUT,
+        "                if (goes := queued.may_go_at(now)) > now:\n",
+        "                if (goes := queued.may_go_at(now)) > now + 1e9:\n",
+        "tests/integration/test_fanout.py",
+    ),
+    Mutant(
+        "a broadcast goes on after its hours",
+        FANOUT,
+        "        if (goes := queued.may_go_at(now)) > now:\n            return goes - now\n"
+        "        quiet",
+        "        if (goes := queued.may_go_at(now)) > now + 1e9:\n            return goes - now\n"
+        "        quiet",
+        "tests/integration/test_fanout.py",
+    ),
+    Mutant(
+        "a broadcast queues more than can be sent before its hours end",
+        FANOUT,
+        "        return max(CHUNK, min(WINDOW, self._rate",
+        "        return max(WINDOW, min(WINDOW, self._rate",
+        "tests/integration/test_fanout.py",
+    ),
+    Mutant(
+        "a broadcast's time is taken however far it is",
+        "layers/relay/relay/broadcasts/service.py",
+        "            if is_too_far(broadcast, now):\n",
+        "            if is_too_far(broadcast, now + 1e9):\n",
+        "tests/integration/test_fanout.py",
+    ),
+    Mutant(
+        "a broadcast's order is forgotten by SQS while it waits",
+        "functions/notifier/app.py",
+        "    if time.time() - sent_at > RENEWED_AFTER:\n",
+        "    if time.time() - sent_at > 3 * RENEWED_AFTER:\n",
+        "tests/unit/test_notifier.py",
     ),
 ]
 

@@ -24,6 +24,7 @@ PARAMETERS = {
     # Retries that a test can wait for.
     "BackoffMin": "1",
     "BackoffMax": "2",
+    "Events": "all",
     "ScheduleExpression": "rate(1 minute)",
     "ScheduleMessage": json.dumps(
         {"message": {"subscriberId": "65f1c0a2b3d4e5f6a7b8d101", "text": SCHEDULED_TEXT}}

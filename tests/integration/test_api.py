@@ -16,7 +16,7 @@ from relay.broadcasts.model import BroadcastRecord, Command
 from relay.broadcasts.service import FoundBroadcasts
 from relay.directory import Directory
 from relay.http.api import answer, api
-from relay.messages.envelope import QueuedMessage
+from relay.messages.envelope import QueuedMessage, rfc3339
 from relay.messages.service import Found
 from relay.messages.states import Rules, State
 from relay.problems import MAX_BODY
@@ -475,8 +475,8 @@ def test_how_many_a_batch_may_hold(http: Api, count: int, status: int) -> None:
 
 def test_what_the_queue_does_not_take_is_told_by_item(http: Api) -> None:
     class HalfDown(MemoryQueues):
-        def enqueue(self, messages: Any, delay: int = 0) -> list[str | None]:
-            super().enqueue(messages[:1], delay)
+        def enqueue(self, messages: Any, delays: Any = ()) -> list[str | None]:
+            super().enqueue(messages[:1], delays[:1])
             return [None, *["InternalError"] * (len(messages) - 1)]
 
     http.relay.intake._queues = HalfDown(http.relay.world)
@@ -484,6 +484,81 @@ def test_what_the_queue_does_not_take_is_told_by_item(http: Api) -> None:
     assert results[0]["status"] == "queued"
     assert results[1]["error"]["type"] == "urn:smsgold-relay:problem:unavailable"
     assert len(http.relay.store.records) == 1, "the other one is not recorded"
+
+
+# --------------------------------------------------------------------------------- sendAt, between
+
+
+def in_seconds(http: Api, seconds: float) -> str:
+    return rfc3339(http.relay.world.now + seconds)
+
+
+def test_a_message_for_later_is_queued_and_says_when(http: Api) -> None:
+    body = {**MESSAGE, "sendAt": in_seconds(http, 1200)}
+    id_ = id_at(http.post(body))
+    shown = http.get(f"/messages/{id_}").json
+    assert shown["status"] == "queued"
+    assert shown["nextTryAt"] == in_seconds(http, 1200)
+    assert shown["deadline"] == in_seconds(http, 1200 + Rules().retry_window)
+    answered = http.delete(f"/messages/{id_}").json
+    assert answered["status"] == "canceled"
+    assert "nextTryAt" not in answered
+    http.relay.settle_down()
+    assert not http.relay.provider.posts
+
+
+def test_what_goes_at_once_says_no_time(http: Api) -> None:
+    assert "nextTryAt" not in http.get(f"/messages/{id_at(http.post(MESSAGE))}").json
+
+
+def test_waiting_for_the_state_of_a_message_for_later(http: Api) -> None:
+    body = {**MESSAGE, "sendAt": in_seconds(http, 1200)}
+    answered = http.post(body, Prefer="wait=5")
+    assert answered.status == 202
+    assert answered.json["status"] == "queued"
+    assert answered.json["nextTryAt"] == rfc3339(http.relay.world.now + 1200 - 5)
+
+
+MOSCOW = {"from": "09:00", "to": "21:00", "timezone": "Europe/Moscow"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer", "detail"),
+    [
+        ({"between": {**MOSCOW, "timezone": "Mars/Base"}}, "#/between/timezone", "IANA time zone"),
+        ({"between": {**MOSCOW, "from": "9:00"}}, "#/between/from", "from 00:00 to 23:59"),
+        ({"between": {**MOSCOW, "to": "09:00"}}, "#/between/to", "must differ"),
+        ({"between": {"from": "09:00", "to": "21:00"}}, "#/between/timezone", "is required"),
+        ({"sendAt": "tomorrow"}, "#/sendAt", "RFC 3339"),
+        ({"sendAt": "2027-02-01T00:00:00Z"}, "#/sendAt", "POST /schedules"),
+        (
+            {"sendAt": "2027-01-16T00:00:00Z", "expiresAt": "2027-01-15T00:00:00Z"},
+            "#/expiresAt",
+            "later than sendAt",
+        ),
+    ],
+)
+def test_a_wrong_time_is_named_with_its_field(
+    http: Api, fields: Json, pointer: str, detail: str
+) -> None:
+    body = is_problem(http.post({**MESSAGE, **fields}), 422, "invalid")
+    assert [error["pointer"] for error in body["errors"]] == [pointer]
+    assert detail in body["errors"][0]["detail"]
+    [result] = http.post({"messages": [{**MESSAGE, **fields}]}, "/messages/batch").json["results"]
+    assert result["error"]["errors"][0]["pointer"] == pointer.replace("#", "#/messages/0")
+    assert not http.relay.store.records
+
+
+def test_no_message_for_later_is_accepted_while_too_many_wait(http: Api) -> None:
+    http.relay.queues.room_to_wait = False
+    later = {**MESSAGE, "sendAt": in_seconds(http, 1200)}
+    answered = http.post(later)
+    is_problem(answered, 503, "too-many-waiting")
+    assert answered.headers["Retry-After"] == "600"
+    results = http.post({"messages": [later, MESSAGE]}, "/messages/batch").json["results"]
+    assert results[0]["error"]["type"] == "urn:smsgold-relay:problem:too-many-waiting"
+    assert results[1]["status"] == "queued"
+    assert len(http.relay.store.records) == 1
 
 
 # ------------------------------------------------------------------------- state, cancel, resolve

@@ -81,6 +81,7 @@ class Line:
                 provider_timeout=12.0,
             ),
             dead_letters=DeadLetters(self.store, MemoryQueues(world)),
+            queues=MemoryQueues(world),
             seals=SEALS,
             rules=Rules(),
         )

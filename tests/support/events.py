@@ -54,6 +54,17 @@ def batch(size: int) -> bytes:
     return sqs([envelope() for _ in range(size)])
 
 
+def stream(size: int) -> bytes:
+    """Return the event of one batch from the table's stream: messages that have ended."""
+    record = _event("stream.json")["Records"][0]
+    records = []
+    for number in range(size):
+        pk = {"pk": {"S": f"message#{uuid.uuid4().hex}"}}
+        change = {**record["dynamodb"], "Keys": pk, "SequenceNumber": str(number)}
+        records.append({**record, "dynamodb": change})
+    return json.dumps({"Records": records}).encode()
+
+
 def http(path: str, body: str) -> bytes:
     """Return the event of a POST to the API."""
     event = _event("api_batch.json")

@@ -117,9 +117,9 @@ class Fanned:
         return f"s{self.names}"
 
     def start(
-        self, text: str = "To all", *, late: bool = False, id_: str = "x"
+        self, text: str = "To all", *, late: bool = False, id_: str = "x", **fields: object
     ) -> Started | Reused:
-        broadcast = validate(Broadcast, {"botId": "b-1", "text": text})
+        broadcast = validate(Broadcast, {"botId": "b-1", "text": text, **fields})
         return self.broadcasts.start(queued_broadcast(broadcast, id_), late=late)
 
     def run(self, ends_in: float = 60.0, *, order: int = 0) -> float | None:

@@ -14,6 +14,7 @@ RECEIVE = {
     "sqs:ReceiveMessage",
 }
 SEND = frozenset({"sqs:SendMessage"})
+COUNT = frozenset({"sqs:GetQueueAttributes"})
 SECRET = frozenset({"secretsmanager:GetSecretValue"})
 
 MANAGED = frozenset({"AWSLambdaBasicExecutionRole", "AWSXrayWriteOnlyAccess"})
@@ -32,7 +33,7 @@ ROLES: Mapping[str, Permissions] = {
             }
         ),
         "RelayTable's indexes": frozenset({"dynamodb:Query"}),
-        "MessagesQueue": SEND,
+        "MessagesQueue": SEND | COUNT,
         "OrderedQueue": SEND,
         "NotifierQueue": SEND,
         "DeadLetterQueue": SEND,
@@ -57,7 +58,7 @@ ROLES: Mapping[str, Permissions] = {
                 "dynamodb:UpdateItem",
             }
         ),
-        "MessagesQueue": frozenset(RECEIVE),
+        "MessagesQueue": SEND | RECEIVE,
         "OrderedQueue": frozenset(RECEIVE),
         "BroadcastQueue": frozenset(RECEIVE),
         "NotifierQueue": SEND,
@@ -72,7 +73,7 @@ ROLES: Mapping[str, Permissions] = {
                 "dynamodb:PutItem",
             }
         ),
-        "MessagesQueue": SEND,
+        "MessagesQueue": SEND | COUNT,
         "OrderedQueue": SEND,
         "NotifierQueue": SEND,
         "DeadLetterQueue": SEND,
@@ -88,12 +89,20 @@ ROLES: Mapping[str, Permissions] = {
                 "dynamodb:UpdateItem",
             }
         ),
-        "MessagesQueue": SEND,
+        "MessagesQueue": SEND | COUNT,
         "OrderedQueue": SEND,
         "BroadcastQueue": SEND,
         "NotifierQueue": SEND | RECEIVE,
         "NotifierDeadLetterQueue": SEND,
         "ProviderCredentials": SECRET,
+    },
+    "PublisherFunctionRole": {
+        "EventBus": frozenset({"events:PutEvents"}),
+        "RelayTable": frozenset(
+            {"dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"}
+        ),
+        "*": frozenset({"dynamodb:ListStreams"}),
+        "EventsFailureQueue": SEND,
     },
     "CanaryFunctionRole": {"ProviderCredentials": SECRET},
     "SchedulerRole": {

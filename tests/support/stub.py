@@ -52,6 +52,7 @@ class Stub:
             "PROVIDER_BASE_URL": self.provider,
             "AWS_ENDPOINT_URL": self.aws,
             "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_REGION": "us-east-1",
             "AWS_ACCESS_KEY_ID": "stub",
             "AWS_SECRET_ACCESS_KEY": "stub",
             "SSL_CERT_FILE": self.certificates,
@@ -93,8 +94,9 @@ class Stub:
             case "SendMessageBatch":
                 sent = [self._send(e["MessageBody"]) | {"Id": e["Id"]} for e in request["Entries"]]
                 return {"Successful": sent, "Failed": []}
-            case "ChangeMessageVisibilityBatch":
-                return {"Successful": [{"Id": e["Id"]} for e in request["Entries"]], "Failed": []}
+            case "ChangeMessageVisibilityBatch" | "PutEvents":
+                taken = [{"Id": e.get("Id"), "EventId": "e"} for e in request["Entries"]]
+                return {"Successful": taken, "Failed": [], "Entries": taken}
             case "GetSecretValue":
                 return {"SecretString": json.dumps(ACCOUNT), "Name": "s", "VersionId": "v"}
             case _:

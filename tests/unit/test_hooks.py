@@ -401,3 +401,25 @@ def test_what_is_no_json_object_is_an_error_that_reveals_no_secret(text: str) ->
         HookSecrets.parse(text)
     for secret in ("nonsense-secret", "12345678"):
         assert secret not in str(raised.value)
+
+
+def test_a_hook_s_hours_are_its_messages_hours() -> None:
+    hours = {"from": "09:00", "to": "21:00", "timezone": "Europe/Moscow"}
+    message = rendered("plain", payload("hook_plain.json"), hook(between=hours))
+    assert message.between
+    assert message.between.model_dump() == hours
+    to_all = outcome(
+        "plain",
+        payload("hook_plain.json"),
+        hook(between=hours, to={"broadcast": "65f1c0a2b3d4e5f6a7b8c901"}),
+    )
+    assert isinstance(to_all, Rendered)
+    assert to_all.message.between == message.between
+
+
+def test_a_hook_s_wrong_zone_is_named() -> None:
+    hours = {"from": "09:00", "to": "21:00", "timezone": "Europe/Moskva"}
+    with pytest.raises(
+        HooksFileError, match=r"plain\.between\.timezone: must be an IANA time zone"
+    ):
+        hook(between=hours)

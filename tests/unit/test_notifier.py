@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from relay.broadcasts.model import (
 from relay.broadcasts.recounts import Turn
 from relay.broadcasts.service import Started
 from relay.eventbridge import EventDoor, NotAcceptedError
-from relay.messages.states import Rules
+from relay.messages.queues import QueueUnavailableError
+from relay.messages.states import Rules, State
 from relay.schedules.model import Schedule
 from relay.schedules.scheduler import to_scheduler
 from relay.validation import InvalidMessageError
@@ -77,10 +79,17 @@ class Stack:
     relay: Relay
     broadcasts: Broadcasts
     hidden: list[dict[str, float]] = field(default_factory=list)
+    renewed: list[str] = field(default_factory=list)
+    queue_down: bool = False
 
     def change_visibility(self, source: str, receipts: dict[str, float]) -> None:
         assert source == SOURCE
         self.hidden.append(receipts)
+
+    def enqueue_notifier(self, body: str) -> None:
+        if self.queue_down:
+            raise QueueUnavailableError("down")
+        self.renewed.append(body)
 
     @property
     def queued(self) -> list[dict[str, Any]]:
@@ -93,6 +102,7 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Stack:
     monkeypatch.setattr(app, "fan_out", stack.broadcasts)
     monkeypatch.setattr(app, "recounts", stack.broadcasts)
     monkeypatch.setattr(app, "queues", stack)
+    monkeypatch.setattr(app, "time", SimpleNamespace(time=stack.relay.world.clock))
     door = EventDoor(stack.relay.intake, stack.broadcasts, clock=stack.relay.world.clock)  # type: ignore[arg-type]
     monkeypatch.setattr(app, "door", door)
     return stack
@@ -157,6 +167,26 @@ def test_a_queued_broadcast_is_fanned_out_until_it_has_ended(
     assert [broadcast.id for broadcast in stack.broadcasts.worked] == ["x"]
     assert answer == {"batchItemFailures": [{"itemIdentifier": "sqs-1"}] if stays else []}
     assert stack.hidden == [{"receipt-1": 20.0}, *([{"receipt-1": 30.0}] if stays else [])]
+
+
+@pytest.mark.parametrize("queue_down", [False, True])
+def test_an_order_that_sqs_would_forget_in_a_week_is_put_on_the_queue_anew(
+    stack: Stack,
+    queue_down: bool,
+) -> None:
+    stack.broadcasts.left = 30.0
+    stack.queue_down = queue_down
+    event = on_queue({**BROADCAST, "kind": "broadcast", "id": "x"})
+    stack.relay.world.now = START + app.RENEWED_AFTER
+    assert invoke(event)["batchItemFailures"]
+    stack.relay.world.now += 1.0
+    assert invoke(event) == {
+        "batchItemFailures": [{"itemIdentifier": "sqs-1"}] if queue_down else []
+    }
+    assert stack.renewed == ([] if queue_down else [event["Records"][0]["body"]])
+    stack.broadcasts.left = None
+    assert invoke(event) == {"batchItemFailures": []}
+    assert len(stack.renewed) == (not queue_down), "what has ended needs no order"
 
 
 @pytest.mark.parametrize(("left", "stays"), [(None, False), (30.0, True)])
@@ -302,3 +332,24 @@ def test_the_table_out_of_order_fails_the_event_so_that_it_comes_again(stack: St
         invoke({**FIRING, "message": MESSAGE})
     stack.relay.world.table_down = False
     assert invoke({**FIRING, "message": MESSAGE})["status"] == "queued"
+
+
+def test_an_event_s_message_keeps_its_time_and_its_hours(stack: Stack) -> None:
+    hours = {"from": "09:00", "to": "21:00", "timezone": "Europe/Moscow"}
+    message = {**MESSAGE, "sendAt": "2027-01-16T04:00:00Z", "between": hours}
+    answer = app.handler({"id": "e-1", "message": message}, Context())  # type: ignore[arg-type]
+    record = stack.relay.store.records[answer["id"]]
+    assert (record.state, record.lease) == (State.QUEUED, START + 22 * 3600)
+
+
+def test_an_event_s_time_that_is_too_far_is_named(stack: Stack) -> None:
+    message = {**MESSAGE, "sendAt": "2027-02-16T04:00:00Z"}
+    with pytest.raises(InvalidMessageError, match="sendAt: must be at most 12 days ahead"):
+        app.handler({"id": "e-1", "message": message}, Context())  # type: ignore[arg-type]
+    assert not stack.relay.store.records
+
+
+def test_a_firing_at_night_waits_for_its_hours(stack: Stack) -> None:
+    hours = {"from": "12:00", "to": "13:00", "timezone": "Europe/Moscow"}
+    answer = app.handler({**FIRING, "message": {**MESSAGE, "between": hours}}, Context())  # type: ignore[arg-type]
+    assert stack.relay.store.records[answer["id"]].lease == START + 3600

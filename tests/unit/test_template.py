@@ -17,6 +17,8 @@ from relay import metrics
 from relay.eventbridge import read
 from relay.messages.envelope import Message
 from relay.messages.lists import INDEXES
+from relay.messages.queues import ROOM_TO_WAIT
+from relay.outcomes.publisher import Published, log_line
 from relay.validation import validate
 from tests.support.firing import FILLED_IN, fired, scheduled_input
 from tests.support.roles import MANAGED, ROLES
@@ -105,6 +107,14 @@ def test_the_ordered_queue_s_backlog_is_told_of_before_sqs_stops_looking_further
     assert alarm["Threshold"] == doctor.BACKLOG < 120_000
 
 
+def test_too_many_that_wait_are_told_of_when_the_doors_begin_to_refuse() -> None:
+    """SQS hands out no more of a queue with "approximately 120,000 in flight messages"."""
+    alarm = of_type("AWS::CloudWatch::Alarm")["WaitingMessagesAlarm"]
+    assert alarm["Dimensions"][0]["Value"] == {"Fn::GetAtt": ["MessagesQueue", "QueueName"]}
+    assert alarm["MetricName"] == "ApproximateNumberOfMessagesNotVisible"
+    assert alarm["Threshold"] == ROOM_TO_WAIT < 120_000
+
+
 def test_every_chat_s_line_is_counted_by_itself_and_none_is_given_up_by_sqs() -> None:
     """Both settings together are "high throughput for FIFO queues" (SQS Developer Guide)."""
     queue = of_type("AWS::SQS::Queue")["OrderedQueue"]
@@ -132,8 +142,10 @@ def test_alarms_on_the_relays_own_metrics_name_what_the_code_counts() -> None:
         if alarm["Namespace"] == "smsgold-relay"
     }
     counted = {*metrics.ENDED.values(), "NotSent", "CredentialsRefused", "Redirects"}
+    line = json.loads(log_line(Published(), "smsgold-relay", "stack", 0.0))
+    counted |= {each["Name"] for each in line["_aws"]["CloudWatchMetrics"][0]["Metrics"]}
 
-    assert own == {"Unknown", "NotSent", "CredentialsRefused", "Redirects"}
+    assert own == {"Unknown", "NotSent", "CredentialsRefused", "Redirects", "EventsUnreadable"}
     assert own <= counted
 
 

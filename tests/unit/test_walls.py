@@ -21,15 +21,16 @@ MAY_IMPORT = {
     "smsgold": "",  # the provider's client: it knows nothing of AWS or of the relay
     "validation": "",
     "messages": "validation smsgold",  # they know no broadcast: the sender asks a gate
-    "broadcasts": "messages smsgold",
+    "broadcasts": "messages validation smsgold",
     "schedules": "broadcasts messages validation",
     "problems": "validation",
     "webhooks": "broadcasts messages problems validation smsgold",
     "eventbridge": "broadcasts messages validation",
     "directory": "smsgold",
-    "http": "schedules broadcasts messages directory problems validation smsgold",
+    "http": "schedules broadcasts messages directory outcomes problems validation smsgold",
     "logs": "smsgold",
     "metrics": "messages smsgold",
+    "outcomes": "",  # nothing that takes long to import
     "settings": "messages",
     "startup": "",
     "wiring": "webhooks broadcasts messages directory logs metrics settings smsgold",

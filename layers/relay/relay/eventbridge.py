@@ -21,8 +21,8 @@ from pydantic_core import PydanticCustomError
 from relay.broadcasts.model import Broadcast, QueuedBroadcast, queued_broadcast
 from relay.broadcasts.service import Broadcasts, Reused, Started
 from relay.messages.envelope import MAX_TEXT, KeyedMessage, QueuedMessage
-from relay.messages.intake import Accepted, Intake, KeyReused, queued, scoped_id
-from relay.validation import model_config, validate
+from relay.messages.intake import Accepted, Intake, KeyReused, TooFar, queued, scoped_id
+from relay.validation import InvalidMessageError, model_config, validate
 
 log = logging.getLogger(__name__)
 
@@ -156,6 +156,8 @@ class EventDoor:
                     extra={"message_id": found.id, "state": record.state, "late": found.late},
                 )
                 return {"id": found.id, "status": record.state}
+            case TooFar(problem):
+                raise InvalidMessageError([problem])
             case _:
                 raise NotAcceptedError(str(answer))
 

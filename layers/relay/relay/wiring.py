@@ -227,6 +227,7 @@ def sender() -> Sender:
         chats=chats,
         dispatcher=dispatcher,
         dead_letters=DeadLetters(store(), queues()),
+        queues=queues(),
         seals=seals(),
         rules=rules,
     )

@@ -20,8 +20,9 @@ from relay.messages.envelope import differ
 from relay.messages.lists import id_at
 from relay.messages.queues import Queues
 from relay.messages.service import Found
-from relay.messages.states import Record, State
+from relay.messages.states import TOO_FAR, Record, State, is_too_far
 from relay.messages.store import KEYS_PER_CALL, Store, StoreUnavailableError
+from relay.validation import InvalidMessageError
 
 READ_WRITE_ROUNDS = 3
 """How often a broadcast may change between being read and being written."""
@@ -92,6 +93,7 @@ class Broadcasts:
         The queue comes first, the record second, so a record says that the broadcast is, or was,
         on the queue; the fan-out makes the record if nobody else did. StoreUnavailableError and
         QueueUnavailableError mean that nobody knows whether it is accepted: a repeat will say.
+        InvalidMessageError means that its time is too far ahead.
         """
         now = self._clock()
         first = first_record_of(broadcast, now)
@@ -99,6 +101,8 @@ class Broadcasts:
             first = stopped(first, now, "late") or first
         known = earlier = self._table.load([broadcast.id]).get(broadcast.id)
         if known is None:
+            if is_too_far(broadcast, now):
+                raise InvalidMessageError([TOO_FAR])
             if not late:
                 self._queues.enqueue_notifier(broadcast.to_body())
             # The fan-out may have met it on the queue and made the record meanwhile.

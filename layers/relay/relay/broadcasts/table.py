@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -19,6 +19,10 @@ CHUNK = 500
 """Subscribers enqueued before the position is saved: the most that a crash repeats."""
 
 
+FIRST_VERSION = {"version": {"N": "1"}}
+"""How often a broadcast's status has been written when it is new."""
+
+
 class BroadcastTable:
     """The broadcasts' items in the Relay table."""
 
@@ -31,7 +35,11 @@ class BroadcastTable:
         try:
             self._call(
                 "put_item",
-                Item=_key(broadcast.id) | _attributes(broadcast) | _listed(broadcast),
+                Item=_key(broadcast.id)
+                | _attributes(broadcast)
+                | _listed(broadcast)
+                | _step("status")
+                | FIRST_VERSION,
                 ConditionExpression="attribute_not_exists(pk)",
             )
         except _ConditionError:
@@ -68,7 +76,8 @@ class BroadcastTable:
         if after.command is Command.FAIL:
             # Another run may have listed the subscribers meanwhile.
             guard["snapshot"] = None
-        return self._update(before.id, {name: content[name] for name in names}, guard)
+        content = {name: content[name] for name in names}
+        return self._update(before.id, content, guard, changes_status=True)
 
     def stop_if_paused_too_long(self, broadcast: BroadcastRecord, now: float) -> BroadcastRecord:
         """Stop a broadcast whose pauses were too long; return it as it is then."""
@@ -93,7 +102,8 @@ class BroadcastTable:
         names = ("snapshot", "startedAt", "total", "duplicates", "withoutId")
         content = _attributes(after)
         guard = {"snapshot": None, **_command(before)}
-        return self._update(before.id, {name: content[name] for name in names}, guard)
+        content = {name: content[name] for name in names}
+        return self._update(before.id, content, guard, changes_status=True)
 
     def chunk(self, broadcast: BroadcastRecord, n: int) -> list[str]:
         """Return the ids in one chunk of the snapshot, counted from 0."""
@@ -187,20 +197,40 @@ class BroadcastTable:
             **_command(broadcast),
             **_recount_guard(broadcast),
         }
-        return self._update(broadcast.id, {name: content[name] for name in names}, guard)
+        content = {name: content[name] for name in names}
+        return self._update(broadcast.id, content, guard, changes_status=True)
 
-    def _update(self, id_: str, content: Mapping[str, Any], guard: Mapping[str, Any]) -> bool:
-        """Set attributes if the guard's are as given; None means absent."""
+    def _update(
+        self,
+        id_: str,
+        content: Mapping[str, Any],
+        guard: Mapping[str, Any],
+        *,
+        changes_status: bool = False,
+    ) -> bool:
+        """Set attributes if the guard's are as given; None means absent.
+
+        A write that changes the status, or makes its counts final, raises the version and becomes
+        an event; `step` lets the stream's filter tell it from the others.
+        """
+        content = {**content, **_step("status" if changes_status else "progress")}
+        raised = {":raised": {"N": "1"}} if changes_status else {}
         conditions = [_condition(name, value) for name, value in guard.items()]
         try:
             self._call(
                 "update_item",
                 Key=_key(id_),
-                UpdateExpression="SET " + ", ".join(f"#{name} = :{name}" for name in content),
+                UpdateExpression="SET "
+                + ", ".join(f"#{name} = :{name}" for name in content)
+                + (" ADD #version :raised" if changes_status else ""),
                 ConditionExpression=" AND ".join(["attribute_exists(pk)", *conditions]),
-                ExpressionAttributeNames={f"#{name}": name for name in {*content, *guard}},
+                ExpressionAttributeNames={
+                    f"#{name}": name
+                    for name in {*content, *guard, *(["version"] if changes_status else [])}
+                },
                 ExpressionAttributeValues={
                     **{f":{name}": value for name, value in content.items()},
+                    **raised,
                     **{f":was_{name}": value for name, value in guard.items() if value},
                 },
             )
@@ -241,6 +271,11 @@ def _condition(name: str, value: Any) -> str:
     # Version 0.1.0 did not write them all: what is not there is nothing.
     nothing = value in ({"N": "0"}, {"N": "0.000"}, {"BOOL": False})
     return f"({same} OR attribute_not_exists(#{name}))" if nothing else same
+
+
+def _step(kind: Literal["status", "progress"]) -> dict[str, Any]:
+    """Return the attribute that says what the last write changed."""
+    return {"step": {"S": kind}}
 
 
 def _key(id_: str) -> dict[str, Any]:

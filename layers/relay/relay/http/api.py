@@ -21,6 +21,7 @@ from relay.http import (
     schedules,
 )
 from relay.messages.service import Messages
+from relay.outcomes import schemas
 from relay.schedules.scheduler import Schedules
 from relay.validation import read_json
 
@@ -44,6 +45,15 @@ def api(
     )
     def openapi() -> Response[Any]:
         return Response(200, "application/json", json.dumps(contract.document(app)))
+
+    @app.get(
+        "/events.json",
+        operation_id="getEventSchemas",
+        summary="Get the JSON schemas of the events",
+        tags=["contract"],
+    )
+    def event_schemas() -> Response[Any]:
+        return Response(200, "application/schema+json", json.dumps(schemas.document()))
 
     return app
 

@@ -43,7 +43,7 @@ TAGS = {
     "broadcasts": "Send one text to all of a bot's subscribers; follow, pause, resume and stop it.",
     "schedules": "Send messages and broadcasts at a given time, once or repeatedly.",
     "bots": "The provider's own lists.",
-    "contract": "This document.",
+    "contract": "This document, and the events' schemas.",
 }
 """The groups of routes, in this order."""
 

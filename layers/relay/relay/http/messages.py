@@ -17,7 +17,9 @@ from relay.messages.envelope import ID_PATTERN, KeyedMessage, Message, QueuedMes
 from relay.messages.intake import (
     Accepted,
     Answer,
+    Full,
     KeyReused,
+    TooFar,
     fresh_id,
     queued,
     scoped_id,
@@ -25,7 +27,7 @@ from relay.messages.intake import (
 from relay.messages.service import Messages, Refused
 from relay.messages.states import TERMINAL, Record, State
 from relay.problems import Problem, ProblemError
-from relay.validation import InvalidMessageError, model_config, validate
+from relay.validation import InvalidMessageError, Location, model_config, validate
 
 MAX_BATCH = 100
 
@@ -114,6 +116,9 @@ class MessageState(MessageReceipt):
     accepted_at: Time
     updated_at: Time
     deadline: Annotated[Time, Field(description="No attempt starts after it.")]
+    next_try_at: (
+        Annotated[Time, Field(description="While it is queued: when it may be tried next.")] | None
+    ) = None
     expires_at: Time | None = None
     reference: str | None = None
     caller: (
@@ -151,6 +156,9 @@ class MessageState(MessageReceipt):
             accepted_at=rfc3339(record.accepted_at),
             updated_at=rfc3339(record.updated_at),
             deadline=rfc3339(record.deadline),
+            next_try_at=rfc3339(record.lease)
+            if record.state is State.QUEUED and record.lease
+            else None,
             expires_at=rfc3339(record.expires_at) if record.expires_at else None,
             reference=record.reference or None,
             caller=record.caller or None,
@@ -319,8 +327,17 @@ def _accepted(result: Answer) -> Accepted:
     return result
 
 
-def _refusal(result: Answer) -> ProblemError:
+def _refusal(result: Answer, within: Location = ()) -> ProblemError:
     match result:
+        case TooFar(problem):
+            return problems.invalid([problem], within)
+        case Full():
+            return ProblemError(
+                problems.TOO_MANY_WAITING,
+                "Nothing was accepted. Repeat the request later, or hand the message in when its "
+                "time has come.",
+                headers={"Retry-After": "600"},
+            )
         case KeyReused():
             return ProblemError(
                 problems.KEY_REUSED,
@@ -400,7 +417,7 @@ def _accept_all(
 
 def _batch_result(index: int, result: Answer) -> BatchResult:
     if not isinstance(result, Accepted):
-        return _refused(index, _refusal(result))
+        return _refused(index, _refusal(result, ("messages", index)))
     return BatchResult(
         index=index,
         id=result.record.id,

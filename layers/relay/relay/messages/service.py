@@ -3,13 +3,13 @@
 import math
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from relay.messages.envelope import QueuedMessage
 from relay.messages.intake import Accepted, Answer, Intake
 from relay.messages.lists import Listing, Lists, id_at, keys_of
-from relay.messages.queues import Queues
+from relay.messages.queues import Queues, delay_for
 from relay.messages.results import Done, Received, reopened
 from relay.messages.sender import Gate, Sender
 from relay.messages.states import TERMINAL, Change, Record, State, cancel, resolve, tally
@@ -96,10 +96,17 @@ class Messages:
 
         The queue gets a copy first, delayed until this run has ended, which has `time_left`
         seconds: if the run dies, that copy takes over. An exchange that began in time is finished,
-        so the answer may come a little later than `seconds`.
+        so the answer may come a little later than `seconds`. One whose time has not come is only
+        accepted and watched.
         """
-        ends_at = self._clock() + time_left
-        until = min(self._clock() + seconds, ends_at)
+        now = self._clock()
+        ends_at = now + time_left
+        until = min(now + seconds, ends_at)
+        if message.may_go_at(now) > now:
+            [answer] = self._intake.accept([message], door="http", caller=caller, fresh=fresh)
+            if isinstance(answer, Accepted):
+                return replace(answer, record=self._watch(answer.record, until))
+            return answer
         delay = math.ceil(time_left) + 1
         [answer] = self._intake.accept(
             [message], door="http", caller=caller, delay=delay, fresh=fresh
@@ -182,7 +189,7 @@ class Messages:
             self._sleep(result.seconds)
         if self._clock() + result.seconds < ends_at:
             # It comes sooner than the delayed copy, which is still there if this one fails.
-            self._queues.enqueue([message], math.ceil(result.seconds))
+            self._queues.enqueue([message], [delay_for(result.seconds)])
         return record
 
     def _watch(self, record: Record, until: float) -> Record:

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from relay.broadcasts.model import Broadcast
 from relay.messages.envelope import MAX_BUTTON_TEXT, MAX_BUTTONS, MAX_TEXT, Button, Message
+from relay.messages.hours import Hours
 from relay.validation import InvalidMessageError, model_config, validate
 from relay.webhooks.signatures import Scheme, UnverifiedError
 from relay.webhooks.templates import Expression, Payload, Template, TemplateError, cut
@@ -114,6 +115,8 @@ class Hook(BaseModel):
     to: Recipient
     delivery: ExpressionText | None = None
     """What identifies a delivery; by default the scheme's own id."""
+    between: Hours | None = None
+    """The hours of the day in which its messages are sent."""
     messages: Annotated[tuple[MessageTemplate, ...], Field(min_length=1)]
     """The first whose `when` holds is sent; if none does, the request is ignored."""
 
@@ -225,6 +228,7 @@ def _message(
             "text": cut(template.text.render(payload), MAX_TEXT),
             "buttons": [button for button in buttons if button],
             "reference": name,
+            "between": hook.between,
         }
     )
 
