@@ -179,19 +179,18 @@ class Filling:
         return {"Table": {"GlobalSecondaryIndexes": found}}
 
 
-def waiting(*statuses: str) -> tuple[list[str], float]:
-    """Return what is said, and the seconds waited, while an index has these statuses."""
+def wait(said: list[str], slept: list[float], *statuses: str) -> None:
+    """Wait for an index that has these statuses, one after the other."""
     session: Any = Filling(*statuses)
     stack = Stack("a-stack", session, None, {}, {}, {"RelayTable": "Relay"})
-    said: list[str] = []
-    slept: list[float] = []
     indexes._await(stack, ["byListed"], said.append, slept.append)
-    return said, sum(slept)
 
 
 def test_no_index_is_added_before_the_last_one_is_filled() -> None:
-    said, seconds = waiting("", *["CREATING"] * 20, "ACTIVE")
-    assert seconds == 21 * indexes.POLL_SECONDS
+    said: list[str] = []
+    slept: list[float] = []
+    wait(said, slept, "", *["CREATING"] * 20, "ACTIVE")
+    assert sum(slept) == 21 * indexes.POLL_SECONDS
     assert said == [
         "  byListed: not there yet after 0 s. Ctrl-C does no harm.",
         "  byListed: creating after 60 s. Ctrl-C does no harm.",
@@ -199,8 +198,10 @@ def test_no_index_is_added_before_the_last_one_is_filled() -> None:
 
 
 def test_an_index_that_never_comes_is_not_waited_for_for_ever() -> None:
+    slept: list[float] = []
     with pytest.raises(OperatorError, match="Look at the stack's events"):
-        waiting("")
+        wait([], slept, "")
+    assert sum(slept) == indexes.GRACE_SECONDS
 
 
 @pytest.mark.usefixtures("aws")
