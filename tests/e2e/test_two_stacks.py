@@ -4,7 +4,7 @@ import json
 
 from ops.remove import remove
 from ops.stack import LOCAL_NAME, Stack, describe, find
-from tests.support.deployment import Deployment
+from tests.support.deployment import Deployment, uploaded
 from tests.support.poll import until
 from tests.support.sandbox import Sandbox
 
@@ -50,10 +50,12 @@ def deploy_beside(first: Stack) -> Stack:
     """Deploy what the first stack was deployed from once more, under another name."""
     formation, secrets = first.client("cloudformation"), first.client("secretsmanager")
     answer = formation.get_template(StackName=LOCAL_NAME, TemplateStage="Original")
-    template = answer["TemplateBody"]
+    body = answer["TemplateBody"]
     formation.create_stack(
         StackName=SECOND,
-        TemplateBody=template if isinstance(template, str) else json.dumps(template),
+        TemplateURL=uploaded(
+            first.client("s3"), body if isinstance(body, str) else json.dumps(body)
+        ),
         Parameters=[
             {"ParameterKey": name, "ParameterValue": first.parameters[name]}
             for name in ("Stage", "ProviderBaseUrl")
