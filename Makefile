@@ -16,7 +16,7 @@ ARGS ?=
 # What people give a target is text. Neither make nor the shell may find commands in it, so make takes
 # it as it is, and the recipes read it from the environment.
 GIVEN := APPLY DROP_OLD HEADERS MAX MINUTES MORE NAME PAYLOAD PORT PROVIDER_BASE_URL QUEUE RAW REASON \
-	SANDBOX_PORT STACK STAGE TEMPLATE_PARAMETERS TEXT THOROUGH
+	REFERENCE SANDBOX_PORT STACK STAGE STATUS TEMPLATE_PARAMETERS TEXT THOROUGH
 STAGE_CHOSEN := $(filter command line,$(origin STAGE))
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 # The stack for the operator's commands: STACK=its-name, STAGE=prod, or the one of `make up`.
@@ -207,10 +207,14 @@ secret: $(INSTALLED) ## store SMS Gold's user and password: make secret STAGE=pr
 hook-secret: $(INSTALLED) ## set or rotate a hook's secret: make hook-secret STAGE=prod NAME=github [DROP_OLD=1]
 	@$(OPS) hook-secret $(WHERE) --name="$$NAME" $(if $(DROP_OLD),--drop-old)
 
+find: $(INSTALLED) ## find messages: make find REFERENCE=…, or STATUS=failed (rejected, unknown, expired) [MAX=…]
+	@$(OPS) find $(WHERE) $${REFERENCE:+--reference="$$REFERENCE"} $${STATUS:+--status="$$STATUS"} \
+		$${MAX:+--max="$$MAX"}
+
 dead-letters: $(INSTALLED) ## show what could not be delivered, and why: make dead-letters STAGE=prod [MAX=…]
 	@$(OPS) dead-letters $(WHERE) $${MAX:+--max="$$MAX"}
 
-redrive: $(INSTALLED) ## send dead letters again: make redrive STAGE=prod [QUEUE=notifier] [REASON=…] [MAX=…] [APPLY=1]
+redrive: $(INSTALLED) ## send dead letters again: make redrive STAGE=prod [QUEUE=notifier|hooks] [REASON=…] [MAX=…] [APPLY=1]
 	@$(OPS) redrive $(WHERE) $${QUEUE:+--queue="$$QUEUE"} $${REASON:+--reason="$$REASON"} \
 		$${MAX:+--max="$$MAX"} $(if $(APPLY),--apply)
 

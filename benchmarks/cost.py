@@ -141,7 +141,7 @@ def _bill(n: Mapping[str, float], queue: Price) -> dict[str, float]:
         "API Gateway": requests * REST.dollars,
         "api function": requests * INVOCATION.dollars + duration(n["api milliseconds"]),
         "queue": (sends + 2 * runs) * queue.dollars,
-        "table writes": n["write units"] * WRITE.dollars,
+        "table writes": (n["write units"] + n["index units"]) * WRITE.dollars,
         "table reads": n["read units"] * READ.dollars,
         "sender function": runs * INVOCATION.dollars + duration(n["sender milliseconds"]),
         "logs": logged * LOG.dollars,

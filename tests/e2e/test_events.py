@@ -15,6 +15,7 @@ API = {
     "api_bots": 200,
     "api_subscribers": 200,
     "api_send": 202,
+    "api_send_later": 202,
     "api_send_and_wait": 200,  # the same message once more, by its key
     "api_state": 200,
     "api_cancel": 409,  # it has been sent
@@ -25,7 +26,6 @@ API = {
 }
 NOTIFIER = (
     "schedule",
-    "notifier_alarm",
     "notifier_broadcast",
     "notifier_firing_moved_back",
     "notifier_queue",

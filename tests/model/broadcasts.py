@@ -343,7 +343,9 @@ class Classes:
         self._known: dict[tuple[Any, ...], Effect | Over] = {}
         anything: Any = tape
         self.table = BroadcastTable(anything, "Relay")
-        self._broadcasts = Broadcasts(self.table, anything, rate=25.0, clock=lambda: self._now)
+        self._broadcasts = Broadcasts(
+            self.table, anything, anything, rate=25.0, clock=lambda: self._now
+        )
         self._recounts = Recounts(
             self.table, anything, RULES, longest_run=60.0, clock=lambda: self._now
         )

@@ -16,7 +16,6 @@ import requests
 from local import processes
 from local.stack import Settings, Stack
 
-ALARM_RECIPIENT = "65f1c0a2b3d4e5f6a7b8d203"
 SCHEDULED_TEXT = "The template's own <aws.scheduler.schedule-arn> of ${AWS::Region}, 🕘"
 
 
@@ -97,10 +96,3 @@ def deployed(
         yield Deployment(stack.home, facts)
     finally:
         stack.stop()
-
-
-def uploaded(s3: Any, template: str) -> str:
-    """Put a template where CloudFormation reads one of more than 51,200 bytes; return its URL."""
-    s3.create_bucket(Bucket="templates")
-    s3.put_object(Bucket="templates", Key="template.yaml", Body=template.encode())
-    return "https://s3.amazonaws.com/templates/template.yaml"

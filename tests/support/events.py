@@ -13,19 +13,19 @@ EVENTS = Path(__file__).resolve().parents[2] / "events"
 TEXT = "Ваш заказ 4711 оплачен и передан в доставку. Курьер позвонит за час до приезда."
 
 
-def message() -> dict[str, Any]:
+def message(reference: str = "") -> dict[str, Any]:
     """Return a message: a text of 80 letters and one button."""
     return {
+        **({"reference": reference} if reference else {}),
         "subscriberId": uuid.uuid4().hex,
         "text": TEXT,
         "buttons": [{"text": "Отследить", "url": "https://shop.example/orders/4711"}],
-        "reference": "order-4711",
     }
 
 
-def envelope() -> str:
+def envelope(reference: str = "") -> str:
     """Return a message as a producer puts it on the queue."""
-    return json.dumps(message(), ensure_ascii=False)
+    return json.dumps(message(reference), ensure_ascii=False)
 
 
 def sqs(bodies: Sequence[str], *, in_line: bool = False) -> bytes:

@@ -14,6 +14,7 @@ RECEIVE = {
     "sqs:ReceiveMessage",
 }
 SEND = frozenset({"sqs:SendMessage"})
+COUNT = frozenset({"sqs:GetQueueAttributes"})
 SECRET = frozenset({"secretsmanager:GetSecretValue"})
 
 MANAGED = frozenset({"AWSLambdaBasicExecutionRole", "AWSXrayWriteOnlyAccess"})
@@ -24,13 +25,15 @@ ROLES: Mapping[str, Permissions] = {
         "RelayTable": frozenset(
             {
                 "dynamodb:BatchGetItem",
+                "dynamodb:GetItem",
                 "dynamodb:PartiQLInsert",
                 "dynamodb:PartiQLUpdate",
                 "dynamodb:PutItem",
                 "dynamodb:UpdateItem",
             }
         ),
-        "MessagesQueue": SEND,
+        "RelayTable's indexes": frozenset({"dynamodb:Query"}),
+        "MessagesQueue": SEND | COUNT,
         "OrderedQueue": SEND,
         "NotifierQueue": SEND,
         "DeadLetterQueue": SEND,
@@ -55,7 +58,7 @@ ROLES: Mapping[str, Permissions] = {
                 "dynamodb:UpdateItem",
             }
         ),
-        "MessagesQueue": frozenset(RECEIVE),
+        "MessagesQueue": SEND | RECEIVE,
         "OrderedQueue": frozenset(RECEIVE),
         "BroadcastQueue": frozenset(RECEIVE),
         "NotifierQueue": SEND,
@@ -70,10 +73,11 @@ ROLES: Mapping[str, Permissions] = {
                 "dynamodb:PutItem",
             }
         ),
-        "MessagesQueue": SEND,
+        "MessagesQueue": SEND | COUNT,
         "OrderedQueue": SEND,
         "NotifierQueue": SEND,
         "DeadLetterQueue": SEND,
+        "HooksDeadLetterQueue": SEND,
         "HookSecrets": SECRET,
     },
     "NotifierFunctionRole": {
@@ -86,7 +90,7 @@ ROLES: Mapping[str, Permissions] = {
                 "dynamodb:UpdateItem",
             }
         ),
-        "MessagesQueue": SEND,
+        "MessagesQueue": SEND | COUNT,
         "OrderedQueue": SEND,
         "BroadcastQueue": SEND,
         "NotifierQueue": SEND | RECEIVE,

@@ -21,6 +21,7 @@ import requests
 
 from local import aws
 from relay.messages.envelope import QueuedMessage
+from relay.messages.lists import INDEXES, OFF_THE_LIST, Index, keys_of
 from relay.messages.states import KEPT_ATTEMPTS, REDRIVABLE, TERMINAL, DeadLetter, Record, State
 from relay.messages.store import from_item
 from relay.outcomes.events import SOURCE, status_of
@@ -68,6 +69,8 @@ class Evidence:
     """The requests that followed a redirect."""
     written: Mapping[str, str] = field(default_factory=dict)
     """Everything that must hold no secret, by name: logs, the table, the queues."""
+    lists: Mapping[str, Mapping[str, tuple[str, str]]] | None = None
+    """The messages in each index, by its name: id, partition, place. None if nobody looked."""
     events: Sequence[Mapping[str, Any]] = ()
     """What was put on the event bus, repeats included."""
     told: str = "none"
@@ -119,6 +122,7 @@ def violations(
         *_without_reason(seen),
         *_dead_letters(seen),
         *_provider_ids(seen),
+        *_lists(seen),
         *_in_the_ledger(seen, sent),
         *_out_of_order(seen, sent),
         *untold(seen),
@@ -218,6 +222,22 @@ def _provider_ids(seen: Evidence) -> Iterator[str]:
     for provider_id, ids in owners.items():
         if len(ids) > 1:
             yield f"{', '.join(ids)} share the provider's id {provider_id}"
+
+
+def _lists(seen: Evidence) -> Iterator[str]:
+    """Yield where an index and the table disagree."""
+    if seen.lists is None:
+        return
+    for index in INDEXES:
+        there = seen.lists[index.name]
+        for id_, record in seen.records.items():
+            keys = keys_of(record)
+            due = (keys[index.partition], keys[index.place]) if index.partition in keys else None
+            found = there.get(id_)
+            if found and found[0] == OFF_THE_LIST:
+                found = None
+            if found != due:
+                yield f"{id_} is {record.state}; {index.name} has it as {found}, not as {due}"
 
 
 def _in_the_ledger(seen: Evidence, sent: Sequence[Sent]) -> Iterator[str]:
@@ -399,8 +419,20 @@ class Reader:
             ledger=_get(f"{self._sandbox}/ledger?fields=id,text,time"),
             elsewhere=_get(f"{self._sandbox}/elsewhere"),
             written=written,
+            lists={index.name: self._listed(index) for index in INDEXES},
             at=time.time(),
         )
+
+    def _listed(self, index: Index) -> dict[str, tuple[str, str]]:
+        pages = self._dynamodb.get_paginator("scan").paginate(
+            TableName=self._facts["tableName"], IndexName=index.name
+        )
+        return {
+            item["pk"]["S"].partition("#")[2]: (item[index.partition]["S"], item[index.place]["S"])
+            for page in pages
+            for item in page["Items"]
+            if item["pk"]["S"].startswith("message#")
+        }
 
     def told(self, seen: Evidence) -> Evidence:
         """Return the evidence with the events that are there once none of its own is missing.

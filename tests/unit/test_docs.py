@@ -259,7 +259,8 @@ def test_the_own_keys_page_grants_what_the_stack_uses_it_for() -> None:
     """Whether it is enough only AWS can show: the local AWS asks for no key."""
     text = section("docs/configuration.md", "Your own key")
     services, deployer, sender = [json.loads(block) for _, block in FENCE.findall(text)]
-    assert [s["Principal"]["Service"].split(".")[0] for s in services] == ["cloudwatch", "logs"]
+    names = [s["Principal"]["Service"].split(".")[0] for s in services]
+    assert names == ["cloudwatch", "events", "logs"]
     own = next(p for p in resources("AWS::IAM::Policy") if p["PolicyName"] == "own-key")
     [statement] = own["PolicyDocument"]["Statement"]
     # The roles send and receive, so they need what a sender needs, and no star.

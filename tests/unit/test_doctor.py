@@ -61,9 +61,11 @@ def test_the_templates_defaults_are_healthy() -> None:
     [
         (replace(HEALTHY, status="UPDATE_ROLLBACK_COMPLETE"), "UPDATE_ROLLBACK_COMPLETE"),
         (replace(HEALTHY, status="UPDATE_IN_PROGRESS"), "UPDATE_IN_PROGRESS"),
+        (replace(HEALTHY, missing=("OrderedQueue",)), "the stack has no OrderedQueue: it is of an"),
         (replace(HEALTHY, denied=("sqs:SendMessage on DeadLetterQueue",)), "sqs:SendMessage"),
         (replace(HEALTHY, bots=None, provider_problem="http_401"), "http_401"),
         (replace(HEALTHY, bots=0), "no bot"),
+        (replace(HEALTHY, unlisted=("byListed",)), "index byListed is missing or not filled yet"),
         (source(Source("MessagesQueue", False, True, 60)), "no function receives"),
         (source(Source("MessagesQueue", True, False, 60)), "returns the whole batch"),
         (source(Source("MessagesQueue", True, True, 400)), "a run may take 400"),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from relay.messages.envelope import QueuedMessage
+from relay.messages.lists import place
 from relay.messages.queues import dead_letter_body
 from relay.messages.states import Attempt, DeadLetter, Event, Record, Rules, State, first_record
 from tests.support.verifier import Evidence, OnQueue, Sent, changed, violations
@@ -69,6 +70,14 @@ def good() -> Evidence:
             {"id": "p-3", "text": RESENT.text},
         ],
         written={"functions.log": "sent m-sent", "the Messages queue": ""},
+        lists={
+            "byReference": {},
+            "byListed": {
+                "m-rejected": ("rejected", "001800000000.000#m-rejected"),
+                "m-expired": ("expired", place(NOW, "m-expired")),
+                "m-sent": ("none", "none"),
+            },
+        },
         at=READ_AT,
     )
 
@@ -207,6 +216,13 @@ BROKEN: list[tuple[str, Callable[[Evidence], Evidence]]] = [
     ("m-sent is sent, and not in the ledger", lambda seen: replace(seen, ledger=seen.ledger[1:])),
     ("m-rejected is rejected, and in the ledger", in_ledger(REJECTED)),
     ("m-expired is expired, and in the ledger", in_ledger(EXPIRED)),
+    (
+        "m-rejected is rejected; byListed has it as None",
+        lambda seen: replace(seen, lists={"byReference": {}, "byListed": {}}),
+    ),
+    ("m-rejected is rejected; byListed has it as", with_record("m-rejected", updated_at=NOW + 1)),
+    ("m-expired is sent; byListed has it as", with_record("m-expired", state=State.SENT)),
+    ("m-sent is sent; byReference has it as None", with_record("m-sent", reference="order-1")),
     ("a redirect was followed", lambda seen: replace(seen, elsewhere=[{"path": "/"}])),
     (
         "m-sent has ended 1 times, and 0 events tell of it",

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "smsgold": "",  # the provider's client: it knows nothing of AWS or of the relay
     "validation": "",
     "messages": "validation smsgold",  # they know no broadcast: the sender asks a gate
-    "broadcasts": "messages smsgold",
+    "broadcasts": "messages validation smsgold",
     "schedules": "broadcasts messages validation",
     "problems": "validation",
     "webhooks": "broadcasts messages problems validation smsgold",

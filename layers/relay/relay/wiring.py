@@ -159,7 +159,7 @@ def account() -> Account:
 @cache
 def broadcasts() -> Broadcasts:
     """Return the broadcasts service."""
-    return Broadcasts(broadcast_table(), queues(), rate=settings.messages_per_second)
+    return Broadcasts(broadcast_table(), store(), queues(), rate=settings.messages_per_second)
 
 
 @cache
@@ -227,6 +227,7 @@ def sender() -> Sender:
         chats=chats,
         dispatcher=dispatcher,
         dead_letters=DeadLetters(store(), queues()),
+        queues=queues(),
         seals=seals(),
         rules=rules,
     )
@@ -242,7 +243,14 @@ def scheduler() -> "EventBridgeSchedulerClient":
 @cache
 def messages() -> Messages:
     """Return the messages service."""
-    return Messages(store=store(), queues=queues(), intake=intake(), sender=sender(), gate=gate())
+    return Messages(
+        store=store(),
+        lists=store(),
+        queues=queues(),
+        intake=intake(),
+        sender=sender(),
+        gate=gate(),
+    )
 
 
 @cache

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from botocore.exceptions import BotoCoreError, ClientError
 
 from relay.broadcasts.model import COUNTED, BroadcastRecord, Command, Recount, paused_too_long
+from relay.messages.lists import BROADCASTS, Page, broadcast_keys
 from relay.messages.states import State
-from relay.messages.store import KEPT_DAYS, KEYS_PER_CALL, StoreUnavailableError
+from relay.messages.store import KEPT_DAYS, KEYS_PER_CALL, StoreUnavailableError, page
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -34,7 +35,11 @@ class BroadcastTable:
         try:
             self._call(
                 "put_item",
-                Item=_key(broadcast.id) | _attributes(broadcast) | _step("status") | FIRST_VERSION,
+                Item=_key(broadcast.id)
+                | _attributes(broadcast)
+                | _listed(broadcast)
+                | _step("status")
+                | FIRST_VERSION,
                 ConditionExpression="attribute_not_exists(pk)",
             )
         except _ConditionError:
@@ -57,6 +62,10 @@ class BroadcastTable:
                     found[broadcast.id] = broadcast
                 wanted = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
         return found
+
+    def page(self, *, limit: int, after: str = "") -> Page:
+        """Return up to `limit` places of the list of broadcasts, after a place."""
+        return page(self._client, self._table, BROADCASTS, limit, after)
 
     def write_command(self, before: BroadcastRecord, after: BroadcastRecord) -> bool:
         """Write a new command; return False if what it was decided on has changed."""
@@ -307,6 +316,12 @@ def _number(value: float) -> dict[str, str]:
 
 def _ttl(now: float) -> dict[str, str]:
     return {"N": str(int(now) + KEPT_DAYS * 86400)}
+
+
+def _listed(broadcast: BroadcastRecord) -> dict[str, Any]:
+    """Return what puts a broadcast on the list of all, where it stays."""
+    keys = broadcast_keys(broadcast.created_at, broadcast.id)
+    return {name: {"S": value} for name, value in keys.items()}
 
 
 def _attributes(broadcast: BroadcastRecord) -> dict[str, Any]:
