@@ -41,7 +41,9 @@ def switch(deployment: Deployment) -> Iterator[Switch]:
         until(updated, "update of the stack")
 
     yield switch
-    switch(was["Events"])
+    [stack] = formation.describe_stacks(StackName=LOCAL_NAME)["Stacks"]
+    if {"ParameterKey": "Events", "ParameterValue": was["Events"]} not in stack["Parameters"]:
+        switch(was["Events"])
 
 
 def sources(deployment: Deployment) -> list[Any]:

@@ -96,10 +96,3 @@ def deployed(
         yield Deployment(stack.home, facts)
     finally:
         stack.stop()
-
-
-def uploaded(s3: Any, template: str) -> str:
-    """Put a template where CloudFormation reads one of more than 51,200 bytes; return its URL."""
-    s3.create_bucket(Bucket="templates")
-    s3.put_object(Bucket="templates", Key="template.yaml", Body=template.encode())
-    return "https://templates.s3.amazonaws.com/template.yaml"
