@@ -11,6 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.stack import OperatorError, Stack
 from relay.messages.dispatch import SETTLE_SECONDS
+from relay.messages.lists import INDEXES
 from relay.messages.pacing import KEY, MOST_HOLDS, line_of
 from smsgold.client import Client
 from smsgold.credentials import Credentials
@@ -85,9 +86,13 @@ class Queue:
     """Being sent, or waiting for another try."""
 
 
+STREAM = "RelayTable"
+"""What an event source is named by that reads the table's stream, and no queue."""
+
+
 @dataclass(frozen=True)
 class Source:
-    """An event source mapping: it hands a queue's messages to a function."""
+    """An event source mapping: it hands a queue's messages, or the stream, to a function."""
 
     queue: str
     enabled: bool
@@ -130,6 +135,8 @@ class Facts:
     queues: Mapping[str, Queue] = field(default_factory=dict)
     sources: tuple[Source, ...] = ()
     denied: tuple[str, ...] = ()
+    unlisted: tuple[str, ...] = ()
+    """The table's indexes that are missing or still being filled."""
     in_alarm: tuple[str, ...] = ()
     confirmed_mails: int = 0
     lines: Lines | None = None
@@ -150,6 +157,7 @@ def findings(facts: Facts) -> list[Finding]:
         *_deployment(facts),
         *_provider(facts),
         *_queues(facts),
+        *_events(facts),
         *_lines(facts),
         *_parameters(facts),
         *_alarms(facts),
@@ -185,6 +193,12 @@ def _deployment(facts: Facts) -> Iterator[Finding]:
             "Its role was changed, or a permissions boundary or organization policy forbids it: "
             "deploy again; if that does not help, ask whoever manages the account's policies.",
         )
+    for index in facts.unlisted:
+        yield Finding(
+            Level.WARN,
+            f"the table's index {index} is missing or not filled yet: lists are not complete",
+            "`make deploy` adds what is missing; filling it takes minutes to hours.",
+        )
     if not facts.denied:
         yield Finding(Level.GOOD, "the sender has the permissions it needs")
 
@@ -210,6 +224,8 @@ def _provider(facts: Facts) -> Iterator[Finding]:
 def _queues(facts: Facts) -> Iterator[Finding]:
     for source in facts.sources:
         name = source.queue
+        if name == STREAM:
+            continue
         if not source.enabled:
             yield Finding(
                 Level.BAD,
@@ -239,6 +255,36 @@ def _queues(facts: Facts) -> Iterator[Finding]:
             )
     if facts.queues:
         yield Finding(Level.GOOD, f"{len(facts.queues)} queues examined")
+
+
+def _events(facts: Facts) -> Iterator[Finding]:
+    told = facts.parameters["Events"]
+    failures = facts.queues.get("EventsFailureQueue")
+    if failures and failures.waiting:
+        yield Finding(
+            Level.BAD,
+            "EventsFailureQueue: events were given up",
+            "See EventsFailureAlarm in docs/operations.md.",
+        )
+    if not facts.sources:  # not read, which is a finding of its own
+        return
+    source = next((source for source in facts.sources if source.queue == STREAM), None)
+    if told == "none":
+        yield Finding(Level.GOOD, "Events is none: nobody is told what became of messages")
+    elif not (source and source.enabled):
+        yield Finding(
+            Level.BAD,
+            f"Events is {told}, and no function reads the table's stream",
+            "Deploy again, or enable the publisher's event source mapping, within 24 hours.",
+        )
+    elif not source.partial_failures:
+        yield Finding(
+            Level.BAD,
+            "the publisher's event source mapping has lost ReportBatchItemFailures",
+            "Deploy again: what EventBridge does not take is lost.",
+        )
+    else:
+        yield Finding(Level.GOOD, f"events are published: {told}")
 
 
 def _received(source: Source, queue: Queue) -> Iterator[Finding]:
@@ -395,6 +441,7 @@ def examine(
         queues=read("the queues", lambda: _read_queues(stack), {}),
         sources=read("the event sources", lambda: _read_sources(stack), ()),
         denied=read("the sender's permissions", lambda: _denied(stack), ()),
+        unlisted=read("the table's indexes", lambda: _unlisted(stack), ()),
         in_alarm=read("the alarms", lambda: _in_alarm(stack), ()),
         confirmed_mails=read("the alarms' topic", lambda: _confirmed(stack), 0),
         lines=Lines(
@@ -450,13 +497,15 @@ def _read_sources(stack: Stack) -> tuple[Source, ...]:
     by_name = {url.rsplit("/", 1)[-1]: name for name, url in stack.resources.items()}
     found: list[Source] = []
     for logical, function in stack.resources.items():
-        if logical not in ("SenderFunction", "NotifierFunction"):
+        if logical not in ("SenderFunction", "NotifierFunction", "PublisherFunction"):
             continue
         timeout = functions.get_function_configuration(FunctionName=function)["Timeout"]
         answer = functions.list_event_source_mappings(FunctionName=function)
         found += [
             Source(
-                queue=by_name[mapping["EventSourceArn"].rsplit(":", 1)[-1]],
+                queue=STREAM
+                if "/stream/" in mapping["EventSourceArn"]
+                else by_name[mapping["EventSourceArn"].rsplit(":", 1)[-1]],
                 enabled=mapping["State"] in RUNNING,
                 partial_failures="ReportBatchItemFailures"
                 in mapping.get("FunctionResponseTypes", []),
@@ -490,6 +539,16 @@ def _denied(stack: Stack) -> tuple[str, ...]:
             if result["EvalDecision"] != "allowed"
         ]
     return tuple(denied)
+
+
+def _unlisted(stack: Stack) -> tuple[str, ...]:
+    table = stack.client("dynamodb").describe_table(TableName=stack.outputs["TableName"])["Table"]
+    filled = {
+        index["IndexName"]
+        for index in table.get("GlobalSecondaryIndexes", [])
+        if index.get("IndexStatus", "ACTIVE") == "ACTIVE"
+    }
+    return tuple(index.name for index in INDEXES if index.name not in filled)
 
 
 def _in_alarm(stack: Stack) -> tuple[str, ...]:

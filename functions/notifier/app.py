@@ -1,4 +1,4 @@
-"""Accepts what schedules and rules send, and fans broadcasts out."""
+"""Accepts what schedules send, and fans broadcasts out."""
 
 from relay.startup import ready
 
@@ -37,7 +37,7 @@ class UnknownKindError(Exception):
 
 @log.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Take an event of EventBridge, or what lies on the notifier's queue."""
+    """Take a firing of a schedule, or what lies on the notifier's queue."""
     if "Records" not in event:
         return door.accept(event, context.aws_request_id)
     ends_at = time.time() + context.get_remaining_time_in_millis() / 1000

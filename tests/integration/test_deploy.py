@@ -25,6 +25,7 @@ from ops import doctor
 from ops.remove import leftovers, remove
 from ops.stack import OperatorError, Stack, describe, find
 from tests.support.ministack import KEY, SECRET, ministack
+from tests.support.table import definition
 from tools.translated import template
 
 ROOT = Path(__file__).parents[2]
@@ -36,11 +37,7 @@ TEMPLATE = {
         "RelayTable": {
             "Type": "AWS::DynamoDB::Table",
             "DeletionPolicy": "Retain",
-            "Properties": {
-                "BillingMode": "PAY_PER_REQUEST",
-                "AttributeDefinitions": [{"AttributeName": "pk", "AttributeType": "S"}],
-                "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}],
-            },
+            "Properties": definition(),
         },
         "MessagesQueue": {"Type": "AWS::SQS::Queue", "DeletionPolicy": "Retain"},
         "RelayBucket": {"Type": "AWS::S3::Bucket", "DeletionPolicy": "Retain"},

@@ -247,7 +247,12 @@ def http_without_a_key() -> Door:
 def _messages(door: Door) -> Messages:
     nobody: Any = None
     return Messages(
-        store=door.tape, queues=door.tape, intake=door.intake, sender=nobody, gate=nobody
+        store=door.tape,
+        lists=nobody,
+        queues=door.tape,
+        intake=door.intake,
+        sender=nobody,
+        gate=nobody,
     )
 
 

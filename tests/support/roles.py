@@ -33,6 +33,7 @@ ROLES: Mapping[str, Permissions] = {
             }
         ),
         "RelayBucket": frozenset({"s3:GetObject"}),
+        "RelayTable's indexes": frozenset({"dynamodb:Query"}),
         "MessagesQueue": SEND | COUNT,
         "OrderedQueue": SEND,
         "NotifierQueue": SEND,
@@ -77,6 +78,7 @@ ROLES: Mapping[str, Permissions] = {
         "OrderedQueue": SEND,
         "NotifierQueue": SEND,
         "DeadLetterQueue": SEND,
+        "HooksDeadLetterQueue": SEND,
         "HookSecrets": SECRET,
     },
     "NotifierFunctionRole": {
@@ -96,6 +98,14 @@ ROLES: Mapping[str, Permissions] = {
         "NotifierQueue": SEND | RECEIVE,
         "NotifierDeadLetterQueue": SEND,
         "ProviderCredentials": SECRET,
+    },
+    "PublisherFunctionRole": {
+        "EventBus": frozenset({"events:PutEvents"}),
+        "RelayTable": frozenset(
+            {"dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"}
+        ),
+        "*": frozenset({"dynamodb:ListStreams"}),
+        "EventsFailureQueue": SEND,
     },
     "CanaryFunctionRole": {"ProviderCredentials": SECRET},
     "SchedulerRole": {

@@ -22,6 +22,7 @@ from relay.messages.dispatch import Dispatcher
 from relay.messages.envelope import QueuedMessage
 from relay.messages.intake import Answer, Intake
 from relay.messages.lines import CHAT_SECONDS, one_by_one
+from relay.messages.lists import Listing, Page, place
 from relay.messages.pacing import (
     CHATS_TO_HOLD_ALL,
     CHATS_WITHIN,
@@ -140,6 +141,23 @@ class MemoryStore:
         if fate == "lost":
             return [Unwritten("no answer", in_doubt=True) for _ in changes]
         return answers
+
+    def page(self, listing: Listing, *, limit: int, after: str = "") -> Page:
+        if self._world.table_down:
+            raise StoreUnavailableError("down")
+        index, earliest = listing.index, place(listing.since)
+        places = sorted(
+            (
+                at
+                for item in self.items.values()
+                if item.get(index.partition) == {"S": listing.partition}
+                and earliest <= (at := item[index.place]["S"])
+                and (not after or at < after)
+            ),
+            reverse=True,
+        )
+        # Like the real one, it does not know whether there is more until it is asked.
+        return Page(places[:limit], places[limit - 1] if len(places) >= limit else "")
 
     def arrive(self) -> None:
         """Let the writes arrive that nobody waits for any more."""
@@ -547,6 +565,7 @@ class Relay:
         """Return what the API's callers deal with."""
         return Messages(
             store=self.store,
+            lists=self.store,
             queues=self.queues,
             intake=self.intake,
             sender=self.sender,

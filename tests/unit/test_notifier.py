@@ -217,30 +217,6 @@ def test_a_body_of_unknown_kind_stays_on_the_queue(stack: Stack) -> None:
     assert stack.broadcasts.worked == []
 
 
-UNCHECKED = {"value": "INSUFFICIENT_DATA", "reason": "Unchecked: Initial alarm creation"}
-NO_DATA = {"value": "INSUFFICIENT_DATA", "reason": "Insufficient Data: 1 datapoint was unknown."}
-
-
-@pytest.mark.parametrize(
-    ("before", "state", "told"),
-    [
-        (UNCHECKED, "OK", False),
-        (UNCHECKED, "ALARM", True),
-        (NO_DATA, "OK", True),  # it may have gone off before
-        ({"value": "ALARM", "reason": "Threshold Crossed"}, "OK", True),
-        ({}, "OK", True),
-    ],
-)
-def test_a_new_alarm_that_is_ok_is_no_news(
-    stack: Stack, before: dict[str, str], state: str, told: bool
-) -> None:
-    event = json.loads(payload("notifier_alarm.json"))
-    event["alarm"]["detail"] |= {"state": {"value": state}, "previousState": before}
-
-    assert (invoke(event)["status"] != "ignored") is told
-    assert bool(stack.queued) is told
-
-
 def test_a_firing_that_comes_too_late_is_recorded_only(stack: Stack) -> None:
     late = {**FIRING, "time": "2020-01-01T00:00:00Z", "skipIfLateBy": 60}
     assert invoke({**late, "message": MESSAGE})["status"] == "expired"
@@ -294,12 +270,31 @@ class Target:
 TARGET = Target()
 
 
-@pytest.mark.parametrize("name", ["schedule", "notifier_broadcast", "notifier_alarm"])
+@pytest.mark.parametrize("name", ["schedule", "notifier_broadcast"])
 def test_the_example_events_are_accepted(stack: Stack, name: str) -> None:
     event = json.loads(payload(f"{name}.json"))
     assert event["kind"] == "event"
     assert invoke(event)["status"] in {"queued", "preparing"}
     assert len(stack.queued) + len(stack.broadcasts.started) == 1
+
+
+@pytest.mark.parametrize("skip", [{}, {"skipIfLateBy": 1}], ids=["in time", "late"])
+def test_what_a_firing_brings_tells_which_schedule_it_was(
+    stack: Stack, skip: dict[str, int]
+) -> None:
+    invoke({**json.loads(payload("schedule.json")), **skip})
+    [record] = stack.relay.store.records.values()
+    assert record.caller == "schedule:NotificationSchedule-7G8H9I0J1K2L"
+    assert (record.state is State.EXPIRED) is bool(skip)
+
+
+def test_an_event_of_a_rule_is_none_of_the_notifiers(stack: Stack) -> None:
+    """As version 0.1.0 took them: they fail, and so are kept on the dead-letter queue."""
+    alarm = json.loads(payload("hook_alarm.json"))
+    for event in ({"id": "e-1", "message": MESSAGE}, {"alarm": alarm, "to": {}}, alarm):
+        with pytest.raises(InvalidMessageError, match="schedule: is required"):
+            invoke(event)
+    assert (stack.queued, stack.broadcasts.started) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -337,7 +332,7 @@ def test_the_table_out_of_order_fails_the_event_so_that_it_comes_again(stack: St
 def test_an_event_s_message_keeps_its_time_and_its_hours(stack: Stack) -> None:
     hours = {"from": "09:00", "to": "21:00", "timezone": "Europe/Moscow"}
     message = {**MESSAGE, "sendAt": "2027-01-16T04:00:00Z", "between": hours}
-    answer = app.handler({"id": "e-1", "message": message}, Context())  # type: ignore[arg-type]
+    answer = invoke({**FIRING, "message": message})
     record = stack.relay.store.records[answer["id"]]
     assert (record.state, record.lease) == (State.QUEUED, START + 22 * 3600)
 
@@ -345,7 +340,7 @@ def test_an_event_s_message_keeps_its_time_and_its_hours(stack: Stack) -> None:
 def test_an_event_s_time_that_is_too_far_is_named(stack: Stack) -> None:
     message = {**MESSAGE, "sendAt": "2027-02-16T04:00:00Z"}
     with pytest.raises(InvalidMessageError, match="sendAt: must be at most 12 days ahead"):
-        app.handler({"id": "e-1", "message": message}, Context())  # type: ignore[arg-type]
+        invoke({**FIRING, "message": message})
     assert not stack.relay.store.records
 
 

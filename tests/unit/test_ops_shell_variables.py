@@ -20,6 +20,7 @@ OUTPUTS = {
     "DeadLetterQueueUrl": "https://sqs/dead",
     "HookSecretsArn": "arn:hooks",
     "BucketName": "its-bucket",
+    "EventBusName": "stack",
 }
 
 
@@ -59,6 +60,7 @@ def test_a_stack_on_aws_keeps_the_shells_own_credentials(session: boto3.Session)
     assert found["DEAD_LETTER_QUEUE_URL"] == "https://sqs/dead"
     assert found["HOOK_SECRETS_ARN"] == "arn:hooks"
     assert found["BUCKET"] == "its-bucket"
+    assert found["EVENT_BUS"] == "stack"
     assert not [name for name in found if name.startswith("AWS")]
 
 

@@ -24,6 +24,7 @@ CLAIM_REFUSED = 2.0  # seconds, as all of these
 RECORD_REFUSED = 15.0
 RECORD_SLOW = 1.5
 STALL = 60.0
+MARKS = Path(os.environ.get("SABOTAGE_DIR", "."))
 
 
 def first_time(what: str) -> bool:
@@ -41,7 +42,7 @@ def since_first_time(what: str) -> float:
 
 
 def _mark(what: str) -> Path:
-    return Path(os.environ["SABOTAGE_DIR"]) / hashlib.sha256(what.encode()).hexdigest()
+    return MARKS / hashlib.sha256(what.encode()).hexdigest()
 
 
 def break_client(module: ModuleType) -> None:
@@ -86,6 +87,23 @@ def break_table(module: ModuleType) -> None:
         }
 
     module.BaseClient._make_api_call = sabotaged
+
+
+def break_bus(module: ModuleType) -> None:
+    """Kill the publisher at every other group of events, in turn after and before it is put."""
+    put = module.Bus.put
+
+    def sabotaged(self: Any, events: Any) -> Any:
+        named = f"{events[0].detail['id']} {events[0].detail['version']}"
+        groups = len([*MARKS.iterdir()]) + 1 if first_time(named) else 1
+        if groups % 4 == 0:
+            os._exit(1)
+        codes = put(self, events)
+        if groups % 4 == 2:
+            os._exit(1)
+        return codes
+
+    module.Bus.put = sabotaged
 
 
 def _refused(statement: dict[str, Any]) -> bool:
@@ -134,7 +152,14 @@ class Finder(importlib.abc.MetaPathFinder):
 
 if "SABOTAGE_DIR" in os.environ:
     sys.meta_path.insert(
-        0, Finder({"smsgold.client": break_client, "botocore.client": break_table})
+        0,
+        Finder(
+            {
+                "smsgold.client": break_client,
+                "botocore.client": break_table,
+                "relay.outcomes.bus": break_bus,
+            }
+        ),
     )
     # The module of this name that would have been imported but for this one.
     for entry in sys.path:

@@ -121,6 +121,18 @@ class MessageState(MessageReceipt):
     ) = None
     expires_at: Time | None = None
     reference: str | None = None
+    caller: (
+        Annotated[
+            str,
+            Field(
+                description="Who handed it in: `key:` and an API key's id, `iam:` and a user or "
+                "role, `hook:`, `schedule:` or `broadcast:` and its name or id; or the "
+                "door, if that is all there is to know.",
+                examples=["key:a1b2c3d4e5"],
+            ),
+        ]
+        | None
+    ) = None
     provider_id: Annotated[str, Field(description="The provider's id of the message.")] | None = (
         None
     )
@@ -149,6 +161,7 @@ class MessageState(MessageReceipt):
             else None,
             expires_at=rfc3339(record.expires_at) if record.expires_at else None,
             reference=record.reference or None,
+            caller=record.caller or None,
             provider_id=record.provider_id or None,
             reason=record.reason or None,
             detail=record.detail or None,
@@ -217,12 +230,12 @@ def routes(service: Messages) -> Router:
     def send(message: Message, key: Key = None, prefer: Prefer = None) -> Response[Any]:
         del key, prefer  # only documented by their types; `requests` reads repeated headers, too
         event = router.current_event.raw_event
-        given = requests.idempotency_key(event)
-        id_ = scoped_id("http", requests.caller(event), given) if given else fresh_id()
+        caller, given = requests.caller(event), requests.idempotency_key(event)
+        id_ = scoped_id("http", caller, given) if given else fresh_id()
         fresh = () if given else (id_,)
         seconds = requests.wait(event)
         if not seconds:
-            [result] = service.accept([queued(message, id_)], fresh=fresh)
+            [result] = service.accept([queued(message, id_)], caller=caller, fresh=fresh)
             accepted = _accepted(result)
             return MessageReceipt(id=id_, status=accepted.record.state).response(
                 HTTPStatus.ACCEPTED, **_headers(accepted)
@@ -230,7 +243,11 @@ def routes(service: Messages) -> Router:
         time_left = router.lambda_context.get_remaining_time_in_millis() / 1000 - ANSWER_SECONDS
         accepted = _accepted(
             service.accept_and_wait(
-                queued(message, id_), seconds=seconds, time_left=time_left, fresh=fresh
+                queued(message, id_),
+                seconds=seconds,
+                time_left=time_left,
+                caller=caller,
+                fresh=fresh,
             )
         )
         final = accepted.record.state in TERMINAL
@@ -375,7 +392,8 @@ def _accept_all(
         envelopes[index] = queued(message, id_)
         first.setdefault(id_, index)
     distinct = [envelopes[index] for index in first.values()]
-    answers = dict(zip(first, service.accept(distinct, fresh=fresh), strict=True))
+    accepted = service.accept(distinct, caller=caller, fresh=fresh)
+    answers = dict(zip(first, accepted, strict=True))
 
     results: list[BatchResult] = []
     for index in range(len(items)):

@@ -119,18 +119,23 @@ class Intake:
         self._count = count
         self._new_id = new_id
 
-    def skip(self, message: QueuedMessage, *, door: str, reason: str) -> Answer:
+    def skip(self, message: QueuedMessage, *, door: str, reason: str, caller: str = "") -> Answer:
         """Record that a message is too late to be sent, unless it was accepted in time."""
-        record = self._record(message, door)
+        record = self._record(message, door, caller)
         record = replace(record, state=State.EXPIRED, reason=reason, lease=0.0)
         [written] = self._store.apply([Change(None, record)])
         return self._concluded([message], [record], [written])[0] or TABLE_SILENT
+
+    def knows(self, ids: Collection[str]) -> bool:
+        """Return whether any of these ids has a record; raise StoreUnavailableError."""
+        return bool(ids and self._store.load(ids))
 
     def accept(
         self,
         messages: Sequence[QueuedMessage],
         *,
         door: str,
+        caller: str = "",
         delay: int = 0,
         fresh: Collection[str] = (),
     ) -> list[Answer]:
@@ -138,8 +143,8 @@ class Intake:
 
         A known id is answered with its record as it stands. `fresh` are the ids that nobody has
         used, because they were made for this call: such a message needs no record to be accepted,
-        since the sender makes one. `delay` is how many seconds the queue holds the messages back,
-        up to 900, or longer those whose time has not come.
+        since the sender makes one, which knows no `caller`. `delay` is how many seconds the queue
+        holds the messages back, up to 900, or longer those whose time has not come.
         """
         answers: dict[str, Answer] = {}
         known = self._known([str(m.id) for m in messages if m.id not in fresh])
@@ -169,7 +174,7 @@ class Intake:
         new = [message for message in new if str(message.id) not in answers]
         records = [
             # Unique per call, so a write whose response was lost is not taken for another caller's.
-            replace(self._record(message, door), attempt=f"accept-{self._new_id()}")
+            replace(self._record(message, door, caller), attempt=f"accept-{self._new_id()}")
             for message in new
         ]
         written = self._store.apply([Change(None, record) for record in records])
@@ -196,9 +201,11 @@ class Intake:
             if full or is_too_far(message, now)
         }
 
-    def _record(self, message: QueuedMessage, door: str) -> Record:
+    def _record(self, message: QueuedMessage, door: str, caller: str) -> Record:
         now = self._clock()
-        return first_record(message, door=door, accepted_at=now, now=now, rules=self._rules)
+        return first_record(
+            message, door=door, caller=caller, accepted_at=now, now=now, rules=self._rules
+        )
 
     def _known(self, ids: Sequence[str]) -> Mapping[str, Record | Unreadable] | None:
         """Return the records there are, or None if the table cannot be read."""

@@ -119,6 +119,8 @@ class Record:
     door: str
     accepted_at: float
     updated_at: float
+    """The time of the last step, but for the one that only marks the dead letter: of a message that
+    has ended, when it did."""
     deadline: float
     generation: int = 0
     version: int = 0
@@ -139,6 +141,8 @@ class Record:
     broadcast: str = ""
     expires_at: float | None = None
     provider_id: str = ""
+    caller: str = ""
+    """Who handed it in, as far as its door knows."""
     attempts: tuple[Attempt, ...] = ()
     history: tuple[Event, ...] = ()
 
@@ -249,9 +253,15 @@ Decision = Send | Drop | Wait | Postpone | Finish | WriteDeadLetter | Refuse
 
 
 def first_record(
-    message: QueuedMessage, *, door: str, accepted_at: float, now: float, rules: Rules
+    message: QueuedMessage,
+    *,
+    door: str,
+    accepted_at: float,
+    now: float,
+    rules: Rules,
+    caller: str = "",
 ) -> Record:
-    """Return the record of a message that is accepted now."""
+    """Return the record of a message that is accepted now, by its door if by nobody known."""
     assert message.id is not None
     goes = message.may_go_at(now)
     return Record(
@@ -268,6 +278,7 @@ def first_record(
         reference=message.reference or "",
         broadcast=message.broadcast,
         expires_at=message.expires_at.timestamp() if message.expires_at else None,
+        caller=caller or (f"broadcast:{message.broadcast}" if message.broadcast else door),
     )
 
 
