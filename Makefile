@@ -16,7 +16,7 @@ ARGS ?=
 # What people give a target is text. Neither make nor the shell may find commands in it, so make takes
 # it as it is, and the recipes read it from the environment.
 GIVEN := APPLY DROP_OLD HEADERS MAX MINUTES MORE NAME PAYLOAD PORT PROVIDER_BASE_URL QUEUE RAW REASON \
-	RECIPIENTS SANDBOX_PORT STACK STAGE TEMPLATE_PARAMETERS TEXT THOROUGH YES
+	RECIPIENTS REFERENCE SANDBOX_PORT STACK STAGE STATUS TEMPLATE_PARAMETERS TEXT THOROUGH YES
 STAGE_CHOSEN := $(filter command line,$(origin STAGE))
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 # The stack for the operator's commands: STACK=its-name, STAGE=prod, or the one of `make up`.
@@ -131,13 +131,19 @@ pacing: $(INSTALLED) ## measure the account's pace with 2, 5 and 10 concurrent s
 order: $(INSTALLED) ## a busy chat beside others, each limited to one message a second; ten kills
 	@$(SCENARIO) order $(ARGS)
 
+events: $(INSTALLED) ## a thousand messages, the publisher killed again and again; POST to event, in ms
+	@$(SCENARIO) events $(ARGS)
+
+watch: $(INSTALLED) ## show the local stack's events as they happen, until Ctrl-C (RAW=1: as JSON)
+	@$(BIN)/python -m local.watch $(if $(RAW),--raw)
+
 verify: $(INSTALLED) ## check that a running stack has kept the relay's promises
 	@PYTHONPATH=layers/relay $(BIN)/python -m tests.support.verifier $(ARGS)
 
 bench-broadcast: $(INSTALLED) ## a broadcast to 10,000, the notifier killed twice: make bench-broadcast ARGS='--rate 50'
 	@$(SCENARIO) broadcast $(ARGS)
 
-.PHONY: bench cost
+.PHONY: bench cost bench-events
 
 # The script that trims the layer knows where this machine's Pythons are.
 bench: export PYTHONPATH := layers/relay
@@ -147,6 +153,10 @@ bench: $(INSTALLED) ## measure what docs/performance.md and benchmarks/README.md
 cost: export PYTHONPATH := layers/relay
 cost: $(INSTALLED) ## print what a million messages cost by each door
 	@$(BIN)/python -m benchmarks cost
+
+bench-events: export PYTHONPATH := layers/relay
+bench-events: $(INSTALLED) ## INIT of the publisher, and what a million events cost
+	@$(BIN)/python -m benchmarks events
 
 check: $(INSTALLED) $(SCANNER)/.installed ## check format, style, types and the template
 	$(BIN)/ruff format --check .
@@ -167,7 +177,7 @@ format: $(INSTALLED) ## format the code and fix what can be fixed automatically
 fuzz: $(INSTALLED) ## test a deployed API against its contract, by API key and by IAM; takes minutes
 	@FUZZ_EXAMPLES=20 $(BIN)/pytest tests/e2e/test_api.py $(ARGS)
 
-openapi: $(INSTALLED) ## rewrite docs/openapi.json from the code
+openapi: $(INSTALLED) ## rewrite docs/openapi.json and docs/events.json from the code
 	@PYTHONPATH=layers/relay $(BIN)/python -m tools.openapi
 
 # -- AWS ----------------------------------------------------------------------------------------
@@ -198,10 +208,14 @@ secret: $(INSTALLED) ## store SMS Gold's user and password: make secret STAGE=pr
 hook-secret: $(INSTALLED) ## set or rotate a hook's secret: make hook-secret STAGE=prod NAME=github [DROP_OLD=1]
 	@$(OPS) hook-secret $(WHERE) --name="$$NAME" $(if $(DROP_OLD),--drop-old)
 
+find: $(INSTALLED) ## find messages: make find REFERENCE=…, or STATUS=failed (rejected, unknown, expired) [MAX=…]
+	@$(OPS) find $(WHERE) $${REFERENCE:+--reference="$$REFERENCE"} $${STATUS:+--status="$$STATUS"} \
+		$${MAX:+--max="$$MAX"}
+
 dead-letters: $(INSTALLED) ## show what could not be delivered, and why: make dead-letters STAGE=prod [MAX=…]
 	@$(OPS) dead-letters $(WHERE) $${MAX:+--max="$$MAX"}
 
-redrive: $(INSTALLED) ## send dead letters again: make redrive STAGE=prod [QUEUE=notifier] [REASON=…] [MAX=…] [APPLY=1]
+redrive: $(INSTALLED) ## send dead letters again: make redrive STAGE=prod [QUEUE=notifier|hooks] [REASON=…] [MAX=…] [APPLY=1]
 	@$(OPS) redrive $(WHERE) $${QUEUE:+--queue="$$QUEUE"} $${REASON:+--reason="$$REASON"} \
 		$${MAX:+--max="$$MAX"} $(if $(APPLY),--apply)
 

@@ -9,20 +9,24 @@ import time
 
 import psutil
 
-from benchmarks import artifact, cost, drain, personal, sends, starts
+from benchmarks import artifact, cost, drain, personal, published, sends, starts
 from benchmarks.report import PAGES, ROOT, Report, say
 
 
 def main() -> None:
-    """Measure everything, or the costs alone and write nothing."""
+    """Measure everything; or the costs or the events alone, and write nothing."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["all", "cost"], default="all")
+    parser.add_argument("what", nargs="?", choices=["all", "cost", "events"], default="all")
     what = parser.parse_args().what
     say("building")
     version = artifact.build()
     report = Report()
     if what == "cost":
         cost.measure(report)
+        return
+    if what == "events":
+        starts.measure_inits(report, ["publisher", "sender"])
+        published.measure(report)
         return
     load, _, _ = psutil.getloadavg()
     report.show(
@@ -36,6 +40,7 @@ def main() -> None:
     drain.measure(report)
     starts.measure(report)
     cost.measure(report)
+    published.measure(report)
     cost.measure_memory_sizes(report)
     report.write()
     say("written to " + " and ".join(str(page.relative_to(ROOT)) for page in PAGES))

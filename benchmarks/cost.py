@@ -139,11 +139,11 @@ def _bill(n: Mapping[str, float], queue: Price) -> dict[str, float]:
     logged = n["log bytes"] + RUNTIME_LOG * (requests + runs)
     return {
         "API Gateway": requests * REST.dollars,
-        "api function": requests * INVOCATION.dollars + _duration(n["api milliseconds"]),
+        "api function": requests * INVOCATION.dollars + duration(n["api milliseconds"]),
         "queue": (sends + 2 * runs) * queue.dollars,
-        "table writes": n["write units"] * WRITE.dollars,
+        "table writes": (n["write units"] + n["index units"]) * WRITE.dollars,
         "table reads": n["read units"] * READ.dollars,
-        "sender function": runs * INVOCATION.dollars + _duration(n["sender milliseconds"]),
+        "sender function": runs * INVOCATION.dollars + duration(n["sender milliseconds"]),
         "logs": logged * LOG.dollars,
         "traces": SAMPLED * (requests or runs) * TRACE.dollars,
     }
@@ -153,7 +153,7 @@ def _compute(bill: Mapping[str, float]) -> float:
     return bill["api function"] + bill["sender function"]
 
 
-def _duration(milliseconds: float, megabytes: int = MEGABYTES) -> float:
+def duration(milliseconds: float, megabytes: int = MEGABYTES) -> float:
     """Return the dollars of a million times so much billed time."""
     return milliseconds / 1000 * megabytes / 1024 * GIGABYTE_SECOND.dollars
 
@@ -181,7 +181,7 @@ def measure_memory_sizes(report: Report, rounds: int = 7) -> None:
     rows = []
     for size, rounds_ in took.items():
         accept, ten, hundred = (median(side) for side in zip(*rounds_, strict=True))
-        dollars = f"{_duration(accept + ten / 10, size):.2f}"
+        dollars = f"{duration(accept + ten / 10, size):.2f}"
         rows.append([f"{size} MB", *(f"{ms:.0f} ms" for ms in (accept, ten, hundred)), dollars])
     header = ["memory", "`POST /messages`", "10 sent", "100 sent", "$ of both, a million messages"]
     report.show("memory", table(header, rows))

@@ -43,6 +43,7 @@ def environment(code: Path, layer: Path, variables: Mapping[str, str]) -> dict[s
         "PYTHONPATH": f"{code}{os.pathsep}{layer}",
         "PYTHONDONTWRITEBYTECODE": "1",  # Lambda's folders are read-only
         "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_REGION": "us-east-1",
         "AWS_ACCESS_KEY_ID": "benchmark",
         "AWS_SECRET_ACCESS_KEY": "benchmark",
         **variables,

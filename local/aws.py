@@ -27,10 +27,13 @@ from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from local import streams
 from local.gate import foreign, hosts
 
 ACCOUNT = "000000000000"
 REGION = "us-east-1"
+EVENTS_LOG = "events.jsonl"
+"""The file, in the stack's folder, with what was put on the stack's event bus: JSON Lines."""
 APIS = re.compile(r"/_aws/execute-api/[^/]+/[^/]+")
 INTERNAL = ("/_ministack", "/_localstack")
 QUERY_CREDENTIALS = {
@@ -229,6 +232,7 @@ def environment(
         "PATH": os.environ["PATH"],
         "LANG": "C.UTF-8",
         "HOME": str(home),
+        "EVENTS_LOG": str(home / EVENTS_LOG),
         "TMPDIR": str(home),
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
@@ -258,6 +262,7 @@ def main() -> None:
     def secret_of(key: str) -> str | None:
         return own_secret if key == own_key else _issued(key)
 
+    streams.fitted(Path(os.environ["EVENTS_LOG"]))
     app.app = gated(app.app, hosts(int(os.environ["GATEWAY_PORT"])), own_key, secret_of)
     app.main()
 

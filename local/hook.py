@@ -10,7 +10,14 @@ from local import ROOT
 sys.path.insert(0, str(ROOT / "layers" / "relay"))
 
 from relay.webhooks import hooks
-from relay.webhooks.hooks import HooksFileError, Ignored, Rendered, Request, Unrenderable
+from relay.webhooks.hooks import (
+    HooksFileError,
+    Ignored,
+    Rendered,
+    RenderResult,
+    Request,
+    Unrenderable,
+)
 
 HOOKS_FILE = ROOT / "functions" / "hooks" / "hooks.toml"
 
@@ -41,19 +48,38 @@ def main(arguments: list[str] | None = None) -> int:
         print("Give a file with the payload: make hook NAME=… PAYLOAD=file.json", file=sys.stderr)
         return 1
     request = Request(_headers(options.headers), options.payload.read_bytes())
-    match hooks.render(options.name, configured[options.name], request):
+    hook = configured[options.name]
+    if not hook.to:
+        print("Ignored: the hook's `to` is empty, so nobody gets a message.")
+        return 0
+    return _show(hooks.render(options.name, hook, request), headers=bool(options.headers))
+
+
+def _show(rendered: RenderResult, *, headers: bool) -> int:
+    """Show what each recipient gets; return 1 if something would be a dead letter."""
+    match rendered:
         case Ignored():
             print("Ignored: none of the hook's messages matches this payload.")
-            if not options.headers:
+            if not headers:
                 print("If the sender names its event in a header, as GitHub does, give HEADERS.")
-        case Unrenderable(reason, detail):
-            print(f"This would be a dead letter ({reason}): {detail}", file=sys.stderr)
-            return 1
-        case Rendered(message, delivery):
-            content = message.model_dump(mode="json", exclude_defaults=True)
-            print(json.dumps(content, ensure_ascii=False, indent=2))
+            return 0
+        case Unrenderable():
+            return _show_failure(rendered)
+        case Rendered(results, delivery):
+            code = 0
+            for result in results:
+                if isinstance(result, Unrenderable):
+                    code = _show_failure(result)
+                    continue
+                content = result.message.model_dump(mode="json", exclude_defaults=True)
+                print(json.dumps(content, ensure_ascii=False, indent=2))
             print(f"\nThe delivery's id: {delivery or 'none, so every request is a new message'}")
-    return 0
+            return code
+
+
+def _show_failure(failure: Unrenderable) -> int:
+    print(f"This would be a dead letter ({failure.reason}): {failure.detail}", file=sys.stderr)
+    return 1
 
 
 def _headers(text: str) -> dict[str, str]:

@@ -165,7 +165,7 @@ def follow(home: Path, *, while_: Callable[[], bool], raw: bool, colored: bool) 
 
     `raw` leaves the functions' lines as they were written: JSON.
     """
-    logs = {log: _lines(home / f"{log}.log") for log in LOGS}
+    logs = {log: appended(home / f"{log}.log") for log in LOGS}
     while while_():
         new = {log: list(takewhile(bool, lines)) for log, lines in logs.items()}
         if raw:
@@ -179,7 +179,7 @@ def follow(home: Path, *, while_: Callable[[], bool], raw: bool, colored: bool) 
         time.sleep(0.3)
 
 
-def _lines(path: Path) -> Iterator[str]:
+def appended(path: Path) -> Iterator[str]:
     """Yield the complete lines of a growing file, and an empty one when there is none yet."""
     while not path.exists():
         yield ""

@@ -178,7 +178,7 @@ class Stack:
 
     def _prepare_home(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
-        for log in self.home.glob("*.log"):
+        for log in (*self.home.glob("*.log"), *self.home.glob(aws.EVENTS_LOG)):
             log.unlink()
         self._tmp.mkdir(parents=True)
 
@@ -287,6 +287,13 @@ class Stack:
             "tableName": output["TableName"],
             "bucketName": output["BucketName"],
             "credentialsSecret": output["ProviderCredentialsArn"],
+            "eventBus": output["EventBusName"],
+            "events": next(
+                parameter["ParameterValue"]
+                for parameter in stack["Parameters"]
+                if parameter["ParameterKey"] == "Events"
+            ),
+            "publisherFunction": output["PublisherFunctionName"],
             "notifierFunction": output["NotifierFunctionName"],
             "senderFunction": output["SenderFunctionName"],
             "awsEndpoint": self._endpoint,

@@ -6,7 +6,9 @@ import sys
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ops import dead_letters, deploy, doctor, hook_secret, remove, secret, shell_variables
+from ops import find as finding
 from ops.stack import OperatorError, find
+from relay.messages.lists import BAD_ENDS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,6 +30,10 @@ def parser() -> argparse.ArgumentParser:
     )
     hook.add_argument("--name", required=True, help="the hook's name in hooks.toml")
     hook.add_argument("--drop-old", action="store_true", help="end a rotation: keep the newest")
+    look = commands.add_parser("find", parents=[every], help="find messages, one line each")
+    look.add_argument("--reference", help="those with this reference")
+    look.add_argument("--status", choices=BAD_ENDS, help="those that ended so")
+    look.add_argument("--max", type=int, default=100, help="at most this many (default: 100)")
     commands.add_parser("remove", parents=[every], help="delete it, but not its table and queues")
     show = commands.add_parser(
         "dead-letters", parents=[every], help="show what could not be delivered, by reason"
@@ -45,35 +51,45 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def perform(options: argparse.Namespace) -> int:
+    """Do what a command says; return 1 if it finds something wrong."""
+    if options.command == "deploy":
+        deploy.deploy(options.stage)
+        return 0
+    stack = find(options.stack)
+    match options.command:
+        case "doctor":
+            return 0 if doctor.run(stack, thorough=options.thorough) else 1
+        case "env":
+            print(shell_variables.script(stack))
+        case "secret":
+            secret.put(stack)
+        case "hook-secret":
+            hook_secret.put(stack, options.name, drop_old=options.drop_old)
+        case "find":
+            finding.show(
+                stack, reference=options.reference, status=options.status, most=options.max
+            )
+        case "remove":
+            remove.remove(stack)
+        case "dead-letters":
+            dead_letters.show(stack, options.max)
+        case "redrive":
+            dead_letters.redrive(
+                stack,
+                queue=options.queue,
+                reason=options.reason,
+                most=options.max,
+                apply=options.apply,
+            )
+    return 0
+
+
 def main() -> int:
     """Run the command; return 1 if it fails or finds something wrong."""
     options = parser().parse_args()
     try:
-        if options.command == "deploy":
-            deploy.deploy(options.stage)
-            return 0
-        stack = find(options.stack)
-        match options.command:
-            case "doctor":
-                return 0 if doctor.run(stack, thorough=options.thorough) else 1
-            case "env":
-                print(shell_variables.script(stack))
-            case "secret":
-                secret.put(stack)
-            case "hook-secret":
-                hook_secret.put(stack, options.name, drop_old=options.drop_old)
-            case "remove":
-                remove.remove(stack)
-            case "dead-letters":
-                dead_letters.show(stack, options.max)
-            case "redrive":
-                dead_letters.redrive(
-                    stack,
-                    queue=options.queue,
-                    reason=options.reason,
-                    most=options.max,
-                    apply=options.apply,
-                )
+        return perform(options)
     except (OperatorError, ClientError, BotoCoreError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -85,7 +101,6 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Self
 
@@ -37,15 +38,20 @@ SHOWN = ("id", "subscriberId", "botId", "onUnknown", "expiresAt", "reference", "
 
 @dataclass(frozen=True)
 class Route:
-    """A dead-letter queue and the queue its messages go back to, by the stack's outputs."""
+    """A dead-letter queue and where its messages go back to, by the stack's outputs.
+
+    That is a queue, or a function that is invoked with each.
+    """
 
     dead: str
     back: str
+    to_a_function: bool = False
 
 
 ROUTES: Mapping[str, Route] = {
     "messages": Route("DeadLetterQueueUrl", "MessagesQueueUrl"),
     "notifier": Route("NotifierDeadLetterQueueUrl", "NotifierQueueUrl"),
+    "hooks": Route("HooksDeadLetterQueueUrl", "HooksFunctionArn", to_a_function=True),
 }
 
 
@@ -236,7 +242,8 @@ def show(stack: Stack, most: int, say: Callable[[str], None] = print) -> None:
     """Show what is on each dead-letter queue."""
     sqs = stack.client("sqs")
     for name, route in ROUTES.items():
-        url = stack.outputs[route.dead]
+        if (url := stack.outputs.get(route.dead)) is None:
+            continue  # a stack of an earlier version, before its upgrade
         with Receiving(sqs, url) as receiving:
             groups = group(receiving.receive(most))
         total = sum(g.count for g in groups)
@@ -267,9 +274,10 @@ def redrive(
     Without `apply`, only say what would be moved.
     """
     route = ROUTES[queue]
-    dead, back = stack.outputs[route.dead], stack.outputs[route.back]
+    dead = stack.outputs[route.dead]
     sqs = stack.client("sqs")
     if apply:
+        back = hand_back(stack, route)
         moved = move(
             sqs, dead, back, reason=reason, most=most, rate=stack.rate, say=say, sleep=sleep
         )
@@ -285,10 +293,21 @@ def redrive(
     say("\nNothing was moved. To move them, repeat the command with APPLY=1.")
 
 
+def hand_back(stack: Stack, route: Route) -> Callable[[ReceivedDeadLetter], object]:
+    """Return what hands a dead letter back; once it returns, the letter may be deleted."""
+    back = stack.outputs[route.back]
+    if route.to_a_function:
+        # As a rule of EventBridge does: Lambda keeps the event, and what fails comes back.
+        invoke = partial(stack.client("lambda").invoke, FunctionName=back, InvocationType="Event")
+        return lambda dead_letter: invoke(Payload=dead_letter.body.encode())
+    send = partial(stack.client("sqs").send_message, QueueUrl=back)
+    return lambda dead_letter: send(**put_back(dead_letter))
+
+
 def move(
     sqs: Any,
     dead: str,
-    back: str,
+    back: Callable[[ReceivedDeadLetter], object],
     *,
     reason: str | None,
     most: int | None,
@@ -315,7 +334,7 @@ def move(
         moved = 0
         try:
             for dead_letter in chosen:
-                sqs.send_message(QueueUrl=back, **put_back(dead_letter))
+                back(dead_letter)
                 receiving.delete(dead_letter)
                 moved += 1
                 if moved % PROGRESS == 0:

@@ -2,16 +2,15 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import boto3
 from botocore.exceptions import ClientError, NoRegionError
 
+from ops import indexes
+from ops.indexes import Run
 from ops.stack import SAMCONFIG, OperatorError, configured, describe
-
-Run = Callable[[Sequence[str]], int]
-"""Runs a command; returns its exit code."""
 
 
 def deploy(
@@ -25,14 +24,20 @@ def deploy(
     """Deploy what was built, as the environment `stage` of samconfig.toml says.
 
     In a terminal the first deployment asks for the parameters, and later ones for a confirmation if
-    samconfig.toml wants that. Without one nothing can be asked: SAM would end with "Aborted!" and
+    samconfig.toml wants that. A stack whose table lacks indexes gets them first, each by an update
+    of its own. Without a terminal nothing can be asked: SAM would end with "Aborted!" and
     leave a stack in REVIEW_IN_PROGRESS.
     """
     command = ["sam", "deploy", "--config-env", stage]
+    exists = _exists(stage, samconfig)
     if not (sys.stdin.isatty() if terminal is None else terminal):
         command.append("--no-confirm-changeset")
-    elif not _exists(stage, samconfig):
+    elif not exists:
         command.append("--guided")
+    if exists:
+        place = configured(stage, samconfig)
+        stack = describe(place.name, boto3.Session(region_name=place.region), None)
+        indexes.add_missing(stack, command, run=run, say=say)
     if code := run(command):
         raise OperatorError(f"Not deployed: `{' '.join(command)}` ended with {code}.")
     if stage == "prod":

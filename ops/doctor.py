@@ -9,8 +9,9 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops.stack import Stack
+from ops.stack import OperatorError, Stack
 from relay.messages.dispatch import SETTLE_SECONDS
+from relay.messages.lists import INDEXES
 from relay.messages.pacing import KEY, MOST_HOLDS, line_of
 from smsgold.client import Client
 from smsgold.credentials import Credentials
@@ -21,7 +22,12 @@ TELEGRAM_RATE = 30.0
 
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "RelayTable": ("dynamodb:PartiQLInsert", "dynamodb:PartiQLUpdate", "dynamodb:BatchGetItem"),
-    "MessagesQueue": ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"),
+    "MessagesQueue": (
+        "sqs:ReceiveMessage",
+        "sqs:DeleteMessage",
+        "sqs:ChangeMessageVisibility",
+        "sqs:SendMessage",
+    ),
     "OrderedQueue": ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"),
     "DeadLetterQueue": ("sqs:SendMessage",),
     "ProviderCredentials": ("secretsmanager:GetSecretValue",),
@@ -80,9 +86,13 @@ class Queue:
     """Being sent, or waiting for another try."""
 
 
+STREAM = "RelayTable"
+"""What an event source is named by that reads the table's stream, and no queue."""
+
+
 @dataclass(frozen=True)
 class Source:
-    """An event source mapping: it hands a queue's messages to a function."""
+    """An event source mapping: it hands a queue's messages, or the stream, to a function."""
 
     queue: str
     enabled: bool
@@ -120,9 +130,13 @@ class Facts:
 
     status: str
     parameters: Mapping[str, str]
+    missing: tuple[str, ...] = ()
+    """What the sender needs and the stack does not have, by logical id."""
     queues: Mapping[str, Queue] = field(default_factory=dict)
     sources: tuple[Source, ...] = ()
     denied: tuple[str, ...] = ()
+    unlisted: tuple[str, ...] = ()
+    """The table's indexes that are missing or still being filled."""
     in_alarm: tuple[str, ...] = ()
     confirmed_mails: int = 0
     lines: Lines | None = None
@@ -143,6 +157,7 @@ def findings(facts: Facts) -> list[Finding]:
         *_deployment(facts),
         *_provider(facts),
         *_queues(facts),
+        *_events(facts),
         *_lines(facts),
         *_parameters(facts),
         *_alarms(facts),
@@ -165,12 +180,24 @@ def _deployment(facts: Facts) -> Iterator[Finding]:
             f"the stack is {facts.status}",
             "Find the reason in its CloudFormation events, then deploy again.",
         )
+    for name in facts.missing:
+        yield Finding(
+            Level.BAD,
+            f"the stack has no {name}: it is of another version than this doctor",
+            "Deploy it again, or ask the doctor of its own version.",
+        )
     for denied in facts.denied:
         yield Finding(
             Level.BAD,
             f"the sender may not {denied}",
             "Its role was changed, or a permissions boundary or organization policy forbids it: "
             "deploy again; if that does not help, ask whoever manages the account's policies.",
+        )
+    for index in facts.unlisted:
+        yield Finding(
+            Level.WARN,
+            f"the table's index {index} is missing or not filled yet: lists are not complete",
+            "`make deploy` adds what is missing; filling it takes minutes to hours.",
         )
     if not facts.denied:
         yield Finding(Level.GOOD, "the sender has the permissions it needs")
@@ -197,6 +224,8 @@ def _provider(facts: Facts) -> Iterator[Finding]:
 def _queues(facts: Facts) -> Iterator[Finding]:
     for source in facts.sources:
         name = source.queue
+        if name == STREAM:
+            continue
         if not source.enabled:
             yield Finding(
                 Level.BAD,
@@ -226,6 +255,36 @@ def _queues(facts: Facts) -> Iterator[Finding]:
             )
     if facts.queues:
         yield Finding(Level.GOOD, f"{len(facts.queues)} queues examined")
+
+
+def _events(facts: Facts) -> Iterator[Finding]:
+    told = facts.parameters["Events"]
+    failures = facts.queues.get("EventsFailureQueue")
+    if failures and failures.waiting:
+        yield Finding(
+            Level.BAD,
+            "EventsFailureQueue: events were given up",
+            "See EventsFailureAlarm in docs/operations.md.",
+        )
+    if not facts.sources:  # not read, which is a finding of its own
+        return
+    source = next((source for source in facts.sources if source.queue == STREAM), None)
+    if told == "none":
+        yield Finding(Level.GOOD, "Events is none: nobody is told what became of messages")
+    elif not (source and source.enabled):
+        yield Finding(
+            Level.BAD,
+            f"Events is {told}, and no function reads the table's stream",
+            "Deploy again, or enable the publisher's event source mapping, within 24 hours.",
+        )
+    elif not source.partial_failures:
+        yield Finding(
+            Level.BAD,
+            "the publisher's event source mapping has lost ReportBatchItemFailures",
+            "Deploy again: what EventBridge does not take is lost.",
+        )
+    else:
+        yield Finding(Level.GOOD, f"events are published: {told}")
 
 
 def _received(source: Source, queue: Queue) -> Iterator[Finding]:
@@ -369,7 +428,7 @@ def examine(
     def read(what: str, look: Callable[[], Any], otherwise: Any) -> Any:
         try:
             return look()
-        except (ClientError, BotoCoreError) as error:
+        except (ClientError, BotoCoreError, OperatorError) as error:
             unread.append(f"{what} ({error})")
             return otherwise
 
@@ -378,9 +437,11 @@ def examine(
     return Facts(
         status=stack.status,
         parameters=stack.parameters,
+        missing=tuple(name for name in NEEDED if name not in stack.resources),
         queues=read("the queues", lambda: _read_queues(stack), {}),
         sources=read("the event sources", lambda: _read_sources(stack), ()),
         denied=read("the sender's permissions", lambda: _denied(stack), ()),
+        unlisted=read("the table's indexes", lambda: _unlisted(stack), ()),
         in_alarm=read("the alarms", lambda: _in_alarm(stack), ()),
         confirmed_mails=read("the alarms' topic", lambda: _confirmed(stack), 0),
         lines=Lines(
@@ -436,13 +497,15 @@ def _read_sources(stack: Stack) -> tuple[Source, ...]:
     by_name = {url.rsplit("/", 1)[-1]: name for name, url in stack.resources.items()}
     found: list[Source] = []
     for logical, function in stack.resources.items():
-        if logical not in ("SenderFunction", "NotifierFunction"):
+        if logical not in ("SenderFunction", "NotifierFunction", "PublisherFunction"):
             continue
         timeout = functions.get_function_configuration(FunctionName=function)["Timeout"]
         answer = functions.list_event_source_mappings(FunctionName=function)
         found += [
             Source(
-                queue=by_name[mapping["EventSourceArn"].rsplit(":", 1)[-1]],
+                queue=STREAM
+                if "/stream/" in mapping["EventSourceArn"]
+                else by_name[mapping["EventSourceArn"].rsplit(":", 1)[-1]],
                 enabled=mapping["State"] in RUNNING,
                 partial_failures="ReportBatchItemFailures"
                 in mapping.get("FunctionResponseTypes", []),
@@ -461,14 +524,14 @@ def _denied(stack: Stack) -> tuple[str, ...]:
         SecretId=stack.outputs["ProviderCredentialsArn"]
     )
     arns = {"RelayTable": table["TableArn"], "ProviderCredentials": secret["ARN"]}
-    for name in ("MessagesQueue", "OrderedQueue", "DeadLetterQueue"):
+    for name in {"MessagesQueue", "OrderedQueue", "DeadLetterQueue"} & stack.resources.keys():
         arns[name] = sqs.get_queue_attributes(
             QueueUrl=stack.resources[name], AttributeNames=["QueueArn"]
         )["Attributes"]["QueueArn"]
     denied = []
-    for name, actions in NEEDED.items():
+    for name, arn in arns.items():
         answer = iam.simulate_principal_policy(
-            PolicySourceArn=role, ActionNames=list(actions), ResourceArns=[arns[name]]
+            PolicySourceArn=role, ActionNames=list(NEEDED[name]), ResourceArns=[arn]
         )
         denied += [
             f"{result['EvalActionName']} on {name}"
@@ -476,6 +539,16 @@ def _denied(stack: Stack) -> tuple[str, ...]:
             if result["EvalDecision"] != "allowed"
         ]
     return tuple(denied)
+
+
+def _unlisted(stack: Stack) -> tuple[str, ...]:
+    table = stack.client("dynamodb").describe_table(TableName=stack.outputs["TableName"])["Table"]
+    filled = {
+        index["IndexName"]
+        for index in table.get("GlobalSecondaryIndexes", [])
+        if index.get("IndexStatus", "ACTIVE") == "ACTIVE"
+    }
+    return tuple(index.name for index in INDEXES if index.name not in filled)
 
 
 def _in_alarm(stack: Stack) -> tuple[str, ...]:
@@ -499,6 +572,8 @@ def _read_holds(stack: Stack, now: float) -> tuple[tuple[float, ...], float | No
 
 def _read_line_metrics(stack: Stack, now: float) -> tuple[float | None, int | None]:
     """Read how old the oldest message in a line is, and how many lines have one in flight."""
+    if "OrderedQueue" not in stack.resources:
+        return None, None
     queue = stack.resources["OrderedQueue"].rsplit("/", 1)[-1]
     names = ("ApproximateAgeOfOldestMessage", "ApproximateNumberOfGroupsWithInflightMessages")
     answer = stack.client("cloudwatch").get_metric_data(

@@ -11,7 +11,7 @@ from pathlib import Path
 from ops.stack import OperatorError, Stack
 from relay.webhooks.hooks import Hook, HooksFileError, load
 from relay.webhooks.secrets import HookSecrets
-from relay.webhooks.signatures import MIN_KEY, Scheme, StandardWebhooks, Stripe, usable
+from relay.webhooks.signatures import MIN_KEY, EventBridge, Scheme, StandardWebhooks, Stripe, usable
 from smsgold.errors import CredentialsError
 
 HOOKS_FILE = Path(__file__).resolve().parent.parent / "functions" / "hooks" / "hooks.toml"
@@ -84,6 +84,8 @@ def _hook(name: str, file: Path) -> Hook:
         raise OperatorError(f"{file.name}: {error}") from None
     if name not in hooks:
         raise OperatorError(f"Say which hook: NAME=… The hooks of {file.name}: {', '.join(hooks)}.")
+    if isinstance(hooks[name].verify, EventBridge):
+        raise OperatorError(f"{name} has no secret: rules of EventBridge invoke it.")
     return hooks[name]
 
 

@@ -21,6 +21,7 @@ def script(stack: Stack) -> str:
         "ORDERED_QUEUE_URL": stack.outputs["OrderedQueueUrl"],
         "DEAD_LETTER_QUEUE_URL": stack.outputs["DeadLetterQueueUrl"],
         "BUCKET": stack.outputs["BucketName"],
+        "EVENT_BUS": stack.outputs["EventBusName"],
         "HOOK_SECRETS_ARN": stack.outputs["HookSecretsArn"],
     }
     if not stack.is_local:

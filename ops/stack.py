@@ -27,6 +27,20 @@ class Place:
     region: str | None
 
 
+class Parts(dict[str, str]):
+    """Parts of a stack by name; OperatorError for one that it does not have."""
+
+    def __init__(self, stack: str, parts: Mapping[str, str]) -> None:
+        super().__init__(parts)
+        self._stack = stack
+
+    def __missing__(self, name: str) -> str:
+        raise OperatorError(
+            f"The stack {self._stack} has no {name}: it is of another version than this command. "
+            "Deploy it again, or use the command of its own version."
+        )
+
+
 @dataclass(frozen=True)
 class Stack:
     """A stack's outputs and parameters by name, and its physical ids by logical id."""
@@ -117,8 +131,8 @@ def describe(name: str, session: boto3.Session, endpoint: str | None) -> Stack:
         name,
         session,
         endpoint,
-        {o["OutputKey"]: o["OutputValue"] for o in stack.get("Outputs", [])},
+        Parts(name, {o["OutputKey"]: o["OutputValue"] for o in stack.get("Outputs", [])}),
         {p["ParameterKey"]: p["ParameterValue"] for p in stack.get("Parameters", [])},
-        resources,
+        Parts(name, resources),
         stack["StackStatus"],
     )

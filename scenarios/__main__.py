@@ -10,7 +10,7 @@ from types import FrameType
 
 from local import ROOT
 from local.stack import StackError, forget_accounts
-from scenarios import broadcast, load, order, pacing, soak
+from scenarios import broadcast, events, load, order, pacing, soak
 from scenarios.progress import progress
 from tests.support.deployment import deployed
 
@@ -33,6 +33,7 @@ def main() -> int:
         "pacing": pacing,
         "order": order,
         "broadcast": broadcast,
+        "events": events,
     }
     for name, scenario in scenarios.items():
         text = str(scenario.__doc__)

@@ -156,5 +156,5 @@ def _at_rest(reader: Reader, messages: int) -> Evidence:
         at_rest = ended >= max(messages, len(seen.records)) and not seen.waiting
         if at_rest or time.monotonic() > ends:
             progress()
-            return seen
+            return reader.told(seen)
         time.sleep(1.0)

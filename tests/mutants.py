@@ -18,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = (
+    "docs",
     "events",
     "functions",
     "layers",
@@ -41,15 +42,30 @@ FIRST_BYTE = "tests/integration/test_first_byte.py"
 PACE = "tests/unit/test_pacing.py"
 GATE = "tests/unit/test_local_gate.py"
 WAITS = "tests/unit/test_spacing.py"
+WHEN = "tests/unit/test_when.py"
 RECEIVER = "tests/unit/test_receiver.py"
 HOOK_MESSAGES = "tests/unit/test_hooks.py"
 AUDIENCE_TESTS = "tests/integration/test_audience.py"
 REACH_TESTS = "tests/integration/test_reach.py"
+ENDS = "tests/unit/test_outcome_events.py"
+PUBLISHED = "tests/unit/test_publisher.py"
+PUT = "tests/integration/test_bus.py"
+BROADCAST_VERSIONS = "tests/integration/test_broadcast_versions.py"
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=unshrunk")
 TEST_TIMEOUT = 300  # seconds
 
+LISTS = "tests/integration/test_lists.py"
+API = "tests/integration/test_api.py"
+ADDED = "tests/integration/test_indexes.py"
+
+CURSORS = "layers/relay/relay/http/cursors.py"
+LISTED = "layers/relay/relay/messages/lists.py"
+SERVICE = "layers/relay/relay/messages/service.py"
+INDEXES = "ops/indexes.py"
 DEAD_LETTERS = "layers/relay/relay/messages/dead_letters.py"
 DISPATCH = "layers/relay/relay/messages/dispatch.py"
+FANOUT = "layers/relay/relay/broadcasts/fanout.py"
+HOURS = "layers/relay/relay/messages/hours.py"
 IN_FLIGHT = "layers/relay/relay/messages/in_flight.py"
 LINES = "layers/relay/relay/messages/lines.py"
 PACING = "layers/relay/relay/messages/pacing.py"
@@ -68,6 +84,11 @@ BROADCASTS = "layers/relay/relay/broadcasts/model.py"
 FAN_OUT = "layers/relay/relay/broadcasts/fanout.py"
 REACH = "layers/relay/relay/broadcasts/reach.py"
 REFUSALS = "layers/relay/relay/messages/refusals.py"
+OUTCOMES = "layers/relay/relay/outcomes/events.py"
+PUBLISHER = "layers/relay/relay/outcomes/publisher.py"
+BUS = "layers/relay/relay/outcomes/bus.py"
+BROADCAST_TABLE = "layers/relay/relay/broadcasts/table.py"
+RECEIVES = "layers/relay/relay/webhooks/receiver.py"
 
 
 @dataclass(frozen=True)
@@ -165,8 +186,8 @@ MUTANTS = [
     Mutant(
         "waiting counts as an attempt",
         STATES,
-        "replace(record, state=State.QUEUED, lease=0.0, updated_at=now)",
-        "replace(record, state=State.QUEUED, lease=0.0, updated_at=now, tries=record.tries + 1,"
+        "replace(record, state=State.QUEUED, lease=lease, updated_at=now)",
+        "replace(record, state=State.QUEUED, lease=lease, updated_at=now, tries=record.tries + 1,"
         ' attempts=(*record.attempts, Attempt(now, "waited")))',
     ),
     Mutant(
@@ -274,9 +295,9 @@ MUTANTS = [
     Mutant(
         "a release forgets the doubt",
         STATES,
-        "return step(record, replace(record, state=State.QUEUED, lease=0.0, updated_at=now))",
+        "return step(record, replace(record, state=State.QUEUED, lease=lease, updated_at=now))",
         "return step(record, replace("
-        "record, state=State.QUEUED, lease=0.0, updated_at=now, ambiguous=0))",
+        "record, state=State.QUEUED, lease=lease, updated_at=now, ambiguous=0))",
         MODEL,
     ),
     Mutant(
@@ -345,8 +366,8 @@ MUTANTS = [
     Mutant(
         "a deadline is ignored",
         STATES,
-        "    if now < min(base.deadline, ends_by):\n",
-        "    if now < min(base.deadline + 1e9, ends_by):\n",
+        "    ends = min(base.deadline, ends_by)\n    if now < ends:\n",
+        "    ends = min(base.deadline + 1e9, ends_by)\n    if now < ends:\n",
     ),
     Mutant(
         "refused credentials count as a refused message",
@@ -425,7 +446,7 @@ MUTANTS = [
     Mutant(
         "waiting does not back off",
         SENDER,
-        "seconds = spaced(result.seconds, received.receive_count, now - received.sent_at)",
+        "seconds = spaced(result.seconds, count, now - received.sent_at)",
         "seconds = result.seconds",
         WAITS,
     ),
@@ -439,8 +460,8 @@ MUTANTS = [
     Mutant(
         "a clock that is an hour ahead is believed",
         PACING,
-        "if busy.next > (believable := self._believable(now)):",
-        "if busy.next > (believable := self._believable(now) + 1e9):",
+        "if line.next > believable:",
+        "if line.next > believable + 1e9:",
         PACE,
     ),
     Mutant(
@@ -453,7 +474,7 @@ MUTANTS = [
     Mutant(
         "a message is accepted that was never put on the queue",
         INTAKE,
-        "        refused = self._queues.enqueue([*new, *again], delay)\n",
+        "        refused = self._queues.enqueue([*new, *again], delays)\n",
         "        refused = [None] * len([*new, *again])\n",
         CALLS,
     ),
@@ -518,14 +539,14 @@ MUTANTS = [
     Mutant(
         "a message outlives its copy on the queue",
         STATES,
-        "return Send(before, replace(base, deadline=min(base.deadline, ends_by)))",
+        "return Send(before, replace(base, deadline=ends))",
         "return Send(before, base)",
         SCENES,
     ),
     Mutant(
         "SQS gives a message up",
         "layers/relay/relay/messages/results.py",
-        "if receive_count < LAST_RECEIVES else sent_at",
+        "if receive_count < last else sent_at",
         "",
         SCENES,
     ),
@@ -548,10 +569,8 @@ MUTANTS = [
     Mutant(
         "a letter is deleted before it is put back",
         "ops/dead_letters.py",
-        "                sqs.send_message(QueueUrl=back, **put_back(dead_letter))\n"
-        "                receiving.delete(dead_letter)\n",
-        "                receiving.delete(dead_letter)\n"
-        "                sqs.send_message(QueueUrl=back, **put_back(dead_letter))\n",
+        "                back(dead_letter)\n                receiving.delete(dead_letter)\n",
+        "                receiving.delete(dead_letter)\n                back(dead_letter)\n",
         "tests/integration/test_ops.py",
     ),
     Mutant(
@@ -801,6 +820,603 @@ MUTANTS = [
         'extra={"count": unknown}',
         'extra={"count": unknown, "names": found.keys() - hooks}',
         "tests/unit/test_wiring.py",
+    ),
+    Mutant(
+        "what only looks like a boolean passes",
+        "layers/relay/relay/messages/envelope.py",
+        "in_order: StrictBool = Field(",
+        "in_order: bool = Field(",
+        "tests/unit/test_envelope.py",
+    ),
+    Mutant(
+        "what left a bad end stays on its list",
+        STORE,
+        "LEFT.get(name) or EMPTY[next(iter(was[name]))] for name in gone",
+        "EMPTY[next(iter(was[name]))] for name in gone if name not in LEFT",
+        LISTS,
+    ),
+    Mutant(
+        "an index's key becomes an empty text",
+        STORE,
+        "LEFT.get(name) or EMPTY[next(iter(was[name]))] for name in gone",
+        "EMPTY[next(iter(was[name]))] for name in gone",
+        LISTS,
+    ),
+    Mutant(
+        "an index that is behind its table shows what has left",
+        SERVICE,
+        "and listing.holds(keys_of(record), at)",
+        "",
+        LISTS,
+    ),
+    Mutant(
+        "an index that is behind its table shows a message at its old place",
+        LISTED,
+        "== (self.partition, at)",
+        "== (self.partition, keys.get(self.index.place))",
+        LISTS,
+    ),
+    Mutant(
+        "a sent message is listed",
+        LISTED,
+        "BAD_ENDS = (State.REJECTED,",
+        "BAD_ENDS = (State.SENT, State.REJECTED,",
+        LISTS,
+    ),
+    Mutant(
+        "a sent message is in the index of references without one",
+        LISTED,
+        "    if record.reference:\n",
+        "    if True:\n",
+        "tests/integration/test_counts.py",
+    ),
+    Mutant(
+        "a reference is in the index as it is",
+        LISTED,
+        "return hashlib.sha256(reference.encode()).hexdigest()[:40]",
+        "return reference",
+        LISTS,
+    ),
+    Mutant(
+        "places of one moment are the same",
+        LISTED,
+        'return f"{at:016.3f}#{id_}"',
+        'return f"{at:016.3f}#" + id_[:0]',
+        LISTS,
+    ),
+    Mutant(
+        "a message moves in its list when its letter is written",
+        LISTED,
+        "place(record.updated_at, record.id)",
+        "place(record.updated_at + record.version, record.id)",
+        LISTS,
+    ),
+    Mutant(
+        "the oldest come first",
+        STORE,
+        "ScanIndexForward=False",
+        "ScanIndexForward=True",
+        LISTS,
+    ),
+    Mutant(
+        "a page begins with the first one each time",
+        STORE,
+        "            **begin,\n",
+        "",
+        LISTS,
+    ),
+    Mutant(
+        "a list has no beginning",
+        STORE,
+        '":since": {"S": place(listing.since)},',
+        '":since": {"S": place(0.0)},',
+        LISTS,
+    ),
+    Mutant(
+        "a broadcast's messages are read without end",
+        "layers/relay/relay/broadcasts/service.py",
+        "end = min(broadcast.enqueued, done + LOOKED_THROUGH)",
+        "end = broadcast.enqueued",
+        LISTS,
+    ),
+    Mutant(
+        "a page of a broadcast's messages leaves one out",
+        "layers/relay/relay/broadcasts/service.py",
+        "                    return Found(found, str(done))\n",
+        "                    return Found(found, str(done + 1))\n",
+        LISTS,
+    ),
+    Mutant(
+        "a broadcast is on no list",
+        "layers/relay/relay/broadcasts/table.py",
+        "                | _listed(broadcast)\n",
+        "",
+        LISTS,
+    ),
+    Mutant(
+        "a cursor works in any list",
+        CURSORS,
+        "    parts = (query.path, *(part for pair in query.parameters for part in pair), place)\n",
+        "    parts = (place,)\n",
+        API,
+    ),
+    Mutant(
+        "a cursor that was cut off works",
+        CURSORS,
+        "    if not found or text[:_LENGTH] != _checksum(query, found):\n",
+        "    if not found:\n",
+        API,
+    ),
+    Mutant(
+        "an unknown parameter is passed over",
+        CURSORS,
+        "    if not many.keys() <= set(allowed):\n",
+        "    if False:\n",
+        API,
+    ),
+    Mutant(
+        "a record forgets who handed it in",
+        STORE,
+        '        "caller": record.caller,\n',
+        "",
+        API,
+    ),
+    Mutant(
+        "a batch is nobody's",
+        "layers/relay/relay/http/messages.py",
+        "service.accept(distinct, caller=caller, fresh=fresh)",
+        "service.accept(distinct, fresh=fresh)",
+        API,
+    ),
+    Mutant(
+        "a firing is no schedule's",
+        "layers/relay/relay/eventbridge.py",
+        "[found.content], door=DOOR, caller=found.caller",
+        "[found.content], door=DOOR",
+        "tests/unit/test_notifier.py",
+    ),
+    Mutant(
+        "a webhook's message is no hook's",
+        RECEIVES,
+        'caller=f"hook:{name}"',
+        'caller=""',
+        RECEIVER,
+    ),
+    Mutant(
+        "two indexes are added at once",
+        INDEXES,
+        "for n, index in enumerate(missing, start=1):",
+        "table.setdefault('GlobalSecondaryIndexes', []).extend(missing[1:])\n"
+        "    for n, index in enumerate(missing[:1], start=1):",
+        ADDED,
+    ),
+    Mutant(
+        "an index is added while the last one is being filled",
+        INDEXES,
+        'if what != "ACTIVE"}',
+        'if what == "not there yet"}',
+        ADDED,
+    ),
+    Mutant(
+        "an index that never comes is waited for for ever",
+        INDEXES,
+        "if name not in there and waited >= GRACE_SECONDS:",
+        "if waited >= 1e4:",
+        ADDED,
+    ),
+    Mutant(
+        "an index that a failed update left is met by the next one",
+        INDEXES,
+        "    _refuse_strangers(stack, table)\n",
+        "",
+        ADDED,
+    ),
+    Mutant(
+        "a deployment adds no indexes first",
+        "ops/deploy.py",
+        "        indexes.add_missing(stack, command, run=run, say=say)\n",
+        "",
+        ADDED,
+    ),
+    Mutant(
+        "the verifier looks into no index",
+        "tests/support/verifier.py",
+        "        *_lists(seen),\n",
+        "",
+        "tests/unit/test_verifier.py",
+    ),
+    Mutant(
+        "a noted dead letter is an end",
+        OUTCOMES,
+        "    return now[0] in TERMINAL and now != was",
+        "    return now[0] in TERMINAL",
+        ENDS,
+    ),
+    Mutant(
+        "a redrive that ends the same is no end",
+        OUTCOMES,
+        '    was = (_text(old, "state"), _number(old, "generation"))',
+        '    was = (_text(old, "state"), _number(new, "generation"))',
+        ENDS,
+    ),
+    Mutant(
+        "an event has the provider's words",
+        OUTCOMES,
+        '        "reason": _text(item, "reason"),\n        "reference": _text(item, "reference"),\n'
+        '        "door"',
+        '        "reason": _text(item, "detail"),\n        "reference": _text(item, "reference"),\n'
+        '        "door"',
+        ENDS,
+    ),
+    Mutant(
+        "progress of a broadcast is an event",
+        OUTCOMES,
+        'if kind == "broadcast" and "order" in new and _version(old) != _version(new):',
+        'if kind == "broadcast" and "order" in new:',
+        ENDS,
+    ),
+    Mutant(
+        "whoever heard of a problem never hears of its solution",
+        "template.yaml",
+        """{"S": ["sent"]}, "generation": {"N": [{"exists": true}]}}""",
+        """{"S": ["none"]}, "generation": {"N": [{"exists": true}]}}""",
+        ENDS,
+    ),
+    Mutant(
+        "a resolution passes the filter unseen",
+        "template.yaml",
+        """"NewImage": {"state": {"S": ["sent", "failed"]}}}}""",
+        """"NewImage": {"state": {"S": ["sent"]}}}}""",
+        ENDS,
+    ),
+    Mutant(
+        "the stream is read from its end",
+        "template.yaml",
+        "StartingPosition: TRIM_HORIZON",
+        "StartingPosition: LATEST",
+        ENDS,
+    ),
+    Mutant(
+        "a progress invokes the publisher",
+        BROADCAST_TABLE,
+        '_step("status" if changes_status else "progress")',
+        '_step("status")',
+        BROADCAST_VERSIONS,
+    ),
+    Mutant(
+        "a broadcast's changes cannot be told apart",
+        BROADCAST_TABLE,
+        '{"N": "1"}} if changes_status',
+        '{"N": "0"}} if changes_status',
+        BROADCAST_VERSIONS,
+    ),
+    Mutant(
+        "what the bus refused is not put there again",
+        PUBLISHER,
+        "zip(left, codes, strict=True) if code]",
+        "zip(left, codes, strict=True) if not codes]",
+        PUBLISHED,
+    ),
+    Mutant(
+        "a batch goes back from its end",
+        PUBLISHER,
+        "            return Published(done, left[0][0], why, tuple(unreadable))",
+        "            return Published(done, left[-1][0], why, tuple(unreadable))",
+        PUBLISHED,
+    ),
+    Mutant(
+        "an unreadable record holds up the stream",
+        PUBLISHER,
+        "        except (KeyError, TypeError, ValueError):",
+        "        except ZeroDivisionError:",
+        PUBLISHED,
+    ),
+    Mutant(
+        "a refused call counts as done",
+        BUS,
+        "        if response.status != 200:",
+        "        if response.status == 599:",
+        PUT,
+    ),
+    Mutant(
+        "a broken connection is kept",
+        BUS,
+        "            self.close()\n            raise PutError(type(error).__name__) from None",
+        "            raise PutError(type(error).__name__) from None",
+        PUT,
+    ),
+    # When a message may go.
+    Mutant(
+        "the clocks do not change between a closing and the next opening",
+        HOURS,
+        "            at = self._change(at, opening) or opening\n",
+        "            at = opening\n",
+        "tests/unit/test_hours.py",
+    ),
+    Mutant(
+        "hours do not go over midnight",
+        HOURS,
+        "< (_seconds(self.to) - _seconds(self.from_)) % DAY",
+        "< _seconds(self.to) - _seconds(self.from_)",
+        "tests/unit/test_hours.py",
+    ),
+    Mutant(
+        "a message that comes before its time is sent",
+        STATES,
+        "        if (goes := message.may_go_at(now)) > now:\n            return _postponed",
+        "        if (goes := message.may_go_at(now)) > now + 1e9:\n            return _postponed",
+        WHEN,
+    ),
+    Mutant(
+        "hours that end before the first byte do not withhold it",
+        DISPATCH,
+        "        if (goes := claimed.message.may_go_at(now)) > now:\n",
+        "        if (goes := claimed.message.may_go_at(now)) > now + 1e9:\n",
+        WHEN,
+    ),
+    Mutant(
+        "a message that is released does not say when it may go",
+        IN_FLIGHT,
+        ", not_before=claimed.message.may_go_at(now))",
+        ")",
+        WHEN,
+    ),
+    Mutant(
+        "a retry is announced for a time outside its hours",
+        STATES,
+        "    again_at = between.opens_at(now + wait) if between else now + wait\n",
+        "    again_at = now + wait\n",
+        WHEN,
+    ),
+    Mutant(
+        "the night uses up retry time",
+        STATES,
+        "    if message.between:\n        return message.between.after",
+        "    if message.between and not window:\n        return message.between.after",
+        WHEN,
+    ),
+    Mutant(
+        "the retry window starts before sendAt",
+        STATES,
+        "    starts, window = message.may_go_at(accepted_at), ",
+        "    starts, window = accepted_at, ",
+        WHEN,
+    ),
+    Mutant(
+        "a message for the last day has no life left to be retried in",
+        STATES,
+        "LONGEST_LIFE = 13 * 86400.0\n",
+        "LONGEST_LIFE = 12 * 86400.0\n",
+        WHEN,
+    ),
+    Mutant(
+        "a message that expires before its hours is looked at after them",
+        STATES,
+        "            return Wait(min(record.lease, ends), record)\n",
+        "            return Wait(record.lease, record)\n",
+        WHEN,
+    ),
+    Mutant(
+        "a redrive at night starts a message that has ended again",
+        STATES,
+        "    if before and (before.state in REDRIVABLE or before.lease == goes):\n",
+        "    if before and before.lease == goes:\n",
+        WHEN,
+    ),
+    Mutant(
+        "a producer's message whose time is too far is taken",
+        STATES,
+        "    if record is None and is_too_far(message, sent_at + CLOCKS):\n",
+        "    if record is None and is_too_far(message, sent_at + 1e9):\n",
+        WHEN,
+    ),
+    Mutant(
+        "a door takes a message whose time is too far",
+        INTAKE,
+        "            if full or is_too_far(message, now)\n",
+        "            if full\n",
+        WHEN,
+    ),
+    Mutant(
+        "a door takes a message for later although too many wait",
+        INTAKE,
+        "        full = bool(waiting) and not self._queues.has_room_to_wait()\n",
+        "        full = False\n",
+        WHEN,
+    ),
+    Mutant(
+        "a door puts a message for later into its chat's line",
+        INTAKE,
+        "[max(delay, delay_for(m.may_go_at(now) - now)) for m in",
+        "[delay for m in",
+        WHEN,
+    ),
+    Mutant(
+        "a message for later stays in its chat's line",
+        SENDER,
+        "        self._leave_the_line(run)\n",
+        "",
+        WHEN,
+    ),
+    Mutant(
+        "what nobody sealed gets the relay's seal by leaving its line",
+        SENDER,
+        "isinstance(result, Later) and result.record):\n",
+        "isinstance(result, Later)):\n",
+        WHEN,
+    ),
+    Mutant(
+        "a message leaves its line although no queue took it",
+        SENDER,
+        "            if problem is None:\n                result = run.results[i]\n",
+        "            if True:\n                result = run.results[i]\n",
+        WHEN,
+    ),
+    Mutant(
+        "a message for later comes when its caller's patience is over",
+        "layers/relay/relay/messages/service.py",
+        "        if message.may_go_at(now) > now:\n",
+        "        if message.may_go_at(now) > now + 1e9:\n",
+        WHEN,
+    ),
+    Mutant(
+        "messages that SQS holds back do not count as waiting",
+        "layers/relay/relay/messages/queues.py",
+        '                        "ApproximateNumberOfMessagesDelayed",\n',
+        "",
+        "tests/unit/test_queues.py",
+    ),
+    Mutant(
+        "a schedule's message has a time of its own",
+        "layers/relay/relay/schedules/model.py",
+        "        if content and content.send_at:\n",
+        "        if content and not content:\n",
+        "tests/unit/test_schedules.py",
+    ),
+    Mutant(
+        "a hook's hours are forgotten",
+        "layers/relay/relay/webhooks/hooks.py",
+        '        "between": hook.between,\n',
+        "",
+        HOOK_MESSAGES,
+    ),
+    Mutant(
+        "a broadcast lists its subscribers before its time",
+        FANOUT,
+        "                if (goes := queued.may_go_at(now)) > now:\n",
+        "                if (goes := queued.may_go_at(now)) > now + 1e9:\n",
+        "tests/integration/test_fanout.py",
+    ),
+    Mutant(
+        "a broadcast goes on after its hours",
+        FANOUT,
+        "        if (goes := queued.may_go_at(now)) > now:\n            return goes - now\n"
+        "        quiet",
+        "        if (goes := queued.may_go_at(now)) > now + 1e9:\n            return goes - now\n"
+        "        quiet",
+        "tests/integration/test_fanout.py",
+    ),
+    Mutant(
+        "a broadcast queues more than can be sent before its hours end",
+        FANOUT,
+        "        return max(CHUNK, min(WINDOW, self._rate",
+        "        return max(WINDOW, min(WINDOW, self._rate",
+        "tests/integration/test_fanout.py",
+    ),
+    Mutant(
+        "a broadcast's time is taken however far it is",
+        "layers/relay/relay/broadcasts/service.py",
+        "            if is_too_far(broadcast, now):\n",
+        "            if is_too_far(broadcast, now + 1e9):\n",
+        "tests/integration/test_fanout.py",
+    ),
+    Mutant(
+        "a broadcast's order is forgotten by SQS while it waits",
+        "functions/notifier/app.py",
+        "    if time.time() - sent_at > RENEWED_AFTER:\n",
+        "    if time.time() - sent_at > 3 * RENEWED_AFTER:\n",
+        "tests/unit/test_notifier.py",
+    ),
+    Mutant(
+        "one recipient that cannot be rendered costs the others",
+        HOOKS,
+        'results.append(_unrenderable(name, request, f"{where}{error}"))\n            continue',
+        'return _unrenderable(name, request, f"{where}{error}")',
+        RECEIVER,
+    ),
+    Mutant(
+        "a repeated delivery is dead-lettered again",
+        RECEIVES,
+        "if unrenderable and not (delivery and self._knows_one(accepted)):",
+        "if unrenderable:",
+        RECEIVER,
+    ),
+    Mutant(
+        "a recipient's dead letter is written after the other messages",
+        RECEIVES,
+        "            self._bury(name, unrenderable)\n        states = self._accept(",
+        "            self._accept(name, accepted, fresh=())\n"
+        "            self._bury(name, unrenderable)\n        states = self._accept(",
+        RECEIVER,
+    ),
+    Mutant(
+        "a delivery's recipients share an id",
+        RECEIVES,
+        "of_many = [addressed.recipient] if addressed.recipient else []",
+        "of_many: list[str] = []",
+        RECEIVER,
+    ),
+    Mutant(
+        "an only recipient's message has another id than in 0.1.0",
+        HOOKS,
+        'recipient.source if len(hook.to) > 1 else ""',
+        "recipient.source",
+        RECEIVER,
+    ),
+    Mutant(
+        "whoever is named twice gets two messages",
+        HOOKS,
+        "if message not in addressed:",
+        "if True:",
+        HOOK_MESSAGES,
+    ),
+    Mutant(
+        "the payload's value decides which field it is for",
+        HOOKS,
+        "return _addressed({n: t.render(payload) for n, t in self._templates()}, content)",
+        "fields = {n: t.render(payload) for n, t in self._templates()}\n"
+        "        return _addressed({**fields, **{k: str(v) for k, v in dict(payload.data).items()\n"
+        '            if k == "subscriberId"}}, content)',
+        HOOK_MESSAGES,
+    ),
+    Mutant(
+        "a request reaches a hook for events",
+        RECEIVES,
+        "{n: h for n, h in hooks.items() if not isinstance(h.verify, EventBridge)}",
+        "dict(hooks)",
+        RECEIVER,
+    ),
+    Mutant(
+        "an event reaches every hook",
+        RECEIVES,
+        "{n: h for n, h in hooks.items() if isinstance(h.verify, EventBridge)}",
+        "dict(hooks)",
+        RECEIVER,
+    ),
+    Mutant(
+        "an event is a new message each time it comes",
+        SIGNATURES,
+        'the event\'s own, which EventBridge makes."""\n        return "id"',
+        'the event\'s own, which EventBridge makes."""\n        return "nowhere"',
+        RECEIVER,
+    ),
+    Mutant(
+        "the notifier takes the events of rules",
+        "layers/relay/relay/eventbridge.py",
+        'event.get("schedule"), str)',
+        'event.get("schedule", ""), str)',
+        "tests/unit/test_notifier.py",
+    ),
+    Mutant(
+        "an event that the hooks fail on is kept nowhere",
+        "template.yaml",
+        "      DeadLetterQueue: {Type: SQS, TargetArn: !GetAtt HooksDeadLetterQueue.Arn}\n",
+        "",
+        "tests/unit/test_template.py",
+    ),
+    Mutant(
+        "a new alarm that is OK is told of",
+        "functions/hooks/hooks.toml",
+        "'Unchecked:'",
+        "'Checked:'",
+        HOOK_MESSAGES,
+    ),
+    Mutant(
+        "each alert of a group has the group's status",
+        "functions/hooks/hooks.toml",
+        "text(status == 'firing' && '🔥 ' || '✅ ', annotations.summary",
+        "text('🔥 ', annotations.summary",
+        HOOK_MESSAGES,
     ),
     Mutant(
         "raw braces are sent without a question",

@@ -1,4 +1,7 @@
-"""Write docs/openapi.json, the API's contract, from the code: `python -m tools.openapi`."""
+"""Write docs/openapi.json, the API's contract, and docs/events.json, the events' schemas.
+
+Both are made from the code: `python -m tools.openapi`.
+"""
 
 import json
 from pathlib import Path
@@ -7,8 +10,11 @@ from unittest.mock import Mock
 
 from relay.http.api import api
 from relay.http.contract import document
+from relay.outcomes import schemas
 
-PATH = Path(__file__).resolve().parent.parent / "docs" / "openapi.json"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PATH = DOCS / "openapi.json"
+EVENTS_PATH = DOCS / "events.json"
 
 
 def made() -> dict[str, Any]:
@@ -17,4 +23,6 @@ def made() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    PATH.write_text(json.dumps(made(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    for path, document_ in ((PATH, made()), (EVENTS_PATH, schemas.document())):
+        text = json.dumps(document_, indent=2, ensure_ascii=False)
+        path.write_text(f"{text}\n", encoding="utf-8")

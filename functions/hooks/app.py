@@ -1,4 +1,4 @@
-"""The webhook door: other systems' JSON, verified and rendered into messages by hooks.toml."""
+"""The webhook door: requests and events, verified and rendered into messages by hooks.toml."""
 
 from relay.startup import ready
 
@@ -27,17 +27,18 @@ receiver = Receiver(
 
 @log.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Answer one webhook: 202 once handled, otherwise an RFC 9457 problem."""
+    """Answer one webhook: 202 once handled, otherwise an RFC 9457 problem; or take an event."""
     del context
+    if "requestContext" not in event:  # API Gateway's own, which no caller can leave out
+        return {name: handled.body() for name, handled in receiver.take(event).items()}
     try:
         handled = receiver.receive(event["pathParameters"]["name"], event)
     except ProblemError as problem:
         return problem.raw(event["requestContext"]["requestId"])
-    body = {"status": handled.status} | ({"id": handled.id} if handled.id else {})
     return {
         "statusCode": 202,
         "headers": {"Content-Type": "application/json"},
-        "body": json.dumps(body),
+        "body": json.dumps(handled.body()),
     }
 
 

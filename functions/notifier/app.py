@@ -1,10 +1,11 @@
-"""Accepts what schedules and rules send, and fans broadcasts out."""
+"""Accepts what schedules send, and fans broadcasts out."""
 
 from relay.startup import ready
 
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from relay.broadcasts.model import QueuedBroadcast
 from relay.broadcasts.recounts import Turn
 from relay.eventbridge import EventDoor, unwrapped
 from relay.logs import logger
+from relay.messages.queues import QueueUnavailableError
 from relay.validation import validate
 
 log = logger("notifier")
@@ -24,13 +26,18 @@ recounts = wiring.recounts()
 queues = wiring.queues()
 
 
+RENEWED_AFTER = 7 * 86400.0
+"""Seconds after which a new copy takes an order's place: SQS keeps none for more than 14 days, and
+a broadcast may wait for 12 before it begins. Two copies do no more than one."""
+
+
 class UnknownKindError(Exception):
     """A body on the notifier's queue is none of those that this version knows."""
 
 
 @log.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Take an event of EventBridge, or what lies on the notifier's queue."""
+    """Take a firing of a schedule, or what lies on the notifier's queue."""
     if "Records" not in event:
         return door.accept(event, context.aws_request_id)
     ends_at = time.time() + context.get_remaining_time_in_millis() / 1000
@@ -65,9 +72,15 @@ def has_ended(go_on: Callable[..., float | None], record: dict[str, Any], ends_a
 
     count = int(record["attributes"]["ApproximateReceiveCount"])
     seconds = go_on(turn=Turn(ends_at, hide), receive_count=count)
-    if seconds is not None:
-        hide(seconds)
-    return seconds is None
+    if seconds is None:
+        return True
+    sent_at = int(record["attributes"]["SentTimestamp"]) / 1000
+    if time.time() - sent_at > RENEWED_AFTER:
+        with suppress(QueueUnavailableError):
+            queues.enqueue_notifier(record["body"])
+            return True
+    hide(seconds)
+    return False
 
 
 ready()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.support.deployment import ALARM_RECIPIENT, SCHEDULED_TEXT, Deployment, deployed
+from tests.support.deployment import SCHEDULED_TEXT, Deployment, deployed
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
@@ -24,11 +24,11 @@ PARAMETERS = {
     # Retries that a test can wait for.
     "BackoffMin": "1",
     "BackoffMax": "2",
+    "Events": "all",
     "ScheduleExpression": "rate(1 minute)",
     "ScheduleMessage": json.dumps(
         {"message": {"subscriberId": "65f1c0a2b3d4e5f6a7b8d101", "text": SCHEDULED_TEXT}}
     ),
-    "AlarmRecipientSubscriberId": ALARM_RECIPIENT,
     # There, but not meddling with the tests: one of them invokes it.
     "CanarySchedule": "cron(0 0 1 1 ? 2099)",
 }

@@ -230,7 +230,7 @@ def test_the_examples_of_the_documentation_run_as_they_stand(
     assert len(printed) >= 8
     everything = "".join(printed)
     assert "urn:smsgold-relay:problem:internal" not in everything
-    for expected in ('"status":"queued"', '"status":"sent"', '"index":1'):
+    for expected in ('"status":"queued"', '"status":"sent"', '"index":1', '{"messages":[{"id"'):
         assert expected in everything, expected
     # Whoever is first: the sender or the example.
     assert '"status":"canceled"' in everything or "not-cancelable" in everything

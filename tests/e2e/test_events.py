@@ -15,6 +15,7 @@ API = {
     "api_bots": 200,
     "api_subscribers": 200,
     "api_send": 202,
+    "api_send_later": 202,
     "api_send_and_wait": 200,  # the same message once more, by its key
     "api_state": 200,
     "api_cancel": 409,  # it has been sent
@@ -25,19 +26,22 @@ API = {
 }
 NOTIFIER = (
     "schedule",
-    "notifier_alarm",
     "notifier_broadcast",
     "notifier_firing_moved_back",
     "notifier_queue",
 )
 SENDER = ("sqs_batch",)
+PUBLISHER = ("stream",)
+PUBLISHED = ("outcome_message", "outcome_broadcast")
+"""What the publisher makes of its event, in order."""
 
 
 def event(name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((EVENTS / f"{name}.json").read_text(encoding="utf-8"))
     for record in found.get("Records", []):
         # What has been on a queue since the file was written is past its time.
-        record["attributes"]["SentTimestamp"] = str(round(time.time() * 1000))
+        if "attributes" in record:
+            record["attributes"]["SentTimestamp"] = str(round(time.time() * 1000))
     return found
 
 
@@ -57,7 +61,7 @@ def invoked(deployment: Deployment, function: str, name: str, folder: Path) -> A
 def test_no_event_is_left_out() -> None:
     # Those of webhooks are bodies only; tests/e2e/test_hooks.py sends them signed.
     names = {path.stem for path in EVENTS.glob("*.json") if not path.stem.startswith("hook_")}
-    assert names == {*API, *NOTIFIER, *SENDER}
+    assert names == {*API, *NOTIFIER, *SENDER, *PUBLISHER, *PUBLISHED}
 
 
 def test_the_api_answers_its_events(deployment: Deployment, tmp_path: Path) -> None:
@@ -82,4 +86,9 @@ def test_the_notifier_takes_its_events(deployment: Deployment, tmp_path: Path, n
 @pytest.mark.parametrize("name", SENDER)
 def test_the_sender_takes_its_events(deployment: Deployment, tmp_path: Path, name: str) -> None:
     answer = invoked(deployment, "SenderFunction", name, tmp_path)
+    assert answer == {"batchItemFailures": []}
+
+
+def test_the_publisher_takes_its_event(deployment: Deployment, tmp_path: Path) -> None:
+    answer = invoked(deployment, "PublisherFunction", "stream", tmp_path)
     assert answer == {"batchItemFailures": []}

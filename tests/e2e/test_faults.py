@@ -311,7 +311,7 @@ def test_receives_used_up_without_a_run_lose_nothing(lab: Lab) -> None:
         lab.sqs.set_queue_attributes(
             QueueUrl=lab.queue, Attributes={"RedrivePolicy": json.dumps(policy)}
         )
-    found = verifier.violations(lab.reader.read().of({"unlucky"}), [unlucky])
+    found = verifier.violations(lab.reader.told(lab.reader.read().of({"unlucky"})), [unlucky])
     assert any("has no reason" in violation for violation in found), found
 
     move_back(lab, lab.body(unlucky), "")

@@ -1,22 +1,32 @@
 """Webhooks end to end: the schemes' own libraries as senders over HTTP, and EventBridge."""
 
+import io
 import json
+import re
+import shutil
+import subprocess
 import time
+import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 import stripe
+from samcli.yamlhelper import yaml_parse
 from standardwebhooks import Webhook
 
+from local import processes
 from local.stack import STACK_NAME
-from tests.support.deployment import ALARM_RECIPIENT, Deployment
+from ops import dead_letters
+from ops.stack import Stack, find
+from tests.support.deployment import Deployment
 from tests.support.poll import until
 from tests.support.sandbox import Sandbox
 from tests.support.verifier import OnQueue, Reader
-from tests.support.webhooks import SECRETS, changed, payload, signed
+from tests.support.webhooks import HOOKS_FILE, OFF, ROOT, SECRETS, changed, payload, signed
 
 FILES = {
     "github": "hook_github_push.json",
@@ -84,6 +94,53 @@ def test_each_senders_payload_arrives_as_its_text(
     assert again.json()["id"] == answer.json()["id"]
     entries = until(lambda: sandbox.ledger(text=FIRST_LINES[name]), f"message of {name}")
     assert len(entries) == 1
+
+
+@pytest.fixture
+def alertmanager(deployment: Deployment, tmp_path: Path) -> Iterator[str]:
+    """Run Debian's Alertmanager, set up as hooks.toml says; yield its address."""
+    if not (program := shutil.which("prometheus-alertmanager")):
+        pytest.skip("needs Prometheus' Alertmanager: apt-get install prometheus-alertmanager")
+    webhook = {
+        "url": f"{deployment.facts['apiUrl']}/hooks/alertmanager",
+        "http_config": {"authorization": {"credentials": SECRETS["alertmanager"]}},
+    }
+    route = {"receiver": "telegram", "group_by": ["alertname"]}
+    config = {
+        "route": {**route, "group_wait": "1s", "group_interval": "1s"},
+        "receivers": [{"name": "telegram", "webhook_configs": [webhook]}],
+    }
+    file = tmp_path / "alertmanager.yml"
+    file.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
+    address = f"127.0.0.1:{processes.free_port()}"
+    flags = [f"--config.file={file}", f"--storage.path={tmp_path}", "--cluster.listen-address="]
+    with (tmp_path / "alertmanager.log").open("w") as log:
+        server = subprocess.Popen(
+            [program, *flags, f"--web.listen-address={address}"], stdout=log, stderr=log
+        )
+    yield f"http://{address}"
+    server.terminate()
+    server.wait()
+
+
+def test_a_real_alertmanager_as_the_sender(sandbox: Sandbox, alertmanager: str) -> None:
+    def tell(instance: str, **times: str) -> bool:
+        labels = {"alertname": "DiskFull", "instance": instance, "severity": "critical"}
+        alert = {"labels": labels, "annotations": {"summary": f"{instance} is full"}, **times}
+        try:
+            return requests.post(f"{alertmanager}/api/v2/alerts", json=[alert], timeout=10).ok
+        except requests.ConnectionError:
+            return False
+
+    def told(*lines: str) -> list[dict[str, Any]]:
+        text = "\n".join(["🔥 FIRING DiskFull", "Severity: critical", *lines])
+        return [e for e in sandbox.ledger(text="DiskFull") if e["text"] == text]
+
+    until(lambda: tell("db-1"), "an Alertmanager that listens")
+    tell("db-2")
+    assert until(lambda: told("🔥 db-1 is full", "🔥 db-2 is full"), "both alerts")
+    tell("db-1", endsAt=datetime.now(UTC).isoformat())
+    assert until(lambda: told("✅ db-1 is full", "🔥 db-2 is full"), "one of them resolved")
 
 
 def test_stripes_library_as_the_sender(deployment: Deployment, sandbox: Sandbox) -> None:
@@ -169,68 +226,111 @@ def test_what_makes_no_message_is_a_dead_letter(deployment: Deployment) -> None:
     assert until(letter, "dead letter").attributes["reason"] == "hook_template"
 
 
-ALARM: dict[str, Any] = json.loads(payload("notifier_alarm.json"))["alarm"]
+# ------------------------------------------------------------------------------------ EventBridge
+
+ALARM: dict[str, Any] = json.loads(payload("hook_alarm.json"))
+ALARM_RECIPIENT = "65f1c0a2b3d4e5f6a7b8d203"
+PAGE = (ROOT / "docs" / "webhooks.md").read_text("utf-8").partition("## EventBridge events")[2]
+[ENTRY] = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+[RULE] = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 
 
-def put_event(deployment: Deployment, source: str, type_: str, detail: dict[str, Any]) -> None:
+@pytest.fixture(scope="module")
+def events(deployment: Deployment) -> Stack:
+    """Switch the alarms on and add the documentation's hook and rule; return the stack."""
+    stack = find(None, deployment.home / "stack.json")
+    recipient = f'to = {{ subscriberId = "{ALARM_RECIPIENT}" }}'
+    code = io.BytesIO()
+    with zipfile.ZipFile(code, "w") as archive:
+        archive.write(ROOT / "functions" / "hooks" / "app.py", "app.py")
+        archive.writestr("hooks.toml", HOOKS_FILE.replace(OFF, recipient) + ENTRY)
+    stack.client("lambda").update_function_code(
+        FunctionName=stack.outputs["HooksFunctionArn"], ZipFile=code.getvalue()
+    )
+    [(name, rule)] = yaml_parse(RULE.replace("!Ref ", "")).items()
+    assert len(RULE.splitlines()) == 5
+    rules = stack.client("events")
+    properties = rule["Properties"]
+    rules.put_rule(Name=name, EventPattern=json.dumps(properties["EventPattern"]))
+    [target] = properties["Targets"]
+    assert target["Arn"] == "HooksFunctionArn"
+    target["Arn"] = stack.outputs[target["Arn"]]
+    rules.put_targets(Rule=name, Targets=[target])
+    return stack
+
+
+def put_event(stack: Stack, source: str, type_: str, detail: dict[str, Any]) -> None:
     entry = {"Source": source, "DetailType": type_, "Resources": [], "Detail": json.dumps(detail)}
-    answer = deployment.aws("events", "put-events", "--entries", json.dumps([entry]))
+    answer = stack.client("events").put_events(Entries=[entry])
     assert answer["FailedEntryCount"] == 0, answer
 
 
-def test_an_alarms_change_of_state_arrives(deployment: Deployment, sandbox: Sandbox) -> None:
-    [rule] = [
-        r for r in deployment.aws("events", "list-rules")["Rules"] if "AlarmRule" in r["Name"]
-    ]
-    for state, told in [("ALARM", True), ("OK", True), ("INSUFFICIENT_DATA", False)]:
-        event = {**ALARM, "detail": {**ALARM["detail"], "state": {"value": state}}}
-        tested = deployment.aws(
-            *("events", "test-event-pattern", "--event-pattern", rule["EventPattern"]),
-            *("--event", json.dumps(event)),
-        )
-        assert tested["Result"] is told
-    # Nobody but CloudWatch may put events of its source, on AWS and here: the rule is made to take
-    # another source as well, and its target stays what the template made it.
-    pattern = json.loads(rule["EventPattern"])
-    pattern["source"].append("test.cloudwatch")
-    deployment.aws(
-        *("events", "put-rule", "--name", rule["Name"], "--event-pattern", json.dumps(pattern))
-    )
+def order(number: object, phone: str = "+7 916 000 10 02") -> dict[str, Any]:
+    return {"order": number, "customer": {"phone": phone}}
 
-    put_event(deployment, "test.cloudwatch", ALARM["detail-type"], ALARM["detail"])
+
+def test_an_alarms_change_of_state_arrives(sandbox: Sandbox, events: Stack) -> None:
+    rules, name = events.client("events"), events.resources["AlarmRule"]
+    pattern = rules.describe_rule(Name=name)["EventPattern"]
+    assert rules.test_event_pattern(EventPattern=pattern, Event=json.dumps(ALARM))["Result"]
+    # Nobody but CloudWatch may put events of its source, on AWS and here: the rule is made to take
+    # another source as well, its target stays what the template made it, and so does the hook.
+    other = {**json.loads(pattern), "source": ["aws.cloudwatch", "test.cloudwatch"]}
+    rules.put_rule(Name=name, EventPattern=json.dumps(other))
+    put_event(events, "test.cloudwatch", ALARM["detail-type"], ALARM["detail"])
+    functions, function = events.client("lambda"), events.outputs["HooksFunctionArn"]
+    for _ in range(2):
+        functions.invoke(FunctionName=function, Payload=json.dumps(ALARM).encode())
 
     def told_of() -> list[dict[str, Any]]:
         ledger = sandbox.ledger(text="🔴 ServerCpuTooHigh: ALARM")
         return [entry for entry in ledger if entry["subscriberId"] == ALARM_RECIPIENT]
 
     [sent] = until(told_of, "alarm")
-    body = json.loads(sent["raw"])
-    [button] = body["buttons"]
+    [button] = json.loads(sent["raw"])["buttons"]
     assert button["url"].endswith("#alarmsV2:alarm/ServerCpuTooHigh")
 
 
-def test_any_other_event_arrives_by_an_input_transformer(
-    deployment: Deployment, sandbox: Sandbox
+def test_any_other_event_arrives_by_a_rule_and_an_entry(sandbox: Sandbox, events: Stack) -> None:
+    put_event(events, "shop", "Order paid", order(4711))
+    [sent] = until(lambda: sandbox.ledger(text="Order 4711 is paid"), "event")
+    assert json.loads(sent["raw"])["number"] == "79160001002"
+
+
+def test_an_events_values_choose_no_recipient_and_break_no_message(
+    sandbox: Sandbox, events: Stack
 ) -> None:
-    notifier = deployment.aws(
-        "lambda", "get-function", "--function-name", deployment.facts["notifierFunction"]
-    )["Configuration"]["FunctionArn"]
-    message = {"subscriberId": ALARM_RECIPIENT, "text": "Order <order> is <state>"}
-    target = {
-        "Id": "notifier",
-        "Arn": notifier,
-        "InputTransformer": {
-            "InputPathsMap": {"id": "$.id", "order": "$.detail.order", "state": "$.detail.state"},
-            "InputTemplate": json.dumps({"id": "<id>", "message": message}),
-        },
-    }
-    deployment.aws(
-        *("events", "put-rule", "--name", "orders", "--event-pattern", '{"source": ["shop"]}')
-    )
-    deployment.aws(
-        *("events", "put-targets", "--rule", "orders", "--targets", json.dumps([target]))
-    )
+    nasty = 'nasty", "subscriberId": "65f1c0a2b3d4e5f6a7b8d101", "x": "}} {{ <id>\n✅ forged \\'
+    put_event(events, "shop", "Order paid", {**order(nasty), "subscriberId": ALARM_RECIPIENT})
+    [sent] = until(lambda: sandbox.ledger(text="Order nasty"), "event")
+    body = json.loads(sent["raw"])
+    assert (body["number"], body.get("subscriberId")) == ("79160001002", None)
+    assert body["text"] == f"Order {nasty.replace(chr(10), ' ')} is paid"
 
-    put_event(deployment, "shop", "Order", {"order": 4711, "state": "paid"})
 
-    assert until(lambda: sandbox.ledger(text="Order 4711 is paid"), "event")
+def test_no_request_reaches_what_events_reach(deployment: Deployment, events: Stack) -> None:
+    for name in ("alarms", "orders"):
+        assert name in HOOKS_FILE + ENTRY
+        answer = send(deployment, name, json.dumps(ALARM).encode(), {})
+        assert answer.status_code == 404, answer.text
+    assert events.outputs["HooksFunctionArn"]
+
+
+def test_an_event_that_failed_is_sent_again_from_the_dead_letter_queue(
+    sandbox: Sandbox, events: Stack
+) -> None:
+    # On AWS it is Lambda or EventBridge that puts it there; the local ones drop it.
+    event = {**ALARM, "source": "shop", "detail-type": "Order paid", "detail": order(4713)}
+    reason = {"DataType": "String", "StringValue": "StoreUnavailableError"}
+    for _ in range(2):
+        events.client("sqs").send_message(
+            QueueUrl=events.outputs["HooksDeadLetterQueueUrl"],
+            MessageBody=json.dumps({**event, "id": "once"}),
+            MessageAttributes={"ErrorMessage": reason},
+        )
+    said: list[str] = []
+    dead_letters.show(events, 10, said.append)
+    assert "2  StoreUnavailableError" in said[-1]
+    dead_letters.redrive(events, queue="hooks", reason=None, most=None, apply=True, say=said.append)
+    assert said[-1] == "2 dead letters moved back."
+    assert len(until(lambda: sandbox.ledger(text="Order 4713 is paid"), "event")) == 1

@@ -17,6 +17,7 @@ KEYS = [
     "apiUrl",
     "apiKey",
     "messagesQueueUrl",
+    "orderedQueueUrl",
     "deadLetterQueueUrl",
     "tableName",
     "credentialsSecret",

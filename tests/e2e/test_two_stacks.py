@@ -50,10 +50,17 @@ def deploy_beside(first: Stack) -> Stack:
     """Deploy what the first stack was deployed from once more, under another name."""
     formation, secrets = first.client("cloudformation"), first.client("secretsmanager")
     answer = formation.get_template(StackName=LOCAL_NAME, TemplateStage="Original")
-    template = answer["TemplateBody"]
+    template, s3 = answer["TemplateBody"], first.client("s3")
+    # A template that is given in the request may have 51,200 bytes; one on S3, 1 MB.
+    s3.create_bucket(Bucket=SECOND)
+    s3.put_object(
+        Bucket=SECOND,
+        Key="template",
+        Body=template if isinstance(template, str) else json.dumps(template),
+    )
     formation.create_stack(
         StackName=SECOND,
-        TemplateBody=template if isinstance(template, str) else json.dumps(template),
+        TemplateURL=f"{first.endpoint}/{SECOND}/template",
         Parameters=[
             {"ParameterKey": name, "ParameterValue": first.parameters[name]}
             for name in ("Stage", "ProviderBaseUrl")

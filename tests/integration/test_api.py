@@ -12,10 +12,13 @@ from unittest.mock import Mock
 import pytest
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from relay.broadcasts.model import BroadcastRecord, Command
+from relay.broadcasts.service import FoundBroadcasts
 from relay.directory import Directory
 from relay.http.api import answer, api
-from relay.messages.envelope import QueuedMessage
-from relay.messages.states import Rules
+from relay.messages.envelope import QueuedMessage, rfc3339
+from relay.messages.service import Found
+from relay.messages.states import Rules, State
 from relay.problems import MAX_BODY
 from relay.validation import parse
 from smsgold.account import Account
@@ -91,9 +94,10 @@ class Api:
         self.lists = Lists()
         self.keeper = Keeper()
         self.now = 0.0
+        self.broadcasts: Any = Mock()
         directory = Directory(Account(self.lists, self.keeper), clock=lambda: self.now)
         # test_broadcasts.py and test_schedules.py have the routes of these two.
-        self._app = api(self.relay.service, Mock(), Mock(), directory)
+        self._app = api(self.relay.service, self.broadcasts, Mock(), directory)
 
     def event(self, name: str, *, path: str | None = None, **headers: str) -> Json:
         event: Json = json.loads((EVENTS / f"api_{name}.json").read_text(encoding="utf-8"))
@@ -121,6 +125,14 @@ class Api:
 
     def get(self, path: str) -> Answered:
         return self.answer(self.event("state", path=path))
+
+    def find(self, path: str, **parameters: str | list[str]) -> Answered:
+        """Ask for a page of a list, as API Gateway passes parameters on."""
+        event = self.event("state", path=path)
+        many = {n: v if isinstance(v, list) else [v] for n, v in parameters.items()}
+        event["multiValueQueryStringParameters"] = many or None
+        event["queryStringParameters"] = {n: v[-1] for n, v in many.items()} or None
+        return self.answer(event)
 
     def delete(self, path: str) -> Answered:
         return self.answer(self.event("cancel", path=path))
@@ -463,8 +475,8 @@ def test_how_many_a_batch_may_hold(http: Api, count: int, status: int) -> None:
 
 def test_what_the_queue_does_not_take_is_told_by_item(http: Api) -> None:
     class HalfDown(MemoryQueues):
-        def enqueue(self, messages: Any, delay: int = 0) -> list[str | None]:
-            super().enqueue(messages[:1], delay)
+        def enqueue(self, messages: Any, delays: Any = ()) -> list[str | None]:
+            super().enqueue(messages[:1], delays[:1])
             return [None, *["InternalError"] * (len(messages) - 1)]
 
     http.relay.intake._queues = HalfDown(http.relay.world)
@@ -472,6 +484,81 @@ def test_what_the_queue_does_not_take_is_told_by_item(http: Api) -> None:
     assert results[0]["status"] == "queued"
     assert results[1]["error"]["type"] == "urn:smsgold-relay:problem:unavailable"
     assert len(http.relay.store.records) == 1, "the other one is not recorded"
+
+
+# --------------------------------------------------------------------------------- sendAt, between
+
+
+def in_seconds(http: Api, seconds: float) -> str:
+    return rfc3339(http.relay.world.now + seconds)
+
+
+def test_a_message_for_later_is_queued_and_says_when(http: Api) -> None:
+    body = {**MESSAGE, "sendAt": in_seconds(http, 1200)}
+    id_ = id_at(http.post(body))
+    shown = http.get(f"/messages/{id_}").json
+    assert shown["status"] == "queued"
+    assert shown["nextTryAt"] == in_seconds(http, 1200)
+    assert shown["deadline"] == in_seconds(http, 1200 + Rules().retry_window)
+    answered = http.delete(f"/messages/{id_}").json
+    assert answered["status"] == "canceled"
+    assert "nextTryAt" not in answered
+    http.relay.settle_down()
+    assert not http.relay.provider.posts
+
+
+def test_what_goes_at_once_says_no_time(http: Api) -> None:
+    assert "nextTryAt" not in http.get(f"/messages/{id_at(http.post(MESSAGE))}").json
+
+
+def test_waiting_for_the_state_of_a_message_for_later(http: Api) -> None:
+    body = {**MESSAGE, "sendAt": in_seconds(http, 1200)}
+    answered = http.post(body, Prefer="wait=5")
+    assert answered.status == 202
+    assert answered.json["status"] == "queued"
+    assert answered.json["nextTryAt"] == rfc3339(http.relay.world.now + 1200 - 5)
+
+
+MOSCOW = {"from": "09:00", "to": "21:00", "timezone": "Europe/Moscow"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer", "detail"),
+    [
+        ({"between": {**MOSCOW, "timezone": "Mars/Base"}}, "#/between/timezone", "IANA time zone"),
+        ({"between": {**MOSCOW, "from": "9:00"}}, "#/between/from", "from 00:00 to 23:59"),
+        ({"between": {**MOSCOW, "to": "09:00"}}, "#/between/to", "must differ"),
+        ({"between": {"from": "09:00", "to": "21:00"}}, "#/between/timezone", "is required"),
+        ({"sendAt": "tomorrow"}, "#/sendAt", "RFC 3339"),
+        ({"sendAt": "2027-02-01T00:00:00Z"}, "#/sendAt", "POST /schedules"),
+        (
+            {"sendAt": "2027-01-16T00:00:00Z", "expiresAt": "2027-01-15T00:00:00Z"},
+            "#/expiresAt",
+            "later than sendAt",
+        ),
+    ],
+)
+def test_a_wrong_time_is_named_with_its_field(
+    http: Api, fields: Json, pointer: str, detail: str
+) -> None:
+    body = is_problem(http.post({**MESSAGE, **fields}), 422, "invalid")
+    assert [error["pointer"] for error in body["errors"]] == [pointer]
+    assert detail in body["errors"][0]["detail"]
+    [result] = http.post({"messages": [{**MESSAGE, **fields}]}, "/messages/batch").json["results"]
+    assert result["error"]["errors"][0]["pointer"] == pointer.replace("#", "#/messages/0")
+    assert not http.relay.store.records
+
+
+def test_no_message_for_later_is_accepted_while_too_many_wait(http: Api) -> None:
+    http.relay.queues.room_to_wait = False
+    later = {**MESSAGE, "sendAt": in_seconds(http, 1200)}
+    answered = http.post(later)
+    is_problem(answered, 503, "too-many-waiting")
+    assert answered.headers["Retry-After"] == "600"
+    results = http.post({"messages": [later, MESSAGE]}, "/messages/batch").json["results"]
+    assert results[0]["error"]["type"] == "urn:smsgold-relay:problem:too-many-waiting"
+    assert results[1]["status"] == "queued"
+    assert len(http.relay.store.records) == 1
 
 
 # ------------------------------------------------------------------------- state, cancel, resolve
@@ -599,9 +686,9 @@ def test_an_address_that_is_none(http: Api) -> None:
 
 
 def test_a_method_that_is_not_taken(http: Api) -> None:
-    answered = http.get("/messages")
+    answered = http.delete("/messages")
     is_problem(answered, 405, "method-not-allowed")
-    assert answered.headers["Allow"] == "POST"
+    assert answered.headers["Allow"] == "GET, POST"
     assert http.delete("/bots").headers["Allow"] == "GET"
     assert http.post(None, "/messages/some-id").headers["Allow"] == "DELETE, GET"
 
@@ -640,3 +727,168 @@ def test_an_error_nobody_foresaw_is_told_in_the_log_alone(
     is_problem(answered, 500, "internal")
     assert "inner detail" not in answered.text
     assert "an inner detail" in caplog.text
+
+
+# --------------------------------------------------------------------------------------- the lists
+
+
+def tagged(http: Api, count: int, reference: str = "order-1") -> list[str]:
+    ids = []
+    for n in range(count):
+        http.relay.world.now += 1
+        body = {"subscriberId": f"s-{n}", "text": f"m-{n}", "reference": reference}
+        ids.append(id_at(http.post(body)))
+    return ids
+
+
+def ids(answered: Answered) -> list[str]:
+    assert answered.status == 200, answered.text
+    return [message["id"] for message in answered.json["messages"]]
+
+
+def test_messages_are_found_by_reference_page_by_page(http: Api) -> None:
+    mine = tagged(http, 5)
+    tagged(http, 1, "order-2")
+
+    first = http.find("/messages", reference="order-1", limit="2")
+    second = http.find("/messages", reference="order-1", limit="2", cursor=first.json["cursor"])
+    # Another size of the page is no other list.
+    third = http.find("/messages", reference="order-1", limit="9", cursor=second.json["cursor"])
+
+    assert [*ids(first), *ids(second), *ids(third)] == mine[::-1]
+    assert "cursor" not in third.json
+    assert first.json["messages"][0]["reference"] == "order-1"
+    assert ids(http.find("/messages", reference="order-9")) == []
+
+
+@pytest.mark.parametrize("since", ["1970-01-01T00:00:00Z", "1970-01-01T03:00:00+03:00"])
+def test_messages_are_found_by_a_bad_end(http: Api, since: str) -> None:
+    http.relay.provider.next = ["refuses", "accepts", "refuses"]
+    sent = []
+    for n in range(3):
+        http.relay.world.now += 1
+        sent.append(id_at(http.post({"subscriberId": f"s-{n}", "text": f"m-{n}"})))
+        http.relay.run()
+
+    found = http.find("/messages", status="rejected", since=since)
+
+    assert ids(found) == [sent[2], sent[0]]
+    assert ids(http.find("/messages", status="failed")) == []
+    assert ids(http.find("/messages", status="rejected", since="2999-01-01T00:00:00Z")) == []
+
+
+def test_without_a_limit_there_are_twenty_five(http: Api) -> None:
+    tagged(http, 30)
+    assert len(ids(http.find("/messages", reference="order-1"))) == 25
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({}, "either `reference` or `status`"),
+        ({"reference": "a", "status": "failed"}, "either `reference` or `status`"),
+        ({"reference": "a", "refrence": "b"}, "cursor, limit, reference, since, status"),
+        ({"reference": ["a", "b"]}, "reference"),
+        ({"reference": ""}, "reference"),
+        ({"reference": "r" * 257}, "reference"),
+        ({"status": "sent"}, "status"),
+        ({"status": "queued"}, "status"),
+        ({"reference": "a", "since": "yesterday"}, "since"),
+        ({"reference": "a", "since": "2026-12-01T10:00:00"}, "since"),
+        ({"reference": "a", "since": "1800000000"}, "since"),
+        ({"reference": "a", "limit": ["1", "2"]}, "limit"),
+        ({"reference": "a", "limit": "0"}, "limit"),
+        ({"reference": "a", "limit": "101"}, "limit"),
+        ({"reference": "a", "limit": "ten"}, "limit"),
+        ({"reference": "a", "cursor": ""}, "cursor"),
+        ({"reference": "a", "cursor": "made-up"}, "cursor"),
+        ({"reference": "a", "cursor": "Пыщ"}, "cursor"),
+    ],
+)
+def test_a_parameter_that_is_wrong_is_named(http: Api, parameters: Any, said: str) -> None:
+    problem = is_problem(http.find("/messages", **parameters), 400, "malformed-request")
+    assert said in problem["detail"]
+
+
+def test_a_cursor_belongs_to_its_list(http: Api) -> None:
+    tagged(http, 3)
+    tagged(http, 3, "order-2")
+    cursor = http.find("/messages", reference="order-1", limit="1").json["cursor"]
+    others: list[Any] = [
+        {"reference": "order-2", "cursor": cursor},
+        {"reference": "order-1", "since": "1970-01-01T00:00:00Z", "cursor": cursor},
+        {"status": "failed", "cursor": cursor},
+        {"reference": "order-1", "cursor": cursor[:-1]},
+        {"reference": "order-1", "cursor": f"{'B' if cursor[0] == 'A' else 'A'}{cursor[1:]}"},
+        {"reference": "order-1", "cursor": f"{cursor}A"},
+    ]
+    for parameters in others:
+        problem = is_problem(http.find("/messages", **parameters), 400, "malformed-request")
+        assert "not one of this list" in problem["detail"]
+    is_problem(http.find("/broadcasts", cursor=cursor), 400, "malformed-request")
+
+
+def test_a_list_without_a_table(http: Api) -> None:
+    http.relay.world.table_down = True
+    is_problem(http.find("/messages", reference="order-1"), 503, "unavailable")
+
+
+def test_broadcasts_and_their_messages_are_lists_of_their_own(http: Api) -> None:
+    tagged(http, 2)
+    broadcast = BroadcastRecord("x", "b-1", "f", 1.0, command=Command.FAIL)
+    http.broadcasts.rate = 25.0
+    http.broadcasts.find.return_value = FoundBroadcasts([broadcast], "place")
+    http.broadcasts.get.return_value = broadcast
+    http.broadcasts.messages.return_value = Found(list(http.relay.store.records.values()), "100")
+
+    first = http.find("/broadcasts", limit="1")
+    http.find("/broadcasts", limit="1", cursor=first.json["cursor"])
+    found = http.find("/broadcasts/x/messages", status="queued")
+    http.find("/broadcasts/x/messages", status="queued", cursor=found.json["cursor"])
+
+    assert [each["id"] for each in first.json["broadcasts"]] == ["x"]
+    assert http.broadcasts.find.call_args.kwargs == {"limit": 1, "after": "place"}
+    assert len(ids(found)) == 2
+    assert http.broadcasts.messages.call_args.args == (broadcast, State.QUEUED)
+    assert http.broadcasts.messages.call_args.kwargs == {"limit": 25, "after": "100"}
+    elsewhere = found.json["cursor"]
+    for path, parameters in (
+        ("/broadcasts/x/messages", {"status": "sent", "cursor": elsewhere}),
+        ("/broadcasts/y/messages", {"status": "queued", "cursor": elsewhere}),
+        ("/broadcasts/x/messages", {"status": "nowhere"}),
+        ("/broadcasts/x/messages", {"state": "sent"}),
+        ("/broadcasts", {"status": "sent"}),
+    ):
+        is_problem(http.find(path, **parameters), 400, "malformed-request")
+    http.broadcasts.get.return_value = None
+    is_problem(http.find("/broadcasts/z/messages"), 404, "not-found")
+
+
+# --------------------------------------------------------------------------------------- the caller
+
+
+@pytest.mark.parametrize(
+    ("identity", "caller"),
+    [
+        ({"apiKeyId": "a1b2c3"}, "key:a1b2c3"),
+        (
+            {
+                "apiKeyId": None,
+                "userArn": "arn:aws:sts::123456789012:assumed-role/Backend/session",
+            },
+            "iam:arn:aws:sts::123456789012:assumed-role/Backend",
+        ),
+        ({"apiKeyId": None}, "http"),
+    ],
+)
+@pytest.mark.parametrize("way", ["send", "send_and_wait", "batch"])
+def test_the_state_tells_who_handed_a_message_in(
+    http: Api, identity: Json, caller: str, way: str
+) -> None:
+    event = http.event(way)
+    event["requestContext"]["identity"] |= identity
+    assert http.answer(event).status in (200, 202)
+    told = {record.caller for record in http.relay.store.records.values()}
+    assert told == {caller}
+    [id_, *_] = http.relay.store.records
+    assert http.get(f"/messages/{id_}").json["caller"] == caller

@@ -109,3 +109,19 @@ def test_a_batch_at_the_http_door_travels_together(aws: Stub) -> None:
     assert counts["writes"] == 100
     assert counts["call:BatchExecuteStatement"] == 4, "25 records a call"
     assert counts["call:SendMessageBatch"] == 10, "10 messages a call"
+
+
+def test_a_reference_costs_an_index_write_and_a_sent_message_without_one_none(aws: Stub) -> None:
+    """docs/performance.md says so, in its second table of costs."""
+    aws.reset()
+    deliver(aws, [events.envelope() for _ in range(BATCH)])
+    assert (aws.counts["posts"], aws.counts["index units"]) == (BATCH, 0)
+    plain = aws.counts["write units"] - aws.counts["pace writes"]
+
+    aws.reset()
+    deliver(aws, [events.envelope(f"order-{n}") for n in range(BATCH)])
+    assert (aws.counts["posts"], aws.counts["index units"]) == (BATCH, BATCH)
+    # The record fits a kilobyte still.
+    assert aws.counts["write units"] - aws.counts["pace writes"] == plain, (
+        "it fits a kilobyte still"
+    )

@@ -21,23 +21,23 @@ from botocore.exceptions import ClientError
 from samcli.lib.config.samconfig import SamConfig
 
 from ops import deploy as ops_deploy
+from ops import doctor
 from ops.remove import leftovers, remove
 from ops.stack import OperatorError, Stack, describe, find
-from tests.support.ministack import ministack
+from tests.support.ministack import KEY, SECRET, ministack
+from tests.support.table import definition
+from tools.translated import template
 
 ROOT = Path(__file__).parents[2]
 REGION = "us-east-1"
 MAKE = ("/usr/bin/env", "make")
+DEFAULTS = {name: str(p["Default"]) for name, p in template()["Parameters"].items()}
 TEMPLATE = {
     "Resources": {
         "RelayTable": {
             "Type": "AWS::DynamoDB::Table",
             "DeletionPolicy": "Retain",
-            "Properties": {
-                "BillingMode": "PAY_PER_REQUEST",
-                "AttributeDefinitions": [{"AttributeName": "pk", "AttributeType": "S"}],
-                "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}],
-            },
+            "Properties": definition(),
         },
         "MessagesQueue": {"Type": "AWS::SQS::Queue", "DeletionPolicy": "Retain"},
         "RelayBucket": {"Type": "AWS::S3::Bucket", "DeletionPolicy": "Retain"},
@@ -57,8 +57,8 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def aws(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     monkeypatch.delenv("AWS_PROFILE", raising=False)
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
@@ -198,6 +198,19 @@ def test_what_is_deployed_to_prod_is_protected_afterwards_until_it_is_removed(
         stack.client("dynamodb").describe_table(TableName=stack.outputs["TableName"])
     with pytest.raises(ClientError, match="NonExistentQueue"):
         stack.client("sqs").get_queue_attributes(QueueUrl=stack.resources["MessagesQueue"])
+
+
+@pytest.mark.usefixtures("aws")
+def test_what_a_stack_does_not_have_is_named_with_what_to_do() -> None:
+    stack = created("older")
+
+    with pytest.raises(OperatorError, match=r"older has no OrderedQueueUrl: .* Deploy it again"):
+        _ = stack.outputs["OrderedQueueUrl"]
+    with pytest.raises(OperatorError, match=r"older has no OrderedQueue: .* Deploy it again"):
+        _ = stack.resources["OrderedQueue"]
+    facts = doctor.examine(replace(stack, parameters=DEFAULTS))
+    told = [finding.what for finding in doctor.findings(facts)]
+    assert "the stack has no OrderedQueue: it is of another version than this doctor" in told
 
 
 @pytest.mark.usefixtures("aws")

@@ -19,11 +19,11 @@ from relay.broadcasts.model import (
 )
 from relay.broadcasts.service import InvalidTransition, Reused, Started
 from relay.broadcasts.table import CHUNK
-from relay.messages.envelope import QueuedMessage
+from relay.messages.envelope import QueuedMessage, rfc3339
 from relay.messages.queues import QueueUnavailableError
 from relay.messages.sender import Passage
-from relay.messages.states import State
-from relay.validation import parse, validate
+from relay.messages.states import FURTHEST, State
+from relay.validation import InvalidMessageError, parse, validate
 from smsgold.errors import ProviderRefusedError, ProviderUnavailableError
 from tests.support.fanned import LONGEST_RUN, RULES, Fanned, entries, ids, refused
 from tests.support.world import START, Crash
@@ -425,3 +425,101 @@ def test_one_that_comes_too_late_is_recorded_and_sent_to_nobody(fanned: Fanned) 
     assert fanned.queued == []
     progress = fanned.progress()
     assert (progress.status, progress.reason) == (Status.STOPPED, "late")
+
+
+# ----------------------------------------------------------------------------- sendAt, between
+
+DAYTIME = {"from": "09:00", "to": "21:00", "timezone": "Europe/Moscow"}
+EVENING = START + 10 * 3600  # 21:00 in Moscow
+MORNING = EVENING + 12 * 3600
+
+
+def test_a_broadcast_for_later_lists_nobody_before_its_time(fanned: Fanned) -> None:
+    fanned.listed = entries(3)
+    fanned.start(sendAt=rfc3339(START + 86400))
+    assert fanned.run() == 86400
+    assert fanned.progress().status is Status.PREPARING
+    fanned.relay.world.now += 86400
+    fanned.listed = entries(5)
+    assert fanned.run() is not None
+    assert fanned.enqueued() == dict.fromkeys(ids(5), 1), "who subscribes then"
+
+
+def test_a_broadcast_for_later_can_be_stopped_before_its_time(fanned: Fanned) -> None:
+    fanned.listed = entries(3)
+    fanned.start(sendAt=rfc3339(START + 86400))
+    fanned.run()
+    fanned.broadcasts.command("x", Command.STOP)
+    assert fanned.run() is None
+    fanned.relay.world.now += 86400
+    assert fanned.run() is None
+    assert not fanned.enqueued()
+
+
+def test_a_broadcast_too_far_ahead_is_refused_but_its_repeat_is_a_repeat(fanned: Fanned) -> None:
+    with pytest.raises(InvalidMessageError, match="sendAt: must be at most 12 days ahead"):
+        fanned.start(sendAt=rfc3339(START + FURTHEST + 1))
+    assert not fanned.queued
+    assert not fanned.table.load(["x"])
+    fanned.start(sendAt=rfc3339(START + FURTHEST))
+    fanned.relay.world.now -= 10.0  # by another machine's clock
+    assert fanned.start(sendAt=rfc3339(START + FURTHEST)) == Started(fanned.progress(), True)
+
+
+def test_the_time_to_list_the_subscribers_begins_when_they_are_to_be_listed(
+    fanned: Fanned,
+) -> None:
+    fanned.error = ProviderUnavailableError("is down")
+    fanned.start(sendAt=rfc3339(START + 86400))
+    fanned.relay.world.now += 86400 + RULES.retry_window - 1.0
+    assert fanned.run() is not None
+    assert fanned.progress().status is Status.PREPARING
+    fanned.relay.world.now += 1.0
+    assert fanned.run() is None
+    assert fanned.progress().status is Status.FAILED
+
+
+def test_a_broadcast_at_night_waits_for_the_morning_with_one_order(fanned: Fanned) -> None:
+    fanned.listed = entries(3)
+    fanned.relay.world.now = EVENING
+    fanned.start(between=DAYTIME)
+    assert fanned.run() == MORNING - EVENING
+    assert not fanned.enqueued()
+    fanned.relay.world.now = MORNING
+    fanned.run()
+    assert fanned.enqueued() == dict.fromkeys(ids(3), 1)
+
+
+def test_when_the_hours_end_it_stops_and_goes_on_in_the_morning(fanned: Fanned) -> None:
+    everybody = 5 * CHUNK
+    fanned.listed = entries(everybody)
+    rate = fanned.broadcasts.rate
+    fanned.relay.world.now = EVENING - 2.5 * CHUNK / rate
+    fanned.start(between=DAYTIME)
+    fanned.run()
+    assert sum(fanned.enqueued().values()) == 2 * CHUNK, "no more than go until the evening"
+    fanned.gate().count("x", {State.SENT: 2 * CHUNK})
+    fanned.relay.world.now = EVENING
+    assert fanned.run() == MORNING - EVENING
+    assert fanned.progress().enqueued == 2 * CHUNK
+    fanned.relay.world.now = MORNING
+    assert fanned.run() is not None
+    assert fanned.enqueued() == dict.fromkeys(ids(everybody), 1)
+
+
+def test_hours_that_are_shorter_than_a_chunk_takes_still_get_one(fanned: Fanned) -> None:
+    fanned.listed = entries(2 * CHUNK)
+    fanned.start(between={"from": "11:00", "to": "11:01", "timezone": "Europe/Moscow"})
+    fanned.relay.world.now = START + 50.0
+    fanned.run()
+    assert fanned.progress().enqueued == CHUNK
+
+
+def test_a_broadcast_s_messages_carry_its_hours(fanned: Fanned) -> None:
+    fanned.listed = entries(1)
+    fanned.start(between=DAYTIME)
+    fanned.run()
+    [copy] = fanned.relay.queues.messages
+    between = parse(QueuedMessage, copy.body).between
+    assert between
+    assert between.model_dump() == DAYTIME

@@ -22,13 +22,14 @@ from relay.messages.chats import Chats
 from relay.messages.dead_letters import DeadLetters
 from relay.messages.dispatch import Dispatcher
 from relay.messages.envelope import QueuedMessage
-from relay.messages.pacing import GRACE
+from relay.messages.pacing import CHATS_TO_HOLD_ALL, GRACE
 from relay.messages.results import Done, Received
 from relay.messages.sender import Sender
 from relay.messages.states import Rules, State
 from smsgold.client import Client
 from smsgold.credentials import CredentialsSource
 from smsgold.transport import pool_manager
+from tests.support.poll import until
 from tests.support.wire import Server, http
 from tests.support.world import SEALS, MemoryGate, MemoryPacer, MemoryQueues, MemoryStore, World
 
@@ -80,6 +81,7 @@ class Line:
                 provider_timeout=12.0,
             ),
             dead_letters=DeadLetters(self.store, MemoryQueues(world)),
+            queues=MemoryQueues(world),
             seals=SEALS,
             rules=Rules(),
         )
@@ -116,9 +118,10 @@ def executor() -> Iterator[ThreadPoolExecutor]:
 
 
 def messages(count: int, lives: float | None = None) -> list[QueuedMessage]:
+    """Return messages to as many chats, each of which gets but one a second."""
     expires = datetime.fromtimestamp(time.time() + lives, UTC) if lives else None
     return [
-        QueuedMessage(id=f"m-{i}", subscriberId="s-1", text="t", expiresAt=expires)
+        QueuedMessage(id=f"m-{i}", subscriberId=f"s-{i}", text="t", expiresAt=expires)
         for i in range(count)
     ]
 
@@ -251,32 +254,31 @@ def test_a_resolver_that_comes_back_makes_no_flood(executor: ThreadPoolExecutor)
 def test_a_hold_that_begins_while_a_message_connects_holds_it_too(
     executor: ThreadPoolExecutor,
 ) -> None:
-    """The first is told to slow down while the second is still on its way to the provider."""
-    resolving = threading.Event()
+    """Three chats are told to slow down while a fourth is still on its way to the provider."""
     resolve = socket.getaddrinfo
     calls: list[float] = []
 
-    def second_slowly(*args: object, **options: object) -> object:
+    def fourth_slowly(*args: object, **options: object) -> object:
         calls.extend([time.time()] if options else [])
-        if len(calls) > 1 and options:
-            resolving.wait(10)
+        if len(calls) > CHATS_TO_HOLD_ALL and options:
+            until(lambda: line.sender._dispatcher._held_until, "hold", every=0.01)
         return resolve(*args, **options)  # type: ignore[arg-type]
 
-    def once_busy(sock: socket.socket) -> None:
-        if len(server.requests) > 1:
+    def busy_at_first(sock: socket.socket) -> None:
+        if len(server.requests) > CHATS_TO_HOLD_ALL:
             accepts(sock)
             return
         time.sleep(0.5)
         sock.sendall(http("429 Too Many Requests", b"", "Retry-After: 3"))
-        resolving.set()
 
     with (
-        Server(once_busy) as server,
+        Server(busy_at_first) as server,
         client(server) as provider,
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr(socket, "getaddrinfo", second_slowly)
+        patch.setattr(socket, "getaddrinfo", fourth_slowly)
         line = Line(provider, executor, rate=0.0)
-        line.deliver(messages(2))
-    assert server.times[1] - server.times[0] >= 3.0
+        line.deliver(messages(CHATS_TO_HOLD_ALL + 1))
+    told, held = server.times[:CHATS_TO_HOLD_ALL], server.times[CHATS_TO_HOLD_ALL:]
+    assert min(held) - max(told) >= 3.0
     assert set(line.states()) == {State.SENT}

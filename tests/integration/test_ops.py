@@ -3,8 +3,8 @@
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import boto3
@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from ops import dead_letters, doctor, hook_secret, secret
+from ops import dead_letters, doctor, find, hook_secret, secret
 from ops.__main__ import main
 from ops.dead_letters import NO_REASON, PROGRESS, ReceivedDeadLetter
 from ops.remove import remove
@@ -21,6 +21,7 @@ from ops.stack import OperatorError, Stack
 from relay.messages.pacing import TablePacer
 from relay.messages.states import Record, State
 from relay.messages.store import to_item
+from tests.support import table
 from tests.support.webhooks import SHIPPED
 from tools.translated import template
 
@@ -53,6 +54,7 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
             output: sqs.create_queue(QueueName=output)["QueueUrl"]
             for route in dead_letters.ROUTES.values()
             for output in (route.dead, route.back)
+            if output.endswith("QueueUrl")
         }
         arn = secrets.create_secret(Name="credentials")["ARN"]
         yield Stack(
@@ -81,6 +83,10 @@ def redrive(stack: Stack, **options: Any) -> tuple[str, list[float]]:
     defaults: dict[str, Any] = {"queue": "messages", "reason": None, "most": None, "apply": True}
     dead_letters.redrive(stack, **{**defaults, **options}, say=said.append, sleep=slept.append)
     return "\n".join(said), slept
+
+
+def to_messages(stack: Stack) -> Callable[[ReceivedDeadLetter], object]:
+    return dead_letters.hand_back(stack, dead_letters.ROUTES["messages"])
 
 
 def quiet(_said: str) -> None:
@@ -233,7 +239,7 @@ def test_what_fails_again_meanwhile_is_not_moved_again(stack: Stack, sqs: Any) -
     moved = dead_letters.move(
         sqs,
         dead,
-        stack.outputs["MessagesQueueUrl"],
+        to_messages(stack),
         reason="read_timeout",
         most=None,
         rate=1.0,
@@ -268,6 +274,41 @@ def test_the_notifiers_dead_letters_go_back_to_the_notifier(stack: Stack, sqs: A
     assert bodies(sqs, stack.outputs["NotifierQueueUrl"]) == ["n1"]
 
 
+@dataclass
+class Functions:
+    """Lambda, which takes events for later."""
+
+    invoked: list[dict[str, Any]] = field(default_factory=list)
+
+    def invoke(self, **arguments: Any) -> None:
+        if b"refuse" in arguments["Payload"]:
+            raise RuntimeError("Lambda does not take it")
+        self.invoked.append(arguments)
+
+
+@pytest.mark.parametrize("body", ['{"id": "h1", "source": "shop"}', '{"id": "h1", "refuse": 1}'])
+def test_the_hooks_dead_letters_are_handed_to_the_function_before_they_are_deleted(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    functions, client = Functions(), Stack.client
+    monkeypatch.setattr(
+        Stack, "client", lambda self, name: functions if name == "lambda" else client(self, name)
+    )
+    stack = replace(stack, outputs={**stack.outputs, "HooksFunctionArn": "arn:hooks"})
+    dead = stack.outputs["HooksDeadLetterQueueUrl"]
+    stack.client("sqs").send_message(QueueUrl=dead, MessageBody=body)
+
+    if refused := "refuse" in body:
+        with pytest.raises(RuntimeError):
+            redrive(stack, queue="hooks")
+    else:
+        redrive(stack, queue="hooks")
+
+    assert bodies(stack.client("sqs"), dead) == ["h1"] * refused
+    event = {"FunctionName": "arn:hooks", "InvocationType": "Event", "Payload": body.encode()}
+    assert functions.invoked == [event] * (not refused)
+
+
 def test_whoever_wrote_a_dead_letter_its_reason_says_what_went_wrong(stack: Stack) -> None:
     sqs = stack.client("sqs")
     for attributes in (
@@ -286,8 +327,9 @@ def test_whoever_wrote_a_dead_letter_its_reason_says_what_went_wrong(stack: Stac
 
     dead_letters.show(stack, 100, said.append)
 
-    assert "     1  AWS.Lambda.TooManyRequestsException, the oldest" in said[-1]
-    assert "     1  message.text: missing (2 problems), the oldest" in said[-1]
+    assert "     1  AWS.Lambda.TooManyRequestsException, the oldest" in said[-2]
+    assert "     1  message.text: missing (2 problems), the oldest" in said[-2]
+    assert said[-1] == "hooks: no dead letters."
     reason = "message.text: missing (2 problems)"
     assert "1 dead letter moved" in redrive(stack, queue="notifier", reason=reason)[0]
 
@@ -321,7 +363,14 @@ def test_what_fails_again_while_all_are_moved_is_not_moved_again(stack: Stack, s
             put(sqs, dead, id_, "http_404")
 
     moved = dead_letters.move(
-        sqs, dead, back, reason=None, most=None, rate=1.0, say=quiet, sleep=fails_again
+        sqs,
+        dead,
+        to_messages(stack),
+        reason=None,
+        most=None,
+        rate=1.0,
+        say=quiet,
+        sleep=fails_again,
     )
 
     assert moved == 13
@@ -337,7 +386,14 @@ def test_an_interrupted_redrive_loses_nothing(stack: Stack, sqs: Any, reason: st
     dead, back = stack.outputs["DeadLetterQueueUrl"], stack.outputs["MessagesQueueUrl"]
     with pytest.raises(KeyboardInterrupt):
         dead_letters.move(
-            sqs, dead, back, reason=reason, most=None, rate=1.0, say=said.append, sleep=stop
+            sqs,
+            dead,
+            to_messages(stack),
+            reason=reason,
+            most=None,
+            rate=1.0,
+            say=said.append,
+            sleep=stop,
         )
 
     assert said == [f"Interrupted: 1 of {8 if reason else 13} moved back, the others stay."]
@@ -357,7 +413,9 @@ def test_a_dead_letter_is_put_back_before_it_is_deleted(stack: Stack, sqs: Any) 
             return getattr(sqs, name)
 
     with pytest.raises(ClientError):
-        dead_letters.move(Deaf(), dead, back, reason=None, most=1, rate=0.0, say=quiet)
+        dead_letters.move(
+            Deaf(), dead, to_messages(stack), reason=None, most=1, rate=0.0, say=quiet
+        )
 
     assert len(bodies(sqs, dead)) == 13
     assert len(bodies(sqs, back)) == 1
@@ -365,9 +423,16 @@ def test_a_dead_letter_is_put_back_before_it_is_deleted(stack: Stack, sqs: Any) 
 
 def test_the_last_dead_letter_is_moved_while_it_is_still_hidden(stack: Stack, sqs: Any) -> None:
     """One a day: the second would be seen again before it is its turn."""
-    dead, back = stack.outputs["DeadLetterQueueUrl"], stack.outputs["MessagesQueueUrl"]
+    dead = stack.outputs["DeadLetterQueueUrl"]
     moved = dead_letters.move(
-        sqs, dead, back, reason=None, most=None, rate=1 / 86400, say=quiet, sleep=lambda _: None
+        sqs,
+        dead,
+        to_messages(stack),
+        reason=None,
+        most=None,
+        rate=1 / 86400,
+        say=quiet,
+        sleep=lambda _: None,
     )
     assert moved == 1
     assert len(bodies(sqs, dead)) == 12
@@ -520,12 +585,15 @@ def test_the_secret_is_stored_and_not_shown(stack: Stack) -> None:
 def test_the_doctor_finds_a_secret_that_has_no_value_and_fails(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    examined = replace(stack, parameters=DEFAULTS, resources=dict.fromkeys(doctor.NEEDED, "there"))
     monkeypatch.setattr("sys.argv", ["ops", "doctor"])
-    monkeypatch.setattr("ops.__main__.find", lambda _: replace(stack, parameters=DEFAULTS))
+    monkeypatch.setattr("ops.__main__.find", lambda _: examined)
+    monkeypatch.setattr(doctor, "_read_queues", lambda _: {})
     monkeypatch.setattr(doctor, "_read_sources", lambda _: ())
     monkeypatch.setattr(doctor, "_read_holds", lambda *_: ((), None))
     monkeypatch.setattr(doctor, "_read_line_metrics", lambda *_: (None, None))
     monkeypatch.setattr(doctor, "_denied", lambda _: ())
+    monkeypatch.setattr(doctor, "_unlisted", lambda _: ())
     monkeypatch.setattr(doctor, "_in_alarm", lambda _: ())
     monkeypatch.setattr(doctor, "_confirmed", lambda _: 1)
 
@@ -628,6 +696,13 @@ def test_an_unusable_secret_is_not_kept(hooks_stack: Stack) -> None:
     assert "a secret, not" not in str(caught.value)
 
 
+def test_a_hook_that_rules_invoke_gets_no_secret(hooks_stack: Stack) -> None:
+    before = hook_entries(hooks_stack)
+    with pytest.raises(OperatorError, match="alarms has no secret"):
+        set_hook(hooks_stack, "alarms", "a long enough secret")
+    assert hook_entries(hooks_stack) == before
+
+
 def test_a_name_that_is_no_hooks_gets_no_secret(hooks_stack: Stack) -> None:
     before = hook_entries(hooks_stack)
     with pytest.raises(OperatorError, match="NAME="):
@@ -652,3 +727,55 @@ def test_a_hooks_secret_is_a_line_of_the_input(
         assert made
     else:
         assert made is None
+
+
+# ----------------------------------------------------------------------------------------- find
+
+
+def test_messages_are_found_one_line_each(stack: Stack) -> None:
+    client = stack.client("dynamodb")
+    table.create_table(client)
+    found = replace(stack, outputs={"TableName": "Relay"})
+    for n in range(3):
+        record = Record(
+            f"m-{n}", State.FAILED, "f", "http", 100.0 + n, 200.0 - n, 300.0, tries=n + 1
+        )
+        told = replace(record, reason="http_503", reference="order 1", caller="key:a1")
+        client.put_item(TableName="Relay", Item=to_item(told))
+
+    def show(**what: Any) -> list[str]:
+        said: list[str] = []
+        given: dict[str, Any] = {"reference": None, "status": None, "most": 100, **what}
+        find.show(found, **given, say=said.append)
+        return said
+
+    assert show(reference="order 1") == [
+        f"1970-01-01T00:03:{seconds}.000Z  failed    m-{n}  {tries}  http_503"
+        "  reference=order 1  caller=key:a1"
+        for seconds, n, tries in (("18", 2, "3 tries"), ("19", 1, "2 tries"), ("20", 0, "1 try"))
+    ]
+    assert [line.split()[2] for line in show(status="failed", most=2)] == [
+        *("m-0", "m-1"),
+        "there",  # … and there may be more: MAX=20
+    ]
+    assert show(status="expired") == [
+        "There are none. Messages accepted before the table had indexes are not in a list."
+    ]
+    for wrong in ({}, {"reference": "order 1", "status": "failed"}):
+        with pytest.raises(OperatorError, match="REFERENCE=…, or STATUS="):
+            show(**wrong)
+
+
+def test_without_indexes_nothing_is_found_and_it_says_why(stack: Stack) -> None:
+    nowhere = replace(stack, outputs={"TableName": "Relay"})
+    with pytest.raises(OperatorError, match="make deploy"):
+        find.show(nowhere, reference="order 1", status=None, most=100)
+
+
+def test_the_doctor_misses_an_index(stack: Stack) -> None:
+    examined = replace(stack, outputs={**stack.outputs, "TableName": "relay"})
+    create_table(examined)
+    assert doctor._unlisted(examined) == ("byReference", "byListed")
+    table.create_table(stack.client("dynamodb"))
+    whole = replace(stack, outputs={**stack.outputs, "TableName": "Relay"})
+    assert doctor._unlisted(whole) == ()

@@ -47,6 +47,7 @@ from relay.messages.store import (
 )
 from smsgold.responses import Outcome, Verdict
 from tests.support.ministack import KEY, SECRET, ministack
+from tests.support.table import create_table
 from tests.support.world import MemoryStore, World
 
 if TYPE_CHECKING:
@@ -71,12 +72,7 @@ def dynamodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator["DynamoDBClie
 @pytest.fixture
 def table(dynamodb: "DynamoDBClient", request: pytest.FixtureRequest) -> str:
     name = f"relay-{abs(hash(request.node.nodeid))}"
-    dynamodb.create_table(
-        TableName=name,
-        BillingMode="PAY_PER_REQUEST",
-        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
-        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
-    )
+    create_table(dynamodb, name)
     return name
 
 

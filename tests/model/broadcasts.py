@@ -348,7 +348,7 @@ class Classes:
         anything: Any = tape
         self.table = BroadcastTable(anything, "Relay")
         self._broadcasts = Broadcasts(
-            self.table, anything, anything, anything, rate=25.0, clock=lambda: self._now
+            self.table, anything, anything, anything, anything, rate=25.0, clock=lambda: self._now
         )
         self._recounts = Recounts(
             self.table, anything, RULES, longest_run=60.0, clock=lambda: self._now

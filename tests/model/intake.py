@@ -131,12 +131,17 @@ class Tape:
     def apply(self, changes: Sequence[Change]) -> list[Written]:
         return [self._next(Write(change)) for change in changes]
 
-    def enqueue(self, messages: Sequence[QueuedMessage], delay: int = 0) -> list[str | None]:
-        del delay
+    def enqueue(
+        self, messages: Sequence[QueuedMessage], delays: Sequence[int] = ()
+    ) -> list[str | None]:
+        del delays
         bodies = [BODIES.index(message.text) for message in messages]
         self.messages |= zip(bodies, messages, strict=True)
         answers = [self._next(Put(body)) for body in bodies]
         return [None if answer == "on the queue" else answer for answer in answers]
+
+    def has_room_to_wait(self) -> bool:
+        raise NotImplementedError
 
     def enqueue_dead_letters(self, letters: Sequence[DeadLetterEntry]) -> list[str | None]:
         raise NotImplementedError
@@ -242,7 +247,12 @@ def http_without_a_key() -> Door:
 def _messages(door: Door) -> Messages:
     nobody: Any = None
     return Messages(
-        store=door.tape, queues=door.tape, intake=door.intake, sender=nobody, gate=nobody
+        store=door.tape,
+        lists=nobody,
+        queues=door.tape,
+        intake=door.intake,
+        sender=nobody,
+        gate=nobody,
     )
 
 

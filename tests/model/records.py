@@ -172,6 +172,8 @@ class Book:
                 return Decision(Todo.BURY)
             case states.Refuse(reason):
                 raise AssertionError(reason)
+            case states.Postpone():
+                raise AssertionError("no message here waits for its time")
 
     def accept(self, *, overdue: bool) -> int:
         """Return the step by which a door records that the message is accepted."""

@@ -16,7 +16,6 @@ import requests
 from local import processes
 from local.stack import Settings, Stack
 
-ALARM_RECIPIENT = "65f1c0a2b3d4e5f6a7b8d203"
 SCHEDULED_TEXT = "The template's own <aws.scheduler.schedule-arn> of ${AWS::Region}, 🕘"
 
 

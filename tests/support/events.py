@@ -13,19 +13,19 @@ EVENTS = Path(__file__).resolve().parents[2] / "events"
 TEXT = "Ваш заказ 4711 оплачен и передан в доставку. Курьер позвонит за час до приезда."
 
 
-def message() -> dict[str, Any]:
+def message(reference: str = "") -> dict[str, Any]:
     """Return a message: a text of 80 letters and one button."""
     return {
+        **({"reference": reference} if reference else {}),
         "subscriberId": uuid.uuid4().hex,
         "text": TEXT,
         "buttons": [{"text": "Отследить", "url": "https://shop.example/orders/4711"}],
-        "reference": "order-4711",
     }
 
 
-def envelope() -> str:
+def envelope(reference: str = "") -> str:
     """Return a message as a producer puts it on the queue."""
-    return json.dumps(message(), ensure_ascii=False)
+    return json.dumps(message(reference), ensure_ascii=False)
 
 
 def sqs(bodies: Sequence[str], *, in_line: bool = False) -> bytes:
@@ -52,6 +52,17 @@ def sqs(bodies: Sequence[str], *, in_line: bool = False) -> bytes:
 def batch(size: int) -> bytes:
     """Return the event of one batch of new messages from the queue."""
     return sqs([envelope() for _ in range(size)])
+
+
+def stream(size: int) -> bytes:
+    """Return the event of one batch from the table's stream: messages that have ended."""
+    record = _event("stream.json")["Records"][0]
+    records = []
+    for number in range(size):
+        pk = {"pk": {"S": f"message#{uuid.uuid4().hex}"}}
+        change = {**record["dynamodb"], "Keys": pk, "SequenceNumber": str(number)}
+        records.append({**record, "dynamodb": change})
+    return json.dumps({"Records": records}).encode()
 
 
 def http(path: str, body: str) -> bytes:

@@ -27,6 +27,7 @@ from relay.messages.queues import QueueUnavailableError
 from relay.messages.refusals import Refusals
 from relay.messages.states import Record, Rules, State
 from relay.validation import parse, validate
+from tests.support.table import create_table
 from tests.support.world import Crash, Relay
 
 LONGEST_RUN = 60.0
@@ -74,12 +75,7 @@ class Fanned:
 
     def __init__(self) -> None:
         client = boto3.client("dynamodb", region_name="us-east-1")
-        client.create_table(
-            TableName="Relay",
-            BillingMode="PAY_PER_REQUEST",
-            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
-            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
-        )
+        create_table(client)
         self.client = client
         self.faulty = Faulty(client)
         self.relay = Relay(RULES)
@@ -113,6 +109,7 @@ class Fanned:
         )
         self.broadcasts = Broadcasts(
             self.table,
+            self.relay.store,
             self.relay.queues,
             self.audience,
             self.reach,
@@ -142,9 +139,11 @@ class Fanned:
         self.names += 1
         return f"s{self.names}"
 
-    def start(self, text: str = "To all", *, late: bool = False, **rest: Any) -> Started | Reused:
-        broadcast = validate(Broadcast, {"botId": "b-1", "text": text, **rest})
-        return self.broadcasts.start(queued_broadcast(broadcast, "x"), late=late)
+    def start(
+        self, text: str = "To all", *, late: bool = False, id_: str = "x", **fields: object
+    ) -> Started | Reused:
+        broadcast = validate(Broadcast, {"botId": "b-1", "text": text, **fields})
+        return self.broadcasts.start(queued_broadcast(broadcast, id_), late=late)
 
     def run(self, ends_in: float = 60.0, *, order: int = 0) -> float | None:
         """Run the fan-out for an order that was put on the queue, the first or another."""

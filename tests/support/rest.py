@@ -17,7 +17,7 @@ def ended(reader: Reader, sent: Collection[Sent], *, seconds: float) -> Evidence
         states = [record.state in TERMINAL for record in seen.records.values()]
         return seen if len(states) == len(ids) and all(states) and not seen.waiting else None
 
-    return until(look, "rest", seconds=seconds, every=0.3)
+    return reader.told(until(look, "rest", seconds=seconds, every=0.3))
 
 
 def at_rest(

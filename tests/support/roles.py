@@ -14,6 +14,7 @@ RECEIVE = {
     "sqs:ReceiveMessage",
 }
 SEND = frozenset({"sqs:SendMessage"})
+COUNT = frozenset({"sqs:GetQueueAttributes"})
 SECRET = frozenset({"secretsmanager:GetSecretValue"})
 
 MANAGED = frozenset({"AWSLambdaBasicExecutionRole", "AWSXrayWriteOnlyAccess"})
@@ -32,7 +33,8 @@ ROLES: Mapping[str, Permissions] = {
             }
         ),
         "RelayBucket": frozenset({"s3:GetObject"}),
-        "MessagesQueue": SEND,
+        "RelayTable's indexes": frozenset({"dynamodb:Query"}),
+        "MessagesQueue": SEND | COUNT,
         "OrderedQueue": SEND,
         "NotifierQueue": SEND,
         "DeadLetterQueue": SEND,
@@ -57,7 +59,7 @@ ROLES: Mapping[str, Permissions] = {
                 "dynamodb:UpdateItem",
             }
         ),
-        "MessagesQueue": frozenset(RECEIVE),
+        "MessagesQueue": SEND | RECEIVE,
         "OrderedQueue": frozenset(RECEIVE),
         "BroadcastQueue": frozenset(RECEIVE),
         "NotifierQueue": SEND,
@@ -72,10 +74,11 @@ ROLES: Mapping[str, Permissions] = {
                 "dynamodb:PutItem",
             }
         ),
-        "MessagesQueue": SEND,
+        "MessagesQueue": SEND | COUNT,
         "OrderedQueue": SEND,
         "NotifierQueue": SEND,
         "DeadLetterQueue": SEND,
+        "HooksDeadLetterQueue": SEND,
         "HookSecrets": SECRET,
     },
     "NotifierFunctionRole": {
@@ -89,12 +92,20 @@ ROLES: Mapping[str, Permissions] = {
             }
         ),
         "RelayBucket": frozenset({"s3:GetObject", "s3:PutObject"}),
-        "MessagesQueue": SEND,
+        "MessagesQueue": SEND | COUNT,
         "OrderedQueue": SEND,
         "BroadcastQueue": SEND,
         "NotifierQueue": SEND | RECEIVE,
         "NotifierDeadLetterQueue": SEND,
         "ProviderCredentials": SECRET,
+    },
+    "PublisherFunctionRole": {
+        "EventBus": frozenset({"events:PutEvents"}),
+        "RelayTable": frozenset(
+            {"dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"}
+        ),
+        "*": frozenset({"dynamodb:ListStreams"}),
+        "EventsFailureQueue": SEND,
     },
     "CanaryFunctionRole": {"ProviderCredentials": SECRET},
     "SchedulerRole": {

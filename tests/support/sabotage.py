@@ -1,4 +1,4 @@
-"""The sender as it is deployed, with `saboteur` inside it and shorter time-outs."""
+"""The sender and the publisher as they are deployed, with `saboteur` inside."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +12,22 @@ WORKER = SUPPORT.parents[1] / "local" / "worker"
 TIMEOUT = 8
 """Seconds of the sender's; what it claimed is given up 5 s later."""
 SHORTER = {"PROVIDER_TIMEOUT": "2", "SENDER_TIMEOUT": str(TIMEOUT)}
+
+
+@contextmanager
+def publisher_killed(deployment: Deployment, marks: Path) -> Iterator[None]:
+    """Kill the publisher at half of its calls, once each; `marks` gets a file for each kill."""
+    functions = deployment.client("lambda")
+    name = deployment.facts["publisherFunction"]
+    was = functions.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+    added = {"SABOTAGE_DIR": str(marks), "PYTHONPATH": f"{SUPPORT / 'saboteur'}:{WORKER}"}
+    functions.update_function_configuration(
+        FunctionName=name, Environment={"Variables": was | added}
+    )
+    try:
+        yield
+    finally:
+        functions.update_function_configuration(FunctionName=name, Environment={"Variables": was})
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 import trustme
 
+from relay.messages.lists import INDEXES, Index
 from tests.support.template import settings
 
 T = TypeVar("T")
@@ -51,6 +52,7 @@ class Stub:
             "PROVIDER_BASE_URL": self.provider,
             "AWS_ENDPOINT_URL": self.aws,
             "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_REGION": "us-east-1",
             "AWS_ACCESS_KEY_ID": "stub",
             "AWS_SECRET_ACCESS_KEY": "stub",
             "SSL_CERT_FILE": self.certificates,
@@ -92,8 +94,9 @@ class Stub:
             case "SendMessageBatch":
                 sent = [self._send(e["MessageBody"]) | {"Id": e["Id"]} for e in request["Entries"]]
                 return {"Successful": sent, "Failed": []}
-            case "ChangeMessageVisibilityBatch":
-                return {"Successful": [{"Id": e["Id"]} for e in request["Entries"]], "Failed": []}
+            case "ChangeMessageVisibilityBatch" | "PutEvents":
+                taken = [{"Id": e.get("Id"), "EventId": "e"} for e in request["Entries"]]
+                return {"Successful": taken, "Failed": [], "Entries": taken}
             case "GetSecretValue":
                 return {"SecretString": json.dumps(ACCOUNT), "Name": "s", "VersionId": "v"}
             case _:
@@ -121,6 +124,7 @@ class Stub:
             after = before | dict(zip(names, Parameters, strict=False))
         self.counts["writes"] += 1
         self.counts["write units"] += math.ceil(max(size_of(before), size_of(after)) / KILOBYTE)
+        self.counts["index units"] += sum(_in_an_index(before, after, index) for index in INDEXES)
         self._items[after["pk"]["S"]] = after
         return {}
 
@@ -135,6 +139,14 @@ class Stub:
         self._bodies.append(body)
         digest = md5(body.encode(), usedforsecurity=False).hexdigest()
         return {"MessageId": str(uuid.uuid4()), "MD5OfMessageBody": digest}
+
+
+def _in_an_index(before: dict[str, Any], after: dict[str, Any], index: Index) -> int:
+    """Return the units that a write costs in an index of small keys: what goes, what comes."""
+    was, now = (
+        [item.get(name) for name in (index.partition, index.place)] for item in (before, after)
+    )
+    return 0 if was == now else (None not in was) + (None not in now)
 
 
 def size_of(item: dict[str, Any]) -> int:

@@ -21,14 +21,20 @@ import requests
 
 from local import aws
 from relay.messages.envelope import QueuedMessage
-from relay.messages.states import REDRIVABLE, TERMINAL, DeadLetter, Record, State
+from relay.messages.lists import INDEXES, OFF_THE_LIST, Index, keys_of
+from relay.messages.states import KEPT_ATTEMPTS, REDRIVABLE, TERMINAL, DeadLetter, Record, State
 from relay.messages.store import from_item
+from relay.outcomes.events import status_of
 from relay.validation import InvalidMessageError, parse
 
 NO_MESSAGE = frozenset({"invalid", "id_reused", "not_sealed", "hook_payload", "hook_template"})
 """The reasons of dead letters that are no message of their own, and have no record."""
 
 ROOT = Path(__file__).resolve().parents[2]
+
+EVENTS_SECONDS = 20.0
+"""How long the bus may stay silent while events are missing: after a killed run of the publisher
+MiniStack waits a second and repeats the whole batch."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,14 @@ class Evidence:
     """The requests that followed a redirect."""
     written: Mapping[str, str] = field(default_factory=dict)
     """Everything that must hold no secret, by name: logs, the table, the queues."""
+    lists: Mapping[str, Mapping[str, tuple[str, str]]] | None = None
+    """The messages in each index, by its name: id, partition, place. None if nobody looked."""
+    events: Sequence[Mapping[str, Any]] = ()
+    """What was put on the event bus, repeats included."""
+    told: str = "none"
+    """The stack's parameter Events: none, problems or all."""
+    broadcasts: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    """Each broadcast's status and version."""
     at: float = 0.0
     """When it was read."""
 
@@ -77,6 +91,8 @@ class Evidence:
             records={id_: record for id_, record in self.records.items() if id_ in ids},
             waiting=[found for found in self.waiting if theirs(found)],
             dead=[found for found in self.dead if theirs(found)],
+            events=[event for event in self.events if event["detail"]["id"] in ids],
+            broadcasts={},
         )
 
 
@@ -106,8 +122,10 @@ def violations(
         *_without_reason(seen),
         *_dead_letters(seen),
         *_provider_ids(seen),
+        *_lists(seen),
         *_in_the_ledger(seen, sent),
         *_out_of_order(seen, sent),
+        *untold(seen),
         *(f"a redirect was followed: {request}" for request in seen.elsewhere),
         *_leaks(seen, secrets, sent),
     ]
@@ -206,6 +224,22 @@ def _provider_ids(seen: Evidence) -> Iterator[str]:
             yield f"{', '.join(ids)} share the provider's id {provider_id}"
 
 
+def _lists(seen: Evidence) -> Iterator[str]:
+    """Yield where an index and the table disagree."""
+    if seen.lists is None:
+        return
+    for index in INDEXES:
+        there = seen.lists[index.name]
+        for id_, record in seen.records.items():
+            keys = keys_of(record)
+            due = (keys[index.partition], keys[index.place]) if index.partition in keys else None
+            found = there.get(id_)
+            if found and found[0] == OFF_THE_LIST:
+                found = None
+            if found != due:
+                yield f"{id_} is {record.state}; {index.name} has it as {found}, not as {due}"
+
+
 def _in_the_ledger(seen: Evidence, sent: Sequence[Sent]) -> Iterator[str]:
     times = Counter(entry["text"] for entry in seen.ledger)
     for message in sent:
@@ -240,6 +274,71 @@ def _out_of_order(seen: Evidence, sent: Sequence[Sent]) -> Iterator[str]:
         if places[0] < last:
             yield f"{message.id} came before {before}, which was accepted earlier"
         latest[message.line] = max((last, before), (places[-1], message.id))
+
+
+def _ends(record: Record, told: str) -> int:
+    """Return how many ends of a message there are events of: each redrive or resolution left one.
+
+    Beyond the steps that a record remembers it says too few.
+    """
+    if told == "problems" and record.state is State.SENT and not record.history:
+        return 0
+    return len(record.history) + (record.state in TERMINAL)
+
+
+def _awaited(seen: Evidence) -> set[str]:
+    """Return the ids of which the table knows more than the events that have come tell."""
+    if seen.told == "none":
+        return set()
+    versions = Counter(id_ for id_, _ in {_named(event) for event in seen.events})
+    due = {id_: _ends(record, seen.told) for id_, record in seen.records.items()}
+    due |= {id_: version for id_, (_, version) in seen.broadcasts.items()}
+    return {id_ for id_, count in due.items() if versions[id_] < count}
+
+
+def _known(seen: Evidence) -> Collection[str]:
+    """Return the ids that events may tell of: those of this evidence, and those it lacks."""
+    return seen.records.keys() | seen.broadcasts.keys() | {e["detail"]["id"] for e in seen.events}
+
+
+def _named(event: Mapping[str, Any]) -> tuple[str, int]:
+    return event["detail"]["id"], event["detail"]["version"]
+
+
+def untold(seen: Evidence) -> Iterator[str]:
+    """Yield every end that no event tells of, and every event that tells of none."""
+    if seen.told == "none":
+        return
+    told: dict[str, dict[int, Mapping[str, Any]]] = defaultdict(dict)
+    for event in seen.events:
+        detail = event["detail"]
+        if told[detail["id"]].setdefault(detail["version"], detail) != detail:
+            yield f"{detail['id']}: two events of version {detail['version']} differ"
+    for id_, record in seen.records.items():
+        versions = told.pop(id_, {})
+        ends = _ends(record, seen.told)
+        if len(versions) != ends and len(record.history) < KEPT_ATTEMPTS:
+            yield f"{id_} has ended {ends} times, and {len(versions)} events tell of it"
+        if versions and max(versions) > record.version:
+            yield f"{id_}: an event tells of version {max(versions)}, which is not there"
+        if versions and record.state in TERMINAL:
+            last = versions[max(versions)]
+            if (last["status"], last["generation"]) != (record.state, record.generation):
+                yield f"{id_} is {record.state}, and its last event says {last['status']}"
+    yield from _untold_broadcasts(seen, told)
+    for id_ in told:
+        yield f"an event tells of {id_}, which is not there"
+
+
+def _untold_broadcasts(
+    seen: Evidence, told: dict[str, dict[int, Mapping[str, Any]]]
+) -> Iterator[str]:
+    for id_, (status, version) in seen.broadcasts.items():
+        versions = told.pop(id_, {})
+        if sorted(versions) != [*range(1, version + 1)]:
+            yield f"broadcast {id_} changed {version} times, its events are {sorted(versions)}"
+        elif versions[version]["status"] != status:
+            yield f"broadcast {id_} is {status}, its last event says {versions[version]['status']}"
 
 
 def _leaks(seen: Evidence, secrets: Collection[str], sent: Sequence[Sent]) -> Iterator[str]:
@@ -293,23 +392,67 @@ class Reader:
             for found in self.queue(self._facts[f"{name.lower()}QueueUrl"])
         ]
         dead = self.queue(self._facts["deadLetterQueueUrl"])
+        events = self._events()
         written = {
             "the table": json.dumps(items, ensure_ascii=False),
             "the Ordered and the Messages queue": repr(waiting),
             "the DeadLetter queue": repr(dead),
+            "the event bus": json.dumps(events, ensure_ascii=False),
         }
         for log in sorted(self._logs.glob("*.log")) if self._logs else []:
             written[log.name] = log.read_text(encoding="utf-8", errors="replace")
         records = (from_item(i) for i in items if i["pk"]["S"].startswith("message#"))
         return Evidence(
             records={record.id: record for record in records},
+            events=events,
+            told=self._facts["events"] if self._logs else "none",
+            broadcasts={
+                item["pk"]["S"].partition("#")[2]: (
+                    status_of(item),
+                    int(item.get("version", {"N": "0"})["N"]),
+                )
+                for item in items
+                if item["pk"]["S"].startswith("broadcast#") and "order" in item
+            },
             waiting=waiting,
             dead=dead,
             ledger=_get(f"{self._sandbox}/ledger?fields=id,text,time"),
             elsewhere=_get(f"{self._sandbox}/elsewhere"),
             written=written,
+            lists={index.name: self._listed(index) for index in INDEXES},
             at=time.time(),
         )
+
+    def _listed(self, index: Index) -> dict[str, tuple[str, str]]:
+        pages = self._dynamodb.get_paginator("scan").paginate(
+            TableName=self._facts["tableName"], IndexName=index.name
+        )
+        return {
+            item["pk"]["S"].partition("#")[2]: (item[index.partition]["S"], item[index.place]["S"])
+            for page in pages
+            for item in page["Items"]
+            if item["pk"]["S"].startswith("message#")
+        }
+
+    def told(self, seen: Evidence) -> Evidence:
+        """Return the evidence with the events that are there once none of its own is missing.
+
+        They may take as long as any come: see EVENTS_SECONDS.
+        """
+        size, deadline = -1, 0.0
+        while True:
+            events = [e for e in self._events() if e["detail"]["id"] in _known(seen)]
+            if len(events) > size:
+                size, deadline = len(events), time.monotonic() + EVENTS_SECONDS
+            complete = replace(seen, events=events)
+            if not _awaited(complete) or time.monotonic() > deadline:
+                return complete
+            time.sleep(0.1)
+
+    def _events(self) -> list[dict[str, Any]]:
+        """Return what was put on the event bus so far."""
+        text = events_of(self._logs) if self._logs else ""
+        return [json.loads(line) for line in text.splitlines()]
 
     def _items(self) -> list[dict[str, Any]]:
         pages = self._dynamodb.get_paginator("scan").paginate(
@@ -341,6 +484,12 @@ class Reader:
         ]
 
 
+def events_of(home: Path) -> str:
+    """Return what was put on the event bus of a local stack, as JSON Lines."""
+    path = home / aws.EVENTS_LOG
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
 def _get(address: str) -> Any:
     response = requests.get(address, timeout=30)
     response.raise_for_status()
@@ -360,7 +509,8 @@ def main(arguments: Sequence[str]) -> int:
     if not facts["sandboxUrl"]:
         print("This stack has no sandbox: only its ledger can be compared", file=sys.stderr)
         return 1
-    seen = Reader(facts, path.parent).read()
+    reader = Reader(facts, path.parent)
+    seen = reader.told(reader.read())
     passwords = _get(f"{facts['sandboxUrl']}/credentials")["passwords"]
     found = violations(seen, secrets=[*passwords, facts["secretAccessKey"]])
     states = Counter(str(record.state) for record in seen.records.values())

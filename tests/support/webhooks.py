@@ -16,7 +16,10 @@ from relay.webhooks.hooks import load
 
 ROOT = Path(__file__).resolve().parents[2]
 EVENTS = ROOT / "events"
-SHIPPED = load((ROOT / "functions" / "hooks" / "hooks.toml").read_text("utf-8"))
+HOOKS_FILE = (ROOT / "functions" / "hooks" / "hooks.toml").read_text("utf-8")
+OFF = "to = [] # your recipients: this switches it on"
+SHIPPED = load(HOOKS_FILE.replace(OFF, 'to = { subscriberId = "65f1c0a2b3d4e5f6a7b8d101" }'))
+"""What is shipped, and what has nobody to tell is given a recipient."""
 
 PLAIN = """
 [plain]

@@ -22,6 +22,7 @@ from relay.messages.dispatch import Dispatcher
 from relay.messages.envelope import QueuedMessage
 from relay.messages.intake import Answer, Intake
 from relay.messages.lines import CHAT_SECONDS, one_by_one
+from relay.messages.lists import Listing, Page, place
 from relay.messages.pacing import (
     CHATS_TO_HOLD_ALL,
     CHATS_WITHIN,
@@ -30,7 +31,7 @@ from relay.messages.pacing import (
     IDLE_SECONDS,
     Slots,
 )
-from relay.messages.queues import DeadLetterEntry
+from relay.messages.queues import LONGEST_VISIBILITY, DeadLetterEntry
 from relay.messages.results import Done, Received, Result, ends_by
 from relay.messages.seals import Sealed, Seals, claim_of
 from relay.messages.sender import Ruling, Sender
@@ -141,6 +142,23 @@ class MemoryStore:
             return [Unwritten("no answer", in_doubt=True) for _ in changes]
         return answers
 
+    def page(self, listing: Listing, *, limit: int, after: str = "") -> Page:
+        if self._world.table_down:
+            raise StoreUnavailableError("down")
+        index, earliest = listing.index, place(listing.since)
+        places = sorted(
+            (
+                at
+                for item in self.items.values()
+                if item.get(index.partition) == {"S": listing.partition}
+                and earliest <= (at := item[index.place]["S"])
+                and (not after or at < after)
+            ),
+            reverse=True,
+        )
+        # Like the real one, it does not know whether there is more until it is asked.
+        return Page(places[:limit], places[limit - 1] if len(places) >= limit else "")
+
     def arrive(self) -> None:
         """Let the writes arrive that nobody waits for any more."""
         for change in self.under_way:
@@ -184,23 +202,32 @@ class MemoryQueues:
         self.messages: list[Copy] = []
         self.dead: list[DeadLetterEntry] = []
         self.delays: list[int] = []
+        self.room_to_wait = True
         self.past_the_line: set[str] = set()
         """The ids of what was handed in without order as well."""
+        self.delayed: set[str] = set()
+        """The ids of what waits for its time, and holds up no line."""
         self._world = world
 
-    def enqueue(self, messages: Sequence[QueuedMessage], delay: int = 0) -> list[str | None]:
+    def enqueue(
+        self, messages: Sequence[QueuedMessage], delays: Sequence[int] = ()
+    ) -> list[str | None]:
         self._world.effect("before the queue")
         if self._world.queue_down:
             return ["down"] * len(messages)
         fate = self._world.next_sends.pop(0) if self._world.next_sends and messages else ""
         if fate == "refused":
             return ["throttled"] * len(messages)
-        for message in messages:
+        for message, delay in zip(messages, delays or [0] * len(messages), strict=True):
+            self.delayed |= {str(message.id)} if delay else set()
             self.put_own(
                 message, delay, line=message.chat if message.in_order and not delay else ""
             )
         self._world.effect("after the queue")
         return ["no answer" if fate == "lost" else None] * len(messages)
+
+    def has_room_to_wait(self) -> bool:
+        return self.room_to_wait
 
     def put_own(self, message: QueuedMessage, delay: float = 0, *, line: str = "") -> None:
         """Put a message on the queue as the relay itself does."""
@@ -256,7 +283,8 @@ class MemoryQueues:
         copies = [(c.line, str(json.loads(c.body)["id"])) for c in self.messages if c.line]
         line = next((line for line, other in copies if other == id_), "")
         own = [other for known, other in copies if known == line]
-        return own[: own.index(id_)] if line else []
+        before = own[: own.index(id_)] if line else []
+        return [other for other in before if other not in self.delayed]
 
     def redrive(self, dead: DeadLetterEntry) -> None:
         self.dead.remove(dead)
@@ -318,6 +346,8 @@ class MemoryProvider:
         """How the next POSTs are answered, in order; after that all are accepted."""
         self.in_a_slot: Callable[[float], bool] = lambda _: True
         """Whether a POST may come at this time."""
+        self.may_go: Callable[[str, float], bool] = lambda *_: True
+        """Whether the time for a message has come, by its id."""
         self.before_it: Callable[[str], list[str]] = lambda _: []
         """The messages that stand before one in its line, by its id."""
         self.connecting: list[float] = []
@@ -366,6 +396,7 @@ class MemoryProvider:
             answer = ANSWERS[self.next.pop(0) if self.next else "accepts"]
         id_ = message.text
         assert began < self.last_moment.get(id_, began + 1), f"{id_} was sent too late"
+        assert self.may_go(id_, began), f"{id_} was sent before its time, or out of its hours"
         assert not self.before_it(id_), f"{id_} was sent before {self.before_it(id_)}"
         self.posts[id_] += 1
         self.served[id_] += credentials.password == self.password
@@ -424,6 +455,7 @@ class MemoryPacer:
         self._rate = rate
         self._next = 0.0
         self._granted: list[float] = []
+        self._refusals: Counter[float] = Counter()
         self._holds: dict[str, tuple[float, float]] = {}
         self._held_until = 0.0
 
@@ -445,6 +477,8 @@ class MemoryPacer:
         holds = {chat: until for chat, (_, until) in self._holds.items() if until > self._world.now}
         first = max(self._next, self._world.now - IDLE_SECONDS)
         if first > self._world.now + within:
+            self._refusals[self._world.now] += 1
+            assert self._refusals[self._world.now] < 100, "asks for slots without waiting"
             return Slots((), first, holds=holds)
         count = min(count, max(1, int(self._rate * within)))
         self._next = first + count / self._rate
@@ -517,6 +551,7 @@ class Relay:
                 sleep=self.world.sleep,
             ),
             dead_letters=DeadLetters(self.store, self.queues, clock=self.world.clock),
+            queues=self.queues,
             seals=SEALS,
             rules=self.rules,
             clock=self.world.clock,
@@ -530,6 +565,7 @@ class Relay:
         """Return what the API's callers deal with."""
         return Messages(
             store=self.store,
+            lists=self.store,
             queues=self.queues,
             intake=self.intake,
             sender=self.sender,
@@ -595,7 +631,7 @@ class Relay:
             if isinstance(result, Done):
                 self.queues.messages = [c for c in self.queues.messages if c is not copy]
             else:
-                copy.visible_at = self.world.now + result.seconds
+                copy.visible_at = self.world.now + min(result.seconds, LONGEST_VISIBILITY - 120)
 
     def run_and_crash(self, after: int) -> None:
         """Run, and end the process at the given effect; a fresh environment takes its place."""

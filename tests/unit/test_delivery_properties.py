@@ -8,7 +8,7 @@ must find.
 from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -60,6 +60,7 @@ class Promises(RuleBasedStateMachine):
         super().__init__()
         self.relay = Relay(RULES, rate=RATE)
         self.relay.provider.in_a_slot = self.relay.pacer.use
+        self.relay.provider.may_go = lambda id_, at: self.bodies[id_].may_go_at(at) == at
         self.accepted: set[str] = set()
         self.bodies: dict[str, QueuedMessage] = {}
         self.resends: set[str] = set()
@@ -82,7 +83,11 @@ class Promises(RuleBasedStateMachine):
     # ------------------------------------------------------------------------------- doors
 
     def _message(
-        self, policy: OnUnknown | None, lives: float | None, broadcast: str = ""
+        self,
+        policy: OnUnknown | None,
+        lives: float | None,
+        broadcast: str = "",
+        **waits: Any,
     ) -> QueuedMessage:
         id_ = f"m{len(self.bodies)}"
         expires = datetime.fromtimestamp(self.relay.world.now + lives, UTC) if lives else None
@@ -93,10 +98,12 @@ class Promises(RuleBasedStateMachine):
             onUnknown=policy,
             expiresAt=expires,
             broadcast=broadcast,
+            **waits,
         )
         self.bodies[id_] = message
-        if lives:
-            self.relay.provider.last_moment[id_] = self.relay.world.now + lives
+        if expires:
+            # The table keeps it to the millisecond.
+            self.relay.provider.last_moment[id_] = round(expires.timestamp(), 3)
         if policy is OnUnknown.RESEND:
             self.resends.add(id_)
         return message
@@ -110,6 +117,36 @@ class Promises(RuleBasedStateMachine):
     def accept(self, policy: OnUnknown | None, lives: float | None, crash_after: int | None) -> str:
         message = self._message(policy, lives)
         self._accept(message, crash_after)
+        return str(message.id)
+
+    @rule(
+        target=ids,
+        policy=POLICIES,
+        send_in=st.sampled_from([None, 40.0, 7200.0]),
+        opens_and_closes_in=st.sampled_from([None, (1800, 1740), (-3600, 300)]),
+        door=st.sampled_from(["http", "queue", "line"]),
+    )
+    def hand_in_for_later(
+        self,
+        policy: OnUnknown | None,
+        send_in: float | None,
+        opens_and_closes_in: tuple[int, int] | None,
+        door: str,
+    ) -> str:
+        waits: dict[str, Any] = {}
+        now = self.relay.world.now
+        if send_in:
+            waits["sendAt"] = datetime.fromtimestamp(now + send_in, UTC)
+        if opens_and_closes_in:
+            clocks = [datetime.fromtimestamp(now + s, UTC) for s in opens_and_closes_in]
+            opens, closes = (f"{clock:%H:%M}" for clock in clocks)
+            waits["between"] = {"from": opens, "to": closes, "timezone": "UTC"}
+        message = self._message(policy, None, **waits)
+        if door == "http":
+            self._accept(message, None)
+        else:
+            self.relay.queues.put_own(message, line=message.chat if door == "line" else "")
+            self.accepted.add(str(message.id))
         return str(message.id)
 
     @rule(id_=ids, crash_after=st.sampled_from([None, None, 0, 1, 2, 3]))

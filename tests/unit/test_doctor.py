@@ -12,6 +12,7 @@ from relay.messages.intake import OVERDUE
 from tools.translated import template
 
 FORTNIGHT = 1209600
+STREAM = Source("RelayTable", True, True, 29)
 HEALTHY = Facts(
     status="UPDATE_COMPLETE",
     parameters={n: str(p["Default"]) for n, p in template()["Parameters"].items()},
@@ -20,7 +21,11 @@ HEALTHY = Facts(
         "OrderedQueue": Queue(360, FORTNIGHT, False, 5, 7),
         "DeadLetterQueue": Queue(30, FORTNIGHT, False, 0),
     },
-    sources=(Source("MessagesQueue", True, True, 60), Source("OrderedQueue", True, True, 60)),
+    sources=(
+        Source("MessagesQueue", True, True, 60),
+        Source("OrderedQueue", True, True, 60),
+        STREAM,
+    ),
     lines=Lines(oldest=12.0, busy=3),
     confirmed_mails=1,
     bots=2,
@@ -40,7 +45,7 @@ def queue(name: str, found: Queue) -> Facts:
 
 
 def source(found: Source) -> Facts:
-    return replace(HEALTHY, sources=(found,))
+    return replace(HEALTHY, sources=(found, STREAM))
 
 
 def lines(**found: Any) -> Facts:
@@ -56,9 +61,11 @@ def test_the_templates_defaults_are_healthy() -> None:
     [
         (replace(HEALTHY, status="UPDATE_ROLLBACK_COMPLETE"), "UPDATE_ROLLBACK_COMPLETE"),
         (replace(HEALTHY, status="UPDATE_IN_PROGRESS"), "UPDATE_IN_PROGRESS"),
+        (replace(HEALTHY, missing=("OrderedQueue",)), "the stack has no OrderedQueue: it is of an"),
         (replace(HEALTHY, denied=("sqs:SendMessage on DeadLetterQueue",)), "sqs:SendMessage"),
         (replace(HEALTHY, bots=None, provider_problem="http_401"), "http_401"),
         (replace(HEALTHY, bots=0), "no bot"),
+        (replace(HEALTHY, unlisted=("byListed",)), "index byListed is missing or not filled yet"),
         (source(Source("MessagesQueue", False, True, 60)), "no function receives"),
         (source(Source("MessagesQueue", True, False, 60)), "returns the whole batch"),
         (source(Source("MessagesQueue", True, True, 400)), "a run may take 400"),
@@ -76,6 +83,10 @@ def test_the_templates_defaults_are_healthy() -> None:
         (lines(oldest=9000.0), "for 150 minutes"),
         (queue("MessagesQueue", Queue(360, 345600, True, 0)), "deletes messages"),
         (queue("DeadLetterQueue", Queue(30, FORTNIGHT, False, 3)), "3 dead letters"),
+        (queue("EventsFailureQueue", Queue(30, FORTNIGHT, False, 1)), "events were given up"),
+        (replace(HEALTHY, sources=HEALTHY.sources[:2]), "Events is problems, and no function"),
+        (replace(HEALTHY, sources=(replace(STREAM, enabled=False),)), "reads the table's stream"),
+        (replace(HEALTHY, sources=(replace(STREAM, partial_failures=False),)), "has lost Report"),
         (parameter(MessagesPerSecond="0"), "MessagesPerSecond is 0"),
         (parameter(MessagesPerSecond="100"), "MessagesPerSecond is 100"),
         (parameter(ProviderTimeout="20", SenderTimeout="20"), "too short"),
@@ -123,3 +134,8 @@ def test_the_doctor_s_limits_are_the_alarms() -> None:
     alarms = template()["Resources"]
     assert alarms["OldestOrderedAlarm"]["Properties"]["Threshold"] == doctor.LONG
     assert alarms["OrderedBacklogAlarm"]["Properties"]["Threshold"] == doctor.BACKLOG
+
+
+def test_a_stack_without_events_needs_no_one_who_reads_the_stream() -> None:
+    silent = replace(parameter(Events="none"), sources=HEALTHY.sources[:2])
+    assert troubles(silent) == []

@@ -229,6 +229,12 @@ def test_an_id_that_is_none(id_: str) -> None:
     assert set(refused(id=id_)) == {("id",)}
 
 
+@pytest.mark.parametrize("in_order", [0, 1, "false", "no", 0.0, None])
+def test_whether_it_keeps_its_order_is_true_or_false(in_order: object) -> None:
+    assert refused(inOrder=in_order) == {("inOrder",): "must be a valid boolean"}
+    assert not message(inOrder=False).in_order
+
+
 @pytest.mark.parametrize("field", ["subscriber_id", "Text", "txet", "auth", "generation"])
 def test_a_field_nobody_knows_is_refused(field: str) -> None:
     assert refused(**{field: "x"}) == {(field,): "is not a known field; check its spelling"}

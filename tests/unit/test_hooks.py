@@ -1,6 +1,7 @@
 """hooks.toml: what it may say, how its mistakes are reported, what its examples render."""
 
 import json
+import re
 import tomllib
 from collections.abc import Iterator
 from copy import copy
@@ -12,6 +13,7 @@ import pytest
 from relay.broadcasts.model import Broadcast
 from relay.messages.envelope import MAX_TEXT, Message
 from relay.webhooks.hooks import (
+    Addressed,
     Hook,
     HooksFileError,
     Ignored,
@@ -24,7 +26,16 @@ from relay.webhooks.hooks import (
 )
 from relay.webhooks.secrets import HookSecrets
 from smsgold.errors import CredentialsError
-from tests.support.webhooks import PLAIN, SECRETS, SHIPPED, changed, payload, signed
+from tests.support.webhooks import (
+    HOOKS_FILE,
+    PLAIN,
+    ROOT,
+    SECRETS,
+    SHIPPED,
+    changed,
+    payload,
+    signed,
+)
 
 NOW = 1_800_000_000.0
 FORM = "application/x-www-form-urlencoded"
@@ -61,9 +72,18 @@ def outcome(name: str, body: bytes, found: Hook | None = None, **headers: str) -
 
 def rendered(name: str, body: bytes, found: Hook | None = None, **headers: str) -> Message:
     result = outcome(name, body, found, **headers)
+    message = only(result)
+    assert isinstance(message, Message)
+    return message
+
+
+def only(result: RenderResult) -> Message | Broadcast:
+    """Return what a hook with one recipient sends."""
     assert isinstance(result, Rendered), result
-    assert isinstance(result.message, Message)
-    return result.message
+    [one] = result.results
+    assert isinstance(one, Addressed), one
+    assert one.recipient == ""
+    return one.message
 
 
 # ---------------------------------------------------------------------------------- the examples
@@ -92,8 +112,8 @@ EXAMPLES = {
         "grafana",
         (
             "🔥 [FIRING:2] Shop (shop)\n"
-            "• HighMemoryUsage: Memory of shop-1 over 90 %\n"
-            "• HighCPUUsage: CPU of shop-2 over 80 % for 10 minutes"
+            "🔥 HighMemoryUsage: Memory of shop-1 over 90 %\n"
+            "🔥 HighCPUUsage: CPU of shop-2 over 80 % for 10 minutes"
         ),
         ["Panel", "Silence"],
         (
@@ -106,8 +126,8 @@ EXAMPLES = {
         (
             "🔥 FIRING ProbeFailure\n"
             "Severity: critical\n"
-            "• https://shop.romashka.example does not answer\n"
-            "• https://api.romashka.example does not answer"
+            "🔥 https://shop.romashka.example does not answer\n"
+            "🔥 https://api.romashka.example does not answer"
         ),
         ["Alertmanager"],
         (
@@ -157,6 +177,22 @@ EXAMPLES = {
 }
 
 
+ALARM = json.loads(payload("hook_alarm.json"))
+EXAMPLES["hook_alarm.json"] = (
+    "alarms",
+    "\n".join(
+        [
+            "🔴 ServerCpuTooHigh: ALARM",
+            "was OK",
+            "Goes into alarm when server CPU utilization is too high!",
+            ALARM["detail"]["state"]["reason"],
+            "123456789012 · us-east-1",
+        ]
+    ),
+    ["Open the alarm"],
+    ALARM["id"],
+)
+
 WHOLE_TEXTS = ("plain", "standard", "news")
 """Hooks whose sender writes the whole text."""
 
@@ -166,10 +202,10 @@ def test_each_example_renders_its_message(file: str) -> None:
     name, text, buttons, delivery = EXAMPLES[file]
     result = outcome(name, payload(file))
     assert isinstance(result, Rendered)
-    assert result.message.text == text
-    assert [button.text for button in result.message.buttons] == buttons
+    assert only(result).text == text
+    assert [button.text for button in only(result).buttons] == buttons
     assert result.delivery == delivery
-    assert result.message.reference == name
+    assert only(result).reference == name
 
 
 def with_each_text_forged(value: Any) -> Iterator[Any]:
@@ -192,9 +228,9 @@ def test_no_text_of_a_payload_can_add_a_line(file: str) -> None:
     seen = 0
     for body in with_each_text_forged(json.loads(payload(file))):
         result = outcome(name, json.dumps(body).encode())
-        if isinstance(result, Rendered) and "forged" in result.message.text:
+        if isinstance(result, Rendered) and "forged" in (said := only(result).text):
             seen += 1
-            assert len(result.message.text.splitlines()) == len(text.splitlines())
+            assert len(said.splitlines()) == len(text.splitlines())
     assert seen
 
 
@@ -202,11 +238,12 @@ def test_no_text_of_a_payload_can_add_a_line(file: str) -> None:
 def test_a_senders_own_text_keeps_its_lines(name: str) -> None:
     result = outcome(name, b'{"text": "one\\n\\ntwo"}')
     assert isinstance(result, Rendered)
-    assert result.message.text == "one\n\ntwo"
+    assert only(result).text == "one\n\ntwo"
 
 
 def test_every_shipped_hook_has_an_example() -> None:
-    assert {name for name, *_ in EXAMPLES.values()} == set(SHIPPED) == set(SECRETS)
+    assert {name for name, *_ in EXAMPLES.values()} == set(SHIPPED)
+    assert set(SHIPPED) - set(SECRETS) == {"alarms"}
 
 
 @pytest.mark.parametrize(
@@ -232,7 +269,69 @@ def test_a_resolved_alert_is_a_new_delivery_with_a_new_text() -> None:
     assert isinstance(before, Rendered)
     assert isinstance(after, Rendered)
     assert before.delivery != after.delivery
-    assert after.message.text.startswith("✅ RESOLVED ProbeFailure")
+    assert only(after).text.startswith("✅ RESOLVED ProbeFailure")
+
+
+@pytest.mark.parametrize("name", ["alertmanager", "grafana"])
+def test_each_alert_of_a_group_has_its_own_status(name: str) -> None:
+    body = json.loads(payload(f"hook_{name}.json"))
+    body["alerts"][0]["status"] = "resolved"
+    title, *lines = rendered(name, json.dumps(body).encode()).text.splitlines()
+    assert title.startswith("🔥")
+    assert [line[0] for line in lines[-2:]] == ["✅", "🔥"]
+
+
+def test_alarms_reach_nobody_until_the_file_names_somebody() -> None:
+    assert load(HOOKS_FILE)["alarms"].to == ()
+    assert {name for name, found in load(HOOKS_FILE).items() if not found.to} == {"alarms"}
+
+
+def alarm(**detail: Any) -> RenderResult:
+    return outcome("alarms", changed(payload("hook_alarm.json"), detail=ALARM["detail"] | detail))
+
+
+UNCHECKED = {"value": "INSUFFICIENT_DATA", "reason": "Unchecked: Initial alarm creation"}
+NO_DATA = {"value": "INSUFFICIENT_DATA", "reason": "Insufficient Data: 1 datapoint was unknown."}
+
+
+@pytest.mark.parametrize(
+    ("before", "state", "told"),
+    [
+        (UNCHECKED, "OK", False),
+        (UNCHECKED, "ALARM", True),
+        (NO_DATA, "OK", True),  # it may have gone off before
+        ({"value": "ALARM", "reason": "Threshold Crossed"}, "OK", True),
+        ({"value": "ALARM", "reason": "Threshold Crossed"}, "INSUFFICIENT_DATA", False),
+        ({}, "OK", True),
+    ],
+)
+def test_a_new_alarm_that_is_ok_is_no_news(before: dict[str, str], state: str, told: bool) -> None:
+    result = alarm(state={"value": state}, previousState=before)
+    assert (result != Ignored()) is told
+
+
+def test_an_alarm_needs_no_more_than_its_name_and_state() -> None:
+    event = changed(
+        payload("hook_alarm.json"), detail={"alarmName": "composite", "state": {"value": "OK"}}
+    )
+    text = rendered("alarms", event).text
+    assert text == "🟢 composite: OK\n123456789012 · us-east-1"
+
+
+@pytest.mark.parametrize(
+    ("name", "region", "url"),
+    [
+        ("a/b c%", "us-east-1", "us-east-1.console.aws.amazon.com/{}us-east-1{}a%2Fb%20c%25"),
+        ("a", "cn-north-1", "cn-north-1.console.amazonaws.cn/{}cn-north-1{}a"),
+        ("a", "us-gov-west-1", "us-gov-west-1.console.amazonaws-us-gov.com/{}us-gov-west-1{}a"),
+    ],
+)
+def test_the_console_of_each_partition(name: str, region: str, url: str) -> None:
+    detail = {**ALARM["detail"], "alarmName": name}
+    body = changed(payload("hook_alarm.json"), region=region, detail=detail)
+    [button] = rendered("alarms", body).buttons
+    expected = url.format("cloudwatch/home?region=", "#alarmsV2:alarm/")
+    assert button.url == f"https://{expected}"
 
 
 def test_the_form_that_github_posts_by_default_is_read() -> None:
@@ -327,11 +426,104 @@ def test_a_recipient_can_be_a_bot_and_a_number() -> None:
 
 def test_a_recipient_can_be_all_subscribers_of_a_bot() -> None:
     result = outcome("x", b'{"text": "t"}', hook(to={"broadcast": "b1"}))
-    assert isinstance(result, Rendered)
-    assert isinstance(result.message, Broadcast)
-    assert (result.message.bot_id, result.message.text) == ("b1", "t")
+    message = only(result)
+    assert isinstance(message, Broadcast)
+    assert (message.bot_id, message.text) == ("b1", "t")
     with pytest.raises(HooksFileError, match="not a known field"):
         hook(to={"broadcast": "b1", "subscriberId": "s1"})
+
+
+# ---------------------------------------------------------------------------- several recipients
+
+CUSTOMER = {"botId": "b1", "number": "{{ customer.phone }}"}
+
+
+def test_the_file_can_let_the_payload_choose_the_recipient() -> None:
+    found = hook(to=CUSTOMER)
+    for phone in ("+7 (916) 000-10-01", 79160001001):
+        body = json.dumps({"text": "t", "customer": {"phone": phone}}).encode()
+        message = rendered("x", body, found)
+        assert (message.bot_id, message.number) == ("b1", "79160001001")
+
+
+@pytest.mark.parametrize(
+    "phone",
+    [
+        "",
+        None,
+        "nobody",
+        '79160001001", "subscriberId": "s2',
+        "79160001001\n79160001002",
+        ["79160001001", "79160001002"],
+        {"number": "79160001001"},
+        "7" * 16,
+        "{{ customer.other }}",
+    ],
+)
+def test_a_recipient_that_a_payload_chooses_is_validated_as_at_every_door(phone: object) -> None:
+    customer = {"phone": phone, "other": "79160001002"}
+    body = json.dumps({"text": "t", "customer": customer}).encode()
+    result = outcome("x", body, hook(to=CUSTOMER))
+    assert isinstance(result, Rendered)
+    [failed] = result.results
+    assert isinstance(failed, Unrenderable)
+    assert (failed.reason, failed.detail.partition("must")[0]) == ("hook_template", "x: number: ")
+
+
+def test_a_payload_chooses_nobody_unless_the_file_says_so() -> None:
+    body = json.dumps(
+        {"text": "t", "to": "s2", "subscriberId": "s2", "subscriber_id": "s2", "botId": "b2"}
+    ).encode()
+    message = rendered("x", body, hook())
+    assert (message.subscriber_id, message.bot_id, message.number) == ("s1", None, None)
+
+
+def test_each_recipient_gets_a_message_and_no_address_two() -> None:
+    to = [
+        {"subscriberId": "s1"},
+        {"subscriberId": "s2"},
+        {"subscriberId": "{{ owner }}"},
+        {"broadcast": "b1"},
+    ]
+    told: dict[str, list[str]] = {}
+    for owner in ("s2", "s3"):
+        result = outcome("x", json.dumps({"text": "t", "owner": owner}).encode(), hook(to=to))
+        assert isinstance(result, Rendered)
+        sent = [each for each in result.results if isinstance(each, Addressed)]
+        assert len({each.recipient for each in sent}) == len(sent)
+        told[owner] = [
+            m.bot_id if isinstance(m, Broadcast) else m.subscriber_id or ""
+            for m in (each.message for each in sent)
+        ]
+    assert told == {"s2": ["s1", "s2", "b1"], "s3": ["s1", "s2", "s3", "b1"]}
+
+
+def test_one_of_several_that_cannot_be_addressed_costs_itself_alone() -> None:
+    result = outcome("x", b'{"text": "t"}', hook(to=[{"subscriberId": "s1"}, CUSTOMER]))
+    assert isinstance(result, Rendered)
+    sent, failed = result.results
+    assert isinstance(sent, Addressed)
+    assert isinstance(failed, Unrenderable)
+    assert failed.detail.startswith("x: to.1: number: must be a phone number")
+
+
+def test_what_is_wrong_with_the_text_is_one_failure_for_all() -> None:
+    result = outcome("x", b"{}", hook(to=[{"subscriberId": "s1"}, {"subscriberId": "s2"}]))
+    assert isinstance(result, Unrenderable)
+
+
+DOCUMENTED = re.findall(
+    r"```toml\n(.*?)```", (ROOT / "docs/webhooks.md").read_text("utf-8"), re.DOTALL
+)
+
+
+@pytest.mark.parametrize("toml", DOCUMENTED, ids=range(len(DOCUMENTED)))
+def test_what_the_documentation_shows_is_valid(toml: str) -> None:
+    assert load(PLAIN.replace('to = { subscriberId = "s1" }', toml) if toml[:2] == "to" else toml)
+
+
+def test_a_hook_with_nobody_to_tell_ignores_everything() -> None:
+    assert outcome("x", b'{"text": "t"}', hook(to=[])) == Ignored()
 
 
 # ----------------------------------------------------------------------------- mistakes in the file
@@ -350,6 +542,19 @@ def test_a_recipient_can_be_all_subscribers_of_a_bot() -> None:
         (PLAIN.replace("token", "magic"), "plain.verify: tag 'magic'"),
         (PLAIN.replace("subscriberId", "subscriber"), "plain.to.subscriber: is not a known field"),
         (PLAIN.replace("subscriberId", "botId"), "plain.to: number: is required with botId"),
+        (
+            PLAIN.replace("{ subscriberId", "[{ subscriberId").replace(" }\nm", " }, {}]\nm"),
+            "plain.to.1: subscriberId: give subscriberId, or botId with number",
+        ),
+        (
+            PLAIN.replace('"s1"', '"{{ a }}", number = "79160001001"'),
+            "plain.to: number: goes with botId, not with subscriberId",
+        ),
+        (PLAIN.replace('"s1"', '"{{ a. }}"'), "plain.to.subscriberId: 'a.' is not JMESPath"),
+        (
+            PLAIN.replace('"s1"', '""'),
+            "plain.to: subscriberId: string must have at least 1 character",
+        ),
         (
             PLAIN.replace("{{ text }}", "{{ text. }}"),
             "plain.messages.0.text: 'text.' is not JMESPath",
@@ -401,3 +606,27 @@ def test_what_is_no_json_object_is_an_error_that_reveals_no_secret(text: str) ->
         HookSecrets.parse(text)
     for secret in ("nonsense-secret", "12345678"):
         assert secret not in str(raised.value)
+
+
+def test_a_hook_s_hours_are_its_messages_hours() -> None:
+    hours = {"from": "09:00", "to": "21:00", "timezone": "Europe/Moscow"}
+    message = rendered("plain", payload("hook_plain.json"), hook(between=hours))
+    assert message.between
+    assert message.between.model_dump() == hours
+    to_all = outcome(
+        "plain",
+        payload("hook_plain.json"),
+        hook(between=hours, to={"broadcast": "65f1c0a2b3d4e5f6a7b8c901"}),
+    )
+    assert isinstance(to_all, Rendered)
+    [addressed] = to_all.results
+    assert isinstance(addressed, Addressed)
+    assert addressed.message.between == message.between
+
+
+def test_a_hook_s_wrong_zone_is_named() -> None:
+    hours = {"from": "09:00", "to": "21:00", "timezone": "Europe/Moskva"}
+    with pytest.raises(
+        HooksFileError, match=r"plain\.between\.timezone: must be an IANA time zone"
+    ):
+        hook(between=hours)

@@ -172,8 +172,10 @@ def test_only_a_key_of_ones_own_is_no_repeat_when_the_sender_was_faster(
     class Hasty(MemoryQueues):
         """A queue whose sender takes a message before its record is written."""
 
-        def enqueue(self, messages: Sequence[QueuedMessage], delay: int = 0) -> list[str | None]:
-            answers = super().enqueue(messages, delay)
+        def enqueue(
+            self, messages: Sequence[QueuedMessage], delays: Sequence[int] = ()
+        ) -> list[str | None]:
+            answers = super().enqueue(messages, delays)
             relay.queues.messages, self.messages = self.messages, []
             relay.run()
             return answers

@@ -1,10 +1,12 @@
 """`make hook`: what a payload would become, and what is wrong with hooks.toml."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from local import hook
+from tests.support.webhooks import PLAIN
 
 EVENTS = Path(__file__).resolve().parents[2] / "events"
 
@@ -31,6 +33,22 @@ def test_it_tells_what_is_ignored_and_what_is_a_dead_letter(
     assert "Ignored" in capsys.readouterr().out
     assert hook.main(["plain", file]) == 1
     assert "hook_template" in capsys.readouterr().err
+
+
+def test_it_shows_what_each_recipient_gets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, payload = tmp_path / "hooks.toml", tmp_path / "payload.json"
+    customer = '{ botId = "b1", number = "{{ phone }}" }'
+    to = f'[{{ subscriberId = "s1" }}, {customer}]'
+    file.write_text(PLAIN.replace('{ subscriberId = "s1" }', to))
+    for phone, code in (("+7 916 000 10 01", 0), ("", 1)):
+        payload.write_text(json.dumps({"text": "t", "phone": phone}))
+        assert hook.main(["plain", str(payload), "--file", str(file)]) == code
+        said = capsys.readouterr()
+        assert '"subscriberId": "s1"' in said.out
+        assert ('"number": "79160001001"' in said.out) is (code == 0)
+        assert ("dead letter (hook_template): plain: to.1: number: must" in said.err) is bool(code)
 
 
 def test_it_names_every_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from relay.broadcasts.model import (
 from relay.broadcasts.recounts import Turn
 from relay.broadcasts.service import Started
 from relay.eventbridge import EventDoor, NotAcceptedError
-from relay.messages.states import Rules
+from relay.messages.queues import QueueUnavailableError
+from relay.messages.states import Rules, State
 from relay.schedules.model import Schedule
 from relay.schedules.scheduler import to_scheduler
 from relay.validation import InvalidMessageError
@@ -77,10 +79,17 @@ class Stack:
     relay: Relay
     broadcasts: Broadcasts
     hidden: list[dict[str, float]] = field(default_factory=list)
+    renewed: list[str] = field(default_factory=list)
+    queue_down: bool = False
 
     def change_visibility(self, source: str, receipts: dict[str, float]) -> None:
         assert source == SOURCE
         self.hidden.append(receipts)
+
+    def enqueue_notifier(self, body: str) -> None:
+        if self.queue_down:
+            raise QueueUnavailableError("down")
+        self.renewed.append(body)
 
     @property
     def queued(self) -> list[dict[str, Any]]:
@@ -93,6 +102,7 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Stack:
     monkeypatch.setattr(app, "fan_out", stack.broadcasts)
     monkeypatch.setattr(app, "recounts", stack.broadcasts)
     monkeypatch.setattr(app, "queues", stack)
+    monkeypatch.setattr(app, "time", SimpleNamespace(time=stack.relay.world.clock))
     door = EventDoor(stack.relay.intake, stack.broadcasts, clock=stack.relay.world.clock)  # type: ignore[arg-type]
     monkeypatch.setattr(app, "door", door)
     return stack
@@ -159,6 +169,26 @@ def test_a_queued_broadcast_is_fanned_out_until_it_has_ended(
     assert stack.hidden == [{"receipt-1": 20.0}, *([{"receipt-1": 30.0}] if stays else [])]
 
 
+@pytest.mark.parametrize("queue_down", [False, True])
+def test_an_order_that_sqs_would_forget_in_a_week_is_put_on_the_queue_anew(
+    stack: Stack,
+    queue_down: bool,
+) -> None:
+    stack.broadcasts.left = 30.0
+    stack.queue_down = queue_down
+    event = on_queue({**BROADCAST, "kind": "broadcast", "id": "x"})
+    stack.relay.world.now = START + app.RENEWED_AFTER
+    assert invoke(event)["batchItemFailures"]
+    stack.relay.world.now += 1.0
+    assert invoke(event) == {
+        "batchItemFailures": [{"itemIdentifier": "sqs-1"}] if queue_down else []
+    }
+    assert stack.renewed == ([] if queue_down else [event["Records"][0]["body"]])
+    stack.broadcasts.left = None
+    assert invoke(event) == {"batchItemFailures": []}
+    assert len(stack.renewed) == (not queue_down), "what has ended needs no order"
+
+
 @pytest.mark.parametrize(("left", "stays"), [(None, False), (30.0, True)])
 def test_a_recount_stays_on_the_queue_until_it_is_made(
     stack: Stack, left: float | None, stays: bool
@@ -185,30 +215,6 @@ def test_a_body_of_unknown_kind_stays_on_the_queue(stack: Stack) -> None:
     with pytest.raises(app.UnknownKindError, match="riddle"):
         invoke(on_queue({"kind": "riddle", **BROADCAST, "id": "x"}))
     assert stack.broadcasts.worked == []
-
-
-UNCHECKED = {"value": "INSUFFICIENT_DATA", "reason": "Unchecked: Initial alarm creation"}
-NO_DATA = {"value": "INSUFFICIENT_DATA", "reason": "Insufficient Data: 1 datapoint was unknown."}
-
-
-@pytest.mark.parametrize(
-    ("before", "state", "told"),
-    [
-        (UNCHECKED, "OK", False),
-        (UNCHECKED, "ALARM", True),
-        (NO_DATA, "OK", True),  # it may have gone off before
-        ({"value": "ALARM", "reason": "Threshold Crossed"}, "OK", True),
-        ({}, "OK", True),
-    ],
-)
-def test_a_new_alarm_that_is_ok_is_no_news(
-    stack: Stack, before: dict[str, str], state: str, told: bool
-) -> None:
-    event = json.loads(payload("notifier_alarm.json"))
-    event["alarm"]["detail"] |= {"state": {"value": state}, "previousState": before}
-
-    assert (invoke(event)["status"] != "ignored") is told
-    assert bool(stack.queued) is told
 
 
 def test_a_firing_that_comes_too_late_is_recorded_only(stack: Stack) -> None:
@@ -264,12 +270,31 @@ class Target:
 TARGET = Target()
 
 
-@pytest.mark.parametrize("name", ["schedule", "notifier_broadcast", "notifier_alarm"])
+@pytest.mark.parametrize("name", ["schedule", "notifier_broadcast"])
 def test_the_example_events_are_accepted(stack: Stack, name: str) -> None:
     event = json.loads(payload(f"{name}.json"))
     assert event["kind"] == "event"
     assert invoke(event)["status"] in {"queued", "preparing"}
     assert len(stack.queued) + len(stack.broadcasts.started) == 1
+
+
+@pytest.mark.parametrize("skip", [{}, {"skipIfLateBy": 1}], ids=["in time", "late"])
+def test_what_a_firing_brings_tells_which_schedule_it_was(
+    stack: Stack, skip: dict[str, int]
+) -> None:
+    invoke({**json.loads(payload("schedule.json")), **skip})
+    [record] = stack.relay.store.records.values()
+    assert record.caller == "schedule:NotificationSchedule-7G8H9I0J1K2L"
+    assert (record.state is State.EXPIRED) is bool(skip)
+
+
+def test_an_event_of_a_rule_is_none_of_the_notifiers(stack: Stack) -> None:
+    """As version 0.1.0 took them: they fail, and so are kept on the dead-letter queue."""
+    alarm = json.loads(payload("hook_alarm.json"))
+    for event in ({"id": "e-1", "message": MESSAGE}, {"alarm": alarm, "to": {}}, alarm):
+        with pytest.raises(InvalidMessageError, match="schedule: is required"):
+            invoke(event)
+    assert (stack.queued, stack.broadcasts.started) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -302,3 +327,24 @@ def test_the_table_out_of_order_fails_the_event_so_that_it_comes_again(stack: St
         invoke({**FIRING, "message": MESSAGE})
     stack.relay.world.table_down = False
     assert invoke({**FIRING, "message": MESSAGE})["status"] == "queued"
+
+
+def test_an_event_s_message_keeps_its_time_and_its_hours(stack: Stack) -> None:
+    hours = {"from": "09:00", "to": "21:00", "timezone": "Europe/Moscow"}
+    message = {**MESSAGE, "sendAt": "2027-01-16T04:00:00Z", "between": hours}
+    answer = invoke({**FIRING, "message": message})
+    record = stack.relay.store.records[answer["id"]]
+    assert (record.state, record.lease) == (State.QUEUED, START + 22 * 3600)
+
+
+def test_an_event_s_time_that_is_too_far_is_named(stack: Stack) -> None:
+    message = {**MESSAGE, "sendAt": "2027-02-16T04:00:00Z"}
+    with pytest.raises(InvalidMessageError, match="sendAt: must be at most 12 days ahead"):
+        invoke({**FIRING, "message": message})
+    assert not stack.relay.store.records
+
+
+def test_a_firing_at_night_waits_for_its_hours(stack: Stack) -> None:
+    hours = {"from": "12:00", "to": "13:00", "timezone": "Europe/Moscow"}
+    answer = app.handler({**FIRING, "message": {**MESSAGE, "between": hours}}, Context())  # type: ignore[arg-type]
+    assert stack.relay.store.records[answer["id"]].lease == START + 3600

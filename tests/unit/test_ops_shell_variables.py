@@ -8,7 +8,7 @@ import boto3
 import pytest
 
 from ops.shell_variables import script
-from ops.stack import Stack
+from ops.stack import OperatorError, Parts, Stack
 
 KEY = "it's $(not) run"
 OUTPUTS = {
@@ -20,6 +20,7 @@ OUTPUTS = {
     "DeadLetterQueueUrl": "https://sqs/dead",
     "HookSecretsArn": "arn:hooks",
     "BucketName": "its-bucket",
+    "EventBusName": "stack",
 }
 
 
@@ -59,6 +60,7 @@ def test_a_stack_on_aws_keeps_the_shells_own_credentials(session: boto3.Session)
     assert found["DEAD_LETTER_QUEUE_URL"] == "https://sqs/dead"
     assert found["HOOK_SECRETS_ARN"] == "arn:hooks"
     assert found["BUCKET"] == "its-bucket"
+    assert found["EVENT_BUS"] == "stack"
     assert not [name for name in found if name.startswith("AWS")]
 
 
@@ -75,3 +77,11 @@ def test_the_local_stack_brings_its_address_its_credentials_and_its_aws(
     assert found["AWS_DEFAULT_REGION"] == "us-east-1"
     [function] = [line for line in script(stack).splitlines() if line.startswith("aws()")]
     assert shlex.split(function)[3:5] == ["--endpoint-url", "$AWS_ENDPOINT_URL"]
+
+
+def test_a_stack_that_is_older_than_an_output_is_told_to_be(session: boto3.Session) -> None:
+    older = {name: value for name, value in OUTPUTS.items() if name != "OrderedQueueUrl"}
+    stack = Stack("smsgold-relay-prod", session, None, Parts("smsgold-relay-prod", older), {}, {})
+
+    with pytest.raises(OperatorError, match=r"prod has no OrderedQueueUrl: .* Deploy it again"):
+        script(stack)

@@ -1,5 +1,7 @@
 """The queues on SQS: what fits into one call, what SQS takes, what comes back."""
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -7,7 +9,15 @@ import pytest
 from botocore.exceptions import ConnectTimeoutError
 
 from relay.messages.envelope import QueuedMessage
-from relay.messages.queues import LONGEST_VISIBILITY, DeadLetterEntry, SqsQueues, dead_letter_body
+from relay.messages.queues import (
+    COUNTED_SECONDS,
+    LONGEST_VISIBILITY,
+    ROOM_TO_WAIT,
+    DeadLetterEntry,
+    SqsQueues,
+    dead_letter_body,
+    delay_for,
+)
 from relay.messages.seals import Seals
 from relay.messages.store import StoreUnavailableError
 from relay.validation import parse
@@ -26,6 +36,8 @@ class Sqs:
         self.hidden: dict[str, int] = {}
         self.refuse: set[str] = set()
         self.down_at_call: int | None = None
+        self.waiting: dict[str, int] | None = None
+        self.asked = 0
 
     def send_message_batch(self, *, QueueUrl: str, Entries: list[Any]) -> dict[str, Any]:  # noqa: N803
         assert QueueUrl.rpartition("/")[2] in ("messages", "ordered.fifo", "broadcast", "dead")
@@ -50,6 +62,13 @@ class Sqs:
         assert 1 <= len(Entries) <= 10
         self.hidden |= {e["ReceiptHandle"]: e["VisibilityTimeout"] for e in Entries}
 
+    def get_queue_attributes(self, *, QueueUrl: str, AttributeNames: list[str]) -> dict[str, Any]:  # noqa: N803
+        assert QueueUrl == "https://sqs.example/1/messages"
+        self.asked += 1
+        if self.waiting is None:
+            raise ConnectTimeoutError(endpoint_url="sqs")
+        return {"Attributes": {name: str(self.waiting[name]) for name in AttributeNames}}
+
 
 def _size(entry: dict[str, Any]) -> int:
     attributes = entry.get("MessageAttributes", {})
@@ -69,7 +88,7 @@ def queues(sqs: Sqs) -> SqsQueues:
     return sqs_queues(sqs, SEALS)
 
 
-def sqs_queues(sqs: Sqs, seals: Seals) -> SqsQueues:
+def sqs_queues(sqs: Sqs, seals: Seals, clock: Callable[[], float] = time.time) -> SqsQueues:
     client: Any = sqs
     return SqsQueues(
         client,
@@ -79,6 +98,7 @@ def sqs_queues(sqs: Sqs, seals: Seals) -> SqsQueues:
         notifier_url="https://sqs.example/1/notifier",
         dead_letter_url="https://sqs.example/1/dead",
         seals=seals,
+        clock=clock,
     )
 
 
@@ -91,7 +111,7 @@ def letter(body: str = "{}", detail: str = "why") -> DeadLetterEntry:
 
 
 def test_messages_travel_ten_to_a_call(queues: SqsQueues, sqs: Sqs) -> None:
-    assert queues.enqueue([message(i) for i in range(23)], delay=7) == [None] * 23
+    assert queues.enqueue([message(i) for i in range(23)], [7] * 23) == [None] * 23
 
     assert [len(call) for call in sqs.calls] == [10, 10, 3]
     assert {e["DelaySeconds"] for call in sqs.calls for e in call} == {7}
@@ -155,7 +175,7 @@ def test_what_needs_no_order_or_waits_goes_past_the_lines(queues: SqsQueues, sqs
 
     assert sqs.urls == ["ordered.fifo", "messages"]
     assert answers == [None, None, "InternalError"]
-    queues.enqueue([message(1)], delay=5)
+    queues.enqueue([message(1)], [5])
     assert sqs.urls[-1] == "messages"
     assert "MessageGroupId" not in sqs.calls[-1][0]
 
@@ -246,3 +266,54 @@ def test_nothing_to_do_is_no_call(queues: SqsQueues, sqs: Sqs) -> None:
     queues.change_visibility(SOURCE, {})
 
     assert not sqs.calls
+
+
+def test_each_message_has_its_own_delay(queues: SqsQueues, sqs: Sqs) -> None:
+    assert queues.enqueue([message(1), message(2), message(3)], [40, 0, 900]) == [None] * 3
+    assert sqs.urls == ["ordered.fifo", "messages"]
+    [in_line], delayed = sqs.calls
+    assert "DelaySeconds" not in in_line
+    assert [entry["DelaySeconds"] for entry in delayed] == [40, 900]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "delay"), [(-1.0, 0), (0.0, 0), (0.1, 1), (40.0, 40), (900.5, 900), (1e6, 900)]
+)
+def test_how_long_a_queue_holds_a_message_back(seconds: float, delay: int) -> None:
+    assert delay_for(seconds) == delay
+
+
+@pytest.mark.parametrize(
+    ("hidden", "delayed", "room"),
+    [
+        (0, 0, True),
+        (ROOM_TO_WAIT - 1, 0, True),
+        (ROOM_TO_WAIT, 0, False),
+        (ROOM_TO_WAIT // 2, ROOM_TO_WAIT // 2, False),
+    ],
+)
+def test_how_many_may_wait(
+    sqs: Sqs, queues: SqsQueues, hidden: int, delayed: int, room: bool
+) -> None:
+    sqs.waiting = {
+        "ApproximateNumberOfMessagesNotVisible": hidden,
+        "ApproximateNumberOfMessagesDelayed": delayed,
+    }
+    assert queues.has_room_to_wait() is room
+
+
+def test_how_many_wait_is_asked_for_now_and_then_and_nobody_is_refused_in_doubt(sqs: Sqs) -> None:
+    now = 1_800_000_000.0
+    queues = sqs_queues(sqs, SEALS, lambda: now)
+    full = {
+        "ApproximateNumberOfMessagesNotVisible": ROOM_TO_WAIT,
+        "ApproximateNumberOfMessagesDelayed": 0,
+    }
+    assert queues.has_room_to_wait(), "SQS does not say"
+    sqs.waiting = full
+    assert queues.has_room_to_wait()
+    assert sqs.asked == 1
+    now += COUNTED_SECONDS + 1.0
+    assert not queues.has_room_to_wait()
+    assert not queues.has_room_to_wait()
+    assert sqs.asked == 2

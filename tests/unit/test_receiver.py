@@ -2,17 +2,22 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from http import HTTPStatus
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relay.broadcasts.model import QueuedBroadcast, first_record_of
+from functions.hooks import app
+from relay.broadcasts.model import BroadcastRecord, QueuedBroadcast, first_record_of
 from relay.broadcasts.service import Reused, Started
+from relay.messages.intake import scoped_id
 from relay.messages.queues import QueueUnavailableError
 from relay.messages.states import Rules, State
+from relay.messages.store import StoreUnavailableError
 from relay.problems import MAX_BODY, ProblemError
 from relay.webhooks.hooks import load
 from relay.webhooks.receiver import Handled, Receiver
@@ -47,6 +52,10 @@ class MemoryBroadcasts:
         if known.fingerprint != broadcast.fingerprint:
             return Reused(record)
         return Started(record, replayed=known is not broadcast)
+
+    def get(self, id_: str) -> BroadcastRecord | None:
+        known = self.started.get(id_)
+        return first_record_of(known, self._world.now) if known else None
 
 
 class Door:
@@ -107,6 +116,7 @@ def test_a_delivery_with_an_id_is_accepted_as_a_message(door: Door) -> None:
     assert message["id"] == answer.id
     record = door.relay.store.records[message["id"]]
     assert (record.door, record.reference, record.state) == ("hook", "github", State.QUEUED)
+    assert record.caller == "hook:github"
 
 
 def test_a_repeat_makes_no_second_message(door: Door) -> None:
@@ -130,6 +140,70 @@ def test_a_broadcast_is_started_once(door: Door) -> None:
     assert door.send("news", changed(body, text="otherwise")) == first
     door.world.queue_down = True
     assert status(door.send("news", body)) == 503
+
+
+THREE = """
+[plain]
+verify = { scheme = "token" }
+to = [
+  { subscriberId = "s1" },
+  { botId = "b1", number = "{{ phone }}" },
+  { broadcast = "b1" },
+]
+delivery = "id"
+messages = [{ text = "{{ text }}" }]
+"""
+TOKEN = {"Authorization": SECRETS["plain"]}
+
+
+def test_one_of_three_recipients_that_cannot_be_rendered_is_one_dead_letter() -> None:
+    for to in ('{ broadcast = "b1" }', '{ subscriberId = "s2" }'):
+        door = Door(THREE.replace('{ broadcast = "b1" }', to))
+        body = b'{"id": 1, "text": "t", "phone": "unknown"}'
+        first = door.send("plain", body, TOKEN)
+        assert isinstance(first, Handled)
+        assert [result.status for result in first.results][1] == "failed"
+        for _ in range(2):
+            door.relay.settle_down()
+            again = door.send("plain", body, TOKEN)
+            assert isinstance(again, Handled)
+            assert [r.id for r in again.results] == [r.id for r in first.results]
+        sent = door.relay.provider.posts.total() + len(door.broadcasts.started)
+        [letter] = door.relay.queues.dead
+        assert (sent, letter.reason) == (2, "hook_template")
+        assert "to.1: number" in letter.detail
+
+
+def test_a_dead_letter_is_not_lost_to_a_crash_before_the_others_are_accepted() -> None:
+    for moment in ("before the queue", "after the queue", "before a write", "after a write"):
+        door = Door(THREE)
+        send = partial(door.send, "plain", b'{"id": 1, "text": "t", "phone": "unknown"}', TOKEN)
+        door.relay.crash_at(send, moment)
+        assert status(send()) == 202
+        door.relay.settle_down()
+        assert door.relay.provider.posts.total() == 1
+        assert door.relay.queues.dead
+
+
+def test_a_repeat_that_names_another_recipient_tells_nobody_new() -> None:
+    door = Door(THREE)
+    answers = [
+        door.send("plain", changed(b'{"id": 1, "text": "t"}', phone=phone), TOKEN)
+        for phone in ("79160001001", "79160001002")
+    ]
+    assert answers[0] == answers[1]
+    assert {m.get("number") for m in door.accepted()} == {None, "79160001001"}
+
+
+def test_the_id_of_a_hooks_only_recipient_is_made_of_the_delivery_alone() -> None:
+    """As in 0.1.0: a repeat after the upgrade adds nothing."""
+    for to in ('{ subscriberId = "s1" }', '[{ subscriberId = "s1" }]'):
+        hooks = PLAIN.replace('{ subscriberId = "s1" }', to).replace(
+            "mess", 'delivery = "id"\nmess'
+        )
+        answer = Door(hooks).send("plain", b'{"id": "d-1", "text": "t"}', TOKEN)
+        assert isinstance(answer, Handled)
+        assert answer.id == scoped_id("hook", "plain", "d-1")
 
 
 def test_another_delivery_of_the_same_body_is_another_message(door: Door) -> None:
@@ -178,7 +252,7 @@ def test_a_base64_body_is_verified_over_its_decoded_bytes(door: Door) -> None:
     assert status(door.receive("github", {**event, "isBase64Encoded": False})) == 401
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", SECRETS)
 def test_only_senders_with_the_secret_are_accepted(door: Door, name: str) -> None:
     body = b'{"text": "t"}'
     good = signed(name, body, door.world.now)
@@ -308,6 +382,139 @@ def test_a_hook_whose_secret_was_removed_is_404(door: Door) -> None:
     assert status(door.send("gitlab", b"{}")) == 404
 
 
+# ------------------------------------------------------------------------------------- EventBridge
+
+EVENT: dict[str, Any] = json.loads(payload("hook_alarm.json"))
+ORDERS = """
+[orders]
+verify = { scheme = "eventbridge" }
+to = [{ subscriberId = "s1" }, { botId = "b1", number = "{{ detail.customer.phone }}" }]
+messages = [{ when = "source == 'shop'", text = "Order {{ detail.order }} is {{ detail.state }}" }]
+"""
+ORDER = {
+    "version": "0",
+    "id": "6a7e8feb-b491-4cf7-a9f1-bf3703467718",
+    "detail-type": "Order",
+    "source": "shop",
+    "account": "123456789012",
+    "time": "2026-11-23T17:04:40Z",
+    "region": "us-east-1",
+    "resources": [],
+    "detail": {"order": 4711, "state": "paid", "customer": {"phone": "+79160001001"}},
+}
+
+
+def test_an_event_is_accepted_once_however_often_it_comes(door: Door) -> None:
+    first = door.receiver.take(EVENT)
+    door.relay.settle_down()
+    second = door.receiver.take(EVENT)
+    assert (first["alarms"].status, second["alarms"].status) == ("queued", "sent")
+    assert first["alarms"].id == second["alarms"].id == scoped_id("hook", "alarms", EVENT["id"])
+    door.receiver.take({**EVENT, "id": "another"})
+    door.relay.settle_down()
+    assert door.relay.provider.posts.total() == 2
+
+
+def test_an_event_reaches_no_hook_of_the_web(door: Door) -> None:
+    assert door.receiver.take(EVENT).keys() == {"alarms"}
+    forged = {**api_event("plain", b'{"text": "t"}', {}), **ORDER, "text": "t"}
+    assert door.receiver.take(forged) == {"alarms": Handled("ignored")}
+    assert len(door.relay.store.records) == 1
+
+
+@pytest.mark.parametrize("secret", [None, "12345678"])
+def test_no_request_reaches_a_hook_for_events(secret: str | None) -> None:
+    """Nor if its name has a secret, by mistake."""
+    door = Door(secrets={"alarms": secret} if secret else {})
+    for headers in ({}, {"Authorization": "12345678"}):
+        assert status(door.send("alarms", json.dumps(EVENT).encode(), headers)) == 404
+    assert door.fetches == 0
+    assert not door.relay.world.log
+
+
+def test_an_event_goes_to_each_hook_whose_message_is_for_it() -> None:
+    hooks = (
+        ORDERS
+        + ORDERS.replace("orders", "copies")
+        + ORDERS.replace("orders", "x").replace("'shop'", "'other'")
+    )
+    door = Door(hooks)
+    taken = door.receiver.take(ORDER)
+    assert {name: len(handled.results) for name, handled in taken.items()} == {
+        "orders": 2,
+        "copies": 2,
+        "x": 0,
+    }
+    assert {m["text"] for m in door.accepted()} == {"Order 4711 is paid"}
+
+
+NASTY = (
+    'paid", "subscriberId": "s2", "x": "',
+    "}}, {{ detail.other }}",
+    '<id> ${AWS::Region} \\ \\" \ud800 \x00',
+    "paid\n✅ Order 4712 is paid\r\n\u2028forged",
+    '{"subscriberId": "s2"}',
+)
+
+
+@pytest.mark.parametrize("nasty", NASTY)
+def test_what_an_events_fields_hold_chooses_no_recipient_and_breaks_no_message(nasty: str) -> None:
+    door = Door(ORDERS)
+    detail = {"order": 4711, "state": nasty, "other": "s3", "customer": {"phone": "+79160001001"}}
+    names = {"subscriberId": "s2", "to": [{"subscriberId": "s2"}], "message": {"text": "forged"}}
+    door.receiver.take({**ORDER, "detail": {**detail, **names}, **names})
+    assert not door.relay.queues.dead
+    sent = door.accepted()
+    assert [(m.get("subscriberId"), m.get("number")) for m in sent] == [
+        ("s1", None),
+        (None, "79160001001"),
+    ]
+    for message in sent:
+        assert message["text"].startswith("Order 4711 is ")
+        assert len(message["text"].splitlines()) == 1
+        assert {*message} <= {"id", "subscriberId", "botId", "number", "text", "reference"}
+
+
+@pytest.mark.parametrize("nasty", NASTY)
+def test_a_recipient_in_an_event_is_a_number_or_nobody(nasty: str) -> None:
+    door = Door(ORDERS)
+    door.receiver.take({**ORDER, "detail": {"order": 1, "customer": {"phone": nasty}}})
+    [message] = door.accepted()
+    assert message["subscriberId"] == "s1"
+    [letter] = door.relay.queues.dead
+    assert letter.reason == "hook_template"
+
+
+def test_an_outage_fails_the_event_so_that_it_comes_again() -> None:
+    for trouble in ("table_down", "queue_down"):
+        door = Door(ORDERS)
+        setattr(door.world, trouble, True)
+        with pytest.raises((StoreUnavailableError, QueueUnavailableError)):
+            door.receiver.take(ORDER)
+        setattr(door.world, trouble, False)
+        for _ in range(2):
+            door.receiver.take(ORDER)
+            door.relay.settle_down()
+        assert door.relay.provider.posts.total() == 2
+
+
+CONTEXT: Any = SimpleNamespace(
+    function_name="hooks",
+    memory_limit_in_mb=512,
+    invoked_function_arn="arn:aws:lambda:us-east-1:1:function:hooks",
+    aws_request_id="r-1",
+)
+
+
+@pytest.mark.parametrize(("event", "answer"), [(EVENT, "alarms"), (None, 404)])
+def test_the_function_tells_events_and_requests_apart(
+    door: Door, monkeypatch: pytest.MonkeyPatch, event: dict[str, Any] | None, answer: object
+) -> None:
+    monkeypatch.setattr(app, "receiver", door.receiver)
+    made = app.handler(event or api_event("alarms", json.dumps(EVENT).encode(), {}), CONTEXT)
+    assert (answer in made) if event else (made["statusCode"] == answer)
+
+
 # ------------------------------------------------------------------------------------- garbage
 
 TEXT = st.text(max_size=40)
@@ -318,7 +525,7 @@ EVENTS = st.fixed_dictionaries(
         "isBase64Encoded": st.none() | st.booleans(),
         "headers": st.none()
         | st.dictionaries(
-            st.sampled_from([n for s in SHIPPED for n in signed(s, b"{}", 1.8e9)]) | TEXT,
+            st.sampled_from([n for s in SECRETS for n in signed(s, b"{}", 1.8e9)]) | TEXT,
             st.none() | TEXT,
             max_size=5,
         ),
@@ -328,7 +535,7 @@ EVENTS = st.fixed_dictionaries(
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(name=st.sampled_from(sorted(SHIPPED)), event=EVENTS)
+@given(name=st.sampled_from(sorted(SECRETS)), event=EVENTS)
 def test_garbage_is_401(door: Door, name: str, event: dict[str, Any]) -> None:
     assert status(door.receive(name, event)) == HTTPStatus.UNAUTHORIZED
     assert not door.accepted()

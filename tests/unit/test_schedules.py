@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from relay.schedules.expressions import zones
+from relay.messages.hours import zones
 from relay.schedules.model import Schedule, ScheduleSpec, problems
 from relay.schedules.scheduler import from_scheduler, to_scheduler
-from relay.validation import validate
+from relay.validation import InvalidMessageError, validate
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 MESSAGE = {"subscriberId": "s-1", "text": "Good morning"}
@@ -28,6 +28,12 @@ def terms(expression: str, zone: str = "UTC", **more: Any) -> ScheduleSpec:
 
 def said(given: ScheduleSpec, now: datetime = NOW) -> dict[str, str]:
     return {".".join(map(str, where)): what for where, what in problems(given, now)}
+
+
+@pytest.mark.parametrize("paused", [0, "false", "no", None])
+def test_whether_it_is_paused_is_true_or_false(paused: object) -> None:
+    with pytest.raises(InvalidMessageError, match="paused: must be a valid boolean"):
+        terms("rate(1 hour)", paused=paused)
 
 
 @pytest.mark.parametrize(
@@ -274,3 +280,11 @@ def test_a_schedules_broadcast_says_what_its_braces_mean() -> None:
     assert "set template to true" in what
     broadcast["template"] = True  # type: ignore[assignment]
     assert said(validate(ScheduleSpec, given)) == {}
+
+
+def test_a_schedule_s_message_may_have_hours_but_no_time_of_its_own() -> None:
+    hours = {"from": "09:00", "to": "21:00", "timezone": "Europe/Moscow"}
+    good = terms("rate(1 hour)", message={**MESSAGE, "between": hours})
+    assert said(good) == {}
+    bad = terms("rate(1 hour)", message={**MESSAGE, "sendAt": "2026-03-02T10:00:00Z"})
+    assert said(bad) == {"message.sendAt": "a schedule itself says when; leave it out"}

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import stripe
+from gidgethub import ValidationFailure, sansio
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from standardwebhooks import Webhook
 
 from relay.webhooks.signatures import TOLERANCE, Scheme, UnverifiedError
-from tests.support.webhooks import SECRETS, signed
+from tests.support.webhooks import SECRETS, payload, signed
 
 NOW = 1_800_000_000.0
 BODY = '{"text": "Готово ✅"}'.encode()
@@ -106,6 +107,20 @@ def test_slacks_vector_with_the_generic_scheme() -> None:
         "X-Slack-Request-Timestamp": "1531420618",
     }
     verify(slack, headers, body, ("8f742231b10e8888abcd99yyyzzz85a5",), 1531420618)
+
+
+@pytest.mark.parametrize("file", ["hook_github_push.json", "hook_github_workflow_run.json"])
+def test_a_signature_that_githubs_library_verifies_is_verified(file: str) -> None:
+    body, secret = payload(file), SECRETS["github"]
+    headers = {**signed("github", body, NOW), "Content-Type": "application/json"}
+    lower = {name.lower(): value for name, value in headers.items()}
+    event = sansio.Event.from_http(lower, body, secret=secret)
+    assert event.delivery_id == "d-1"
+    verify("github", headers, body)
+    forged = body + b" "
+    with pytest.raises(ValidationFailure):
+        sansio.validate_event(forged, signature=lower["x-hub-signature-256"], secret=secret)
+    assert reason("github", headers, forged) == "signature_mismatch"
 
 
 def test_a_signature_that_stripes_library_verifies_is_verified() -> None:

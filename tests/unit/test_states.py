@@ -213,6 +213,22 @@ def test_a_redrive_works_once(state: State, generation: int) -> None:
     assert decision(known, generation=generation) == Drop(known)
 
 
+@pytest.mark.parametrize(
+    ("fields", "caller", "told"),
+    [
+        ({}, "key:a1", "key:a1"),
+        ({}, "", "sqs"),
+        ({"broadcast": "k-1"}, "", "broadcast:k-1"),
+    ],
+)
+def test_a_record_tells_who_handed_its_message_in(
+    fields: dict[str, str], caller: str, told: str
+) -> None:
+    envelope = message(**fields)
+    fresh = first_record(envelope, door="sqs", caller=caller, accepted_at=NOW, now=NOW, rules=RULES)
+    assert fresh.caller == told
+
+
 def test_a_redrive_after_the_expiry_does_not_send() -> None:
     expires = datetime.fromtimestamp(NOW + 60, UTC)
     known = replace(

@@ -16,6 +16,9 @@ from ops import doctor
 from relay import metrics
 from relay.eventbridge import read
 from relay.messages.envelope import Message
+from relay.messages.lists import INDEXES
+from relay.messages.queues import ROOM_TO_WAIT
+from relay.outcomes.publisher import Published, log_line
 from relay.validation import validate
 from tests.support.firing import FILLED_IN, fired, scheduled_input
 from tests.support.roles import MANAGED, ROLES
@@ -104,6 +107,14 @@ def test_the_ordered_queue_s_backlog_is_told_of_before_sqs_stops_looking_further
     assert alarm["Threshold"] == doctor.BACKLOG < 120_000
 
 
+def test_too_many_that_wait_are_told_of_when_the_doors_begin_to_refuse() -> None:
+    """SQS hands out no more of a queue with "approximately 120,000 in flight messages"."""
+    alarm = of_type("AWS::CloudWatch::Alarm")["WaitingMessagesAlarm"]
+    assert alarm["Dimensions"][0]["Value"] == {"Fn::GetAtt": ["MessagesQueue", "QueueName"]}
+    assert alarm["MetricName"] == "ApproximateNumberOfMessagesNotVisible"
+    assert alarm["Threshold"] == ROOM_TO_WAIT < 120_000
+
+
 def test_every_chat_s_line_is_counted_by_itself_and_none_is_given_up_by_sqs() -> None:
     """Both settings together are "high throughput for FIFO queues" (SQS Developer Guide)."""
     queue = of_type("AWS::SQS::Queue")["OrderedQueue"]
@@ -131,8 +142,10 @@ def test_alarms_on_the_relays_own_metrics_name_what_the_code_counts() -> None:
         if alarm["Namespace"] == "smsgold-relay"
     }
     counted = {*metrics.ENDED.values(), "NotSent", "CredentialsRefused", "Redirects"}
+    line = json.loads(log_line(Published(), "smsgold-relay", "stack", 0.0))
+    counted |= {each["Name"] for each in line["_aws"]["CloudWatchMetrics"][0]["Metrics"]}
 
-    assert own == {"Unknown", "NotSent", "CredentialsRefused", "Redirects"}
+    assert own == {"Unknown", "NotSent", "CredentialsRefused", "Redirects", "EventsUnreadable"}
     assert own <= counted
 
 
@@ -155,12 +168,15 @@ def test_a_first_deployment_that_fails_can_delete_its_table_again() -> None:
 
 
 def test_every_queue_refuses_plain_http() -> None:
-    [policy] = of_type("AWS::SQS::QueuePolicy").values()
+    policies = of_type("AWS::SQS::QueuePolicy").values()
 
-    assert {queue["Ref"] for queue in policy["Queues"]} == set(of_type("AWS::SQS::Queue"))
-    [statement] = policy["PolicyDocument"]["Statement"]
-    assert statement["Effect"] == "Deny"
-    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    queues = [queue["Ref"] for policy in policies for queue in policy["Queues"]]
+    assert sorted(queues) == sorted(of_type("AWS::SQS::Queue")), "a queue has one policy"
+    for policy in policies:
+        last = policy["PolicyDocument"]["Statement"][-1]
+        statement = last["Fn::If"][2] if "Fn::If" in last else last
+        assert statement["Effect"] == "Deny"
+        assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
 
 def test_the_bucket_is_closed_speaks_tls_and_forgets() -> None:
@@ -315,6 +331,8 @@ def logical(resource: Any) -> str:
             return "ScheduleGroup"
         case {"Fn::Sub": text} if "${RelayBucket.Arn}/" in text:
             return "RelayBucket"
+        case {"Fn::Sub": "${RelayTable.Arn}/index/*"}:
+            return "RelayTable's indexes"
         case _:
             return str(resource)
 
@@ -344,6 +362,19 @@ def test_each_role_is_what_the_declared_list_says() -> None:
         assert permissions(role) == ROLES[name], f"{name}: tests/support/roles.py says otherwise"
         managed = {arn.rsplit("/", 1)[-1] for arn in role.get("ManagedPolicyArns", [])}
         assert managed == (set() if name == "SchedulerRole" else MANAGED), name
+
+
+def test_the_table_s_indexes_are_those_that_the_code_reads_and_hold_keys_alone() -> None:
+    table = of_type("AWS::DynamoDB::Table")["RelayTable"]
+    indexes = {
+        index["IndexName"]: [(key["AttributeName"], key["KeyType"]) for key in index["KeySchema"]]
+        for index in table["GlobalSecondaryIndexes"]
+    }
+    assert indexes == {
+        index.name: [(index.partition, "HASH"), (index.place, "RANGE")] for index in INDEXES
+    }
+    for index in table["GlobalSecondaryIndexes"]:
+        assert index["Projection"] == {"ProjectionType": "KEYS_ONLY"}
 
 
 def test_other_policies_are_for_the_own_key_and_the_local_aws_alone() -> None:
@@ -409,7 +440,7 @@ def test_the_templates_schedule_says_what_was_written(text: str, ascii_: bool) -
 
     assert (event["schedule"], event["time"]) == tuple(FILLED_IN.values())
     found = read(event, invocation="r-1", now=0.0)
-    assert (found.door, found.late) == ("schedule", False)
+    assert not found.late
     assert found.content.fingerprint == validate(Message, message).fingerprint
 
 
@@ -420,6 +451,25 @@ def test_a_firing_that_fails_is_kept_whoever_gives_it_up() -> None:
     notifier = of_type("AWS::Lambda::Function")["NotifierFunction"]
     assert schedule["Target"]["DeadLetterConfig"] == {"Arn": queue}
     assert notifier["DeadLetterConfig"] == {"TargetArn": queue}
+
+
+def test_a_rules_event_that_fails_is_kept_whoever_gives_it_up() -> None:
+    """EventBridge if it cannot invoke the function, Lambda if the function fails."""
+    queue = {"Fn::GetAtt": ["HooksDeadLetterQueue", "Arn"]}
+    [target] = of_type("AWS::Events::Rule")["AlarmRule"]["Targets"]
+    function = of_type("AWS::Lambda::Function")["HooksFunction"]
+    assert target["DeadLetterConfig"] == {"Arn": queue}
+    assert function["DeadLetterConfig"] == {"TargetArn": queue}
+    policies = of_type("AWS::SQS::QueuePolicy")
+    allowed, _ = policies["HooksDeadLetterPolicy"]["PolicyDocument"]["Statement"]
+    assert allowed["Principal"] == {"Service": "events.amazonaws.com"}
+
+
+def test_a_rule_passes_the_whole_event_on() -> None:
+    """What an input transformer makes of texts can choose the recipient, or be no JSON."""
+    [target] = of_type("AWS::Events::Rule")["AlarmRule"]["Targets"]
+    assert target["Arn"] == {"Fn::GetAtt": ["HooksFunction", "Arn"]}
+    assert not target.keys() & {"Input", "InputPath", "InputTransformer"}
 
 
 def test_the_example_of_a_schedule_message_is_taken_as_it_stands() -> None:

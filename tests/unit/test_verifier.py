@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from relay.messages.envelope import QueuedMessage
+from relay.messages.lists import place
 from relay.messages.queues import dead_letter_body
 from relay.messages.states import Attempt, DeadLetter, Event, Record, Rules, State, first_record
 from tests.support.verifier import Evidence, OnQueue, Sent, changed, violations
@@ -32,6 +33,12 @@ def record(sent: Sent, state: State, **fields: Any) -> Record:
     return replace(fresh, **{"state": state, **fields})
 
 
+def told(record: Record, **changed: Any) -> dict[str, Any]:
+    """Return the event of a message's end, as the verifier reads it."""
+    known = {"status": str(record.state), "generation": record.generation}
+    return {"detail": {"id": record.id, "version": record.version, **known, **changed}}
+
+
 def good() -> Evidence:
     refused = (Attempt(NOW, "refused", "http_400"),)
     records = [
@@ -50,6 +57,8 @@ def good() -> Evidence:
     attributes = {"reason": "http_400", "attempts": "1", "failedAt": "2027-01-15T08:00:00.000Z"}
     return Evidence(
         records={r.id: r for r in records},
+        events=[told(r) for r in records] * 2,
+        told="all",
         dead=[
             OnQueue("d-1", dead_letter_body(message(REJECTED), 0), attributes),
             OnQueue("d-2", "junk", {"reason": "invalid", "detail": "must be JSON"}),
@@ -61,6 +70,14 @@ def good() -> Evidence:
             {"id": "p-3", "text": RESENT.text},
         ],
         written={"functions.log": "sent m-sent", "the Messages queue": ""},
+        lists={
+            "byReference": {},
+            "byListed": {
+                "m-rejected": ("rejected", "001800000000.000#m-rejected"),
+                "m-expired": ("expired", place(NOW, "m-expired")),
+                "m-sent": ("none", "none"),
+            },
+        },
         at=READ_AT,
     )
 
@@ -91,6 +108,33 @@ def in_ledger(sent: Sent) -> Callable[[Evidence], Evidence]:
 
 def in_line(*sent: Sent) -> list[Sent]:
     return [replace(s, line="c-1") for s in sent]
+
+
+def redriven_and_told(id_: str) -> Callable[[Evidence], Evidence]:
+    """Return the evidence with a message redriven once, and the events of both its ends."""
+    both = told_of(id_, status="failed") + told_of(id_, version=7, generation=1)
+    redriven = with_record(id_, history=(Event(NOW, "redriven"),), generation=1, version=7)
+    return lambda seen: redriven(with_events(both, id_)(seen))
+
+
+def told_of(id_: str, **changed: Any) -> list[dict[str, Any]]:
+    return [told(good().records[id_], **changed)]
+
+
+def with_events(events: list[dict[str, Any]], id_: str) -> Callable[[Evidence], Evidence]:
+    """Return the evidence with other events of one message."""
+    return lambda seen: replace(
+        seen, events=[*(e for e in seen.events if e["detail"]["id"] != id_), *events]
+    )
+
+
+def with_broadcast(found: tuple[str, int], *statuses: str) -> Callable[[Evidence], Evidence]:
+    """Return the evidence with a broadcast and an event for each status that it had."""
+    events = [
+        {"detail": {"id": "b-1", "status": status, "version": version}}
+        for version, status in enumerate(statuses, start=1)
+    ]
+    return lambda seen: replace(seen, broadcasts={"b-1": found}, events=[*seen.events, *events])
 
 
 BROKEN: list[tuple[str, Callable[[Evidence], Evidence]]] = [
@@ -172,7 +216,50 @@ BROKEN: list[tuple[str, Callable[[Evidence], Evidence]]] = [
     ("m-sent is sent, and not in the ledger", lambda seen: replace(seen, ledger=seen.ledger[1:])),
     ("m-rejected is rejected, and in the ledger", in_ledger(REJECTED)),
     ("m-expired is expired, and in the ledger", in_ledger(EXPIRED)),
+    (
+        "m-rejected is rejected; byListed has it as None",
+        lambda seen: replace(seen, lists={"byReference": {}, "byListed": {}}),
+    ),
+    ("m-rejected is rejected; byListed has it as", with_record("m-rejected", updated_at=NOW + 1)),
+    ("m-expired is sent; byListed has it as", with_record("m-expired", state=State.SENT)),
+    ("m-sent is sent; byReference has it as None", with_record("m-sent", reference="order-1")),
     ("a redirect was followed", lambda seen: replace(seen, elsewhere=[{"path": "/"}])),
+    (
+        "m-sent has ended 1 times, and 0 events tell of it",
+        with_events(told_of("m-sent") * 0, "m-sent"),
+    ),
+    (
+        "m-rejected has ended 2 times, and 1 events tell of it",
+        with_record("m-rejected", history=(Event(NOW, "redriven"),)),
+    ),
+    (
+        "m-sent has ended 1 times, and 2 events tell of it",
+        with_events(told_of("m-sent", version=1) + told_of("m-sent", version=2), "m-sent"),
+    ),
+    (
+        "m-sent: an event tells of version 9, which is not there",
+        with_events(told_of("m-sent", version=9), "m-sent"),
+    ),
+    (
+        "m-sent is sent, and its last event says unknown",
+        with_events(told_of("m-sent", status="unknown"), "m-sent"),
+    ),
+    (
+        "m-sent: two events of version 1 differ",
+        with_events(told_of("m-sent") + told_of("m-sent", status="failed"), "m-sent"),
+    ),
+    (
+        "an event tells of m-none, which is not there",
+        lambda seen: replace(seen, events=[*seen.events, *told_of("m-sent", id="m-none")]),
+    ),
+    (
+        "broadcast b-1 changed 2 times, its events are [1]",
+        with_broadcast(("running", 2), "preparing"),
+    ),
+    (
+        "broadcast b-1 is running, its last event says paused",
+        with_broadcast(("running", 2), "preparing", "paused"),
+    ),
     ("functions.log holds the text of m-sent", with_log(f"… {SENT.text} …")),
     *(
         ("functions.log holds a secret", with_log(f"xx{spelled}yy"))
@@ -219,12 +306,23 @@ def test_what_passes_another_of_its_chat_is_found() -> None:
     ], "it may not come between two attempts either"
     other = [replace(SENT, line="c-1"), replace(RESENT, line="c-2")]
     assert violations(swapped, other) == []
-    redriven = with_record("m-sent", history=(Event(NOW, "redriven"),), generation=1)
+    redriven = redriven_and_told("m-sent")
     assert violations(redriven(swapped), in_line(SENT, RESENT)) == []
 
 
+def test_of_problems_a_message_that_was_simply_sent_has_no_event() -> None:
+    simply = with_events([], "m-sent")(
+        with_events([], "m-resent")(replace(good(), told="problems"))
+    )
+
+    assert violations(simply, ALL) == []
+    assert violations(with_events([], "m-rejected")(simply), ALL)
+    assert violations(replace(good(), told="problems"), ALL), "it was not to be told of"
+    assert violations(replace(good(), told="none", events=[]), ALL) == []
+
+
 def test_a_redrive_allows_one_more() -> None:
-    redriven = with_record("m-sent", history=(Event(NOW, "redriven"),), generation=1)
+    redriven = redriven_and_told("m-sent")
 
     assert violations(redriven(in_ledger(SENT)(good())), ALL) == []
     assert violations(redriven(in_ledger(SENT)(in_ledger(SENT)(good()))), ALL)

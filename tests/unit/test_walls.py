@@ -28,9 +28,10 @@ MAY_IMPORT = {
     "webhooks": "broadcasts messages problems templates validation smsgold",
     "eventbridge": "broadcasts messages validation",
     "directory": "smsgold",
-    "http": "schedules broadcasts messages directory problems validation smsgold",
+    "http": "schedules broadcasts messages directory outcomes problems validation smsgold",
     "logs": "smsgold",
     "metrics": "messages smsgold",
+    "outcomes": "",  # nothing that takes long to import
     "settings": "messages",
     "startup": "",
     "wiring": "webhooks broadcasts messages directory logs metrics settings smsgold",

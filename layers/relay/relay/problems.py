@@ -53,6 +53,11 @@ KEY_REUSED = Kind(
 INTERNAL = Kind("internal", HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong inside")
 PROVIDER_FAILED = Kind("provider-failed", HTTPStatus.BAD_GATEWAY, "The provider did not answer")
 UNAVAILABLE = Kind("unavailable", HTTPStatus.SERVICE_UNAVAILABLE, "Not available right now")
+TOO_MANY_WAITING = Kind(
+    "too-many-waiting",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "Too many messages wait for their time",
+)
 PROVIDER_TIMEOUT = Kind(
     "provider-timeout", HTTPStatus.GATEWAY_TIMEOUT, "The provider took too long"
 )

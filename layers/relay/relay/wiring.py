@@ -177,7 +177,12 @@ def account() -> Account:
 def broadcasts() -> Broadcasts:
     """Return the broadcasts service."""
     return Broadcasts(
-        broadcast_table(), queues(), audience(), reach(), rate=settings.messages_per_second
+        broadcast_table(),
+        store(),
+        queues(),
+        audience(),
+        reach(),
+        rate=settings.messages_per_second,
     )
 
 
@@ -272,6 +277,7 @@ def sender() -> Sender:
         chats=chats,
         dispatcher=dispatcher,
         dead_letters=DeadLetters(store(), queues()),
+        queues=queues(),
         seals=seals(),
         rules=rules,
         reachability=refusals(),
@@ -288,7 +294,14 @@ def scheduler() -> "EventBridgeSchedulerClient":
 @cache
 def messages() -> Messages:
     """Return the messages service."""
-    return Messages(store=store(), queues=queues(), intake=intake(), sender=sender(), gate=gate())
+    return Messages(
+        store=store(),
+        lists=store(),
+        queues=queues(),
+        intake=intake(),
+        sender=sender(),
+        gate=gate(),
+    )
 
 
 @cache

@@ -14,6 +14,7 @@ import re
 import runpy
 import sys
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -88,6 +89,23 @@ def break_table(module: ModuleType) -> None:
     module.BaseClient._make_api_call = sabotaged
 
 
+def break_bus(module: ModuleType) -> None:
+    """Kill the publisher at half of its calls, once each: before or after EventBridge has them."""
+    put = module.Bus.put
+
+    def sabotaged(self: Any, events: Any) -> Any:
+        named = f"{events[0].detail['id']} {events[0].detail['version']}"
+        order = zlib.crc32(named.encode()) % 4
+        if order == 0 and first_time(named):
+            os._exit(1)
+        codes = put(self, events)
+        if order == 1 and first_time(named):
+            os._exit(1)
+        return codes
+
+    module.Bus.put = sabotaged
+
+
 def _refused(statement: dict[str, Any]) -> bool:
     for part, state, seconds in (
         ("no-claim", "sending", CLAIM_REFUSED),
@@ -134,7 +152,14 @@ class Finder(importlib.abc.MetaPathFinder):
 
 if "SABOTAGE_DIR" in os.environ:
     sys.meta_path.insert(
-        0, Finder({"smsgold.client": break_client, "botocore.client": break_table})
+        0,
+        Finder(
+            {
+                "smsgold.client": break_client,
+                "botocore.client": break_table,
+                "relay.outcomes.bus": break_bus,
+            }
+        ),
     )
     # The module of this name that would have been imported but for this one.
     for entry in sys.path:

@@ -29,7 +29,7 @@ from relay.broadcasts.recounts import LATEST, SOONEST, Recounts, Turn
 from relay.broadcasts.table import APART, CHUNK, BroadcastTable, Listed
 from relay.messages.envelope import differ
 from relay.messages.queues import Queues, QueueUnavailableError
-from relay.messages.states import Rules, backoff
+from relay.messages.states import Rules, backoff, deadline
 from relay.messages.store import StoreUnavailableError
 from smsgold.errors import (
     CredentialsError,
@@ -84,6 +84,9 @@ class FanOut:
         try:
             broadcast = self._record_of(queued)
             if broadcast and broadcast.awaits_snapshot:
+                now = self._clock()
+                if (goes := queued.may_go_at(now)) > now:
+                    return goes - now
                 broadcast = self._take_snapshot(queued, broadcast, turn)
             if broadcast is None or not broadcast.snapshot:
                 return None
@@ -129,7 +132,8 @@ class FanOut:
         except ProviderRefusedError as error:
             problem = (error.reason, error.detail)
         except (ProviderUnavailableError, CredentialsRefusedError, CredentialsError) as error:
-            if now < broadcast.created_at + self._rules.retry_window:
+            kept = queued.model_copy(update={"expires_at": None})
+            if now < deadline(broadcast.created_at, kept, self._rules):
                 raise _NotYetError(str(error)) from None
             problem = ("retry_window_ended", str(error))
         else:
@@ -190,7 +194,7 @@ class FanOut:
         personal = Personal(queued)
         while broadcast.enqueued < broadcast.total and not broadcast.halted:
             stopped = broadcast.command is Command.STOP
-            if not stopped and (wait := self._no_room_for(broadcast, turn)):
+            if not stopped and (wait := self._no_room_for(queued, broadcast, turn)):
                 return wait
             # Another run may have put a part of this chunk on the queue, and none can be further.
             # So a stopped broadcast takes this chunk in and no other: then all that may be on the
@@ -209,23 +213,37 @@ class FanOut:
                 return 0.0
         return self._watch_the_end(broadcast, turn)
 
-    def _no_room_for(self, broadcast: BroadcastRecord, turn: Turn) -> float | None:
+    def _no_room_for(
+        self, queued: QueuedBroadcast, broadcast: BroadcastRecord, turn: Turn
+    ) -> float | None:
         """Return the seconds until there may be room for another chunk on the queue, if none is."""
         now = self._clock()
         if broadcast.status is Status.PAUSED:
             return hold_for(broadcast, now)
-        if (early := broadcast.next_chunk_at - AHEAD - now) > 0:
-            return min(LATEST, early)
+        goes = max(queued.may_go_at(now), broadcast.next_chunk_at - AHEAD)
+        if goes > now:
+            return goes - now
         quiet = self._quiet(broadcast)
-        if _on_the_queue(broadcast) + CHUNK > WINDOW and quiet > self._recounts.settled_after:
+        window = self._window(queued, now)
+        if _on_the_queue(broadcast) + CHUNK > window and quiet > self._recounts.settled_after:
             # Runs may have died before they counted.
             broadcast = self._recounts.count_on(broadcast, turn)
         on_queue = _on_the_queue(broadcast)
-        if on_queue + CHUNK <= WINDOW:
+        if on_queue + CHUNK <= window:
             return None
         rate = paced(broadcast.per_second, self._rate)
-        half_empty = (on_queue - WINDOW / 2) / rate if rate else 0.0
+        half_empty = (on_queue - window / 2) / rate if rate else 0.0
         return min(LATEST, max(SOONEST, half_empty, quiet / 4))
+
+    def _window(self, queued: QueuedBroadcast, now: float) -> float:
+        """Return how many messages may be on the queue: no more than go before the hours end.
+
+        The others would wait in flight until they begin again. A chunk always may.
+        """
+        rate = queued.pace(self._rate)
+        if queued.between is None or not rate:
+            return WINDOW
+        return max(CHUNK, min(WINDOW, rate * (queued.between.closes_at(now) - now)))
 
     # ------------------------------------------------------------------------------- the end
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, model_validator
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
@@ -125,7 +125,7 @@ class Broadcast(Content):
     model_config = ConfigDict(**model_config, json_schema_extra={"examples": [_EXAMPLE]})
 
     bot_id: ProviderId = Field(description="The bot whose subscribers get it.")
-    template: bool | None = Field(
+    template: StrictBool | None = Field(
         None,
         description="`true`: text and buttons hold {{ expressions }} over the subscriber's entry, "
         "or over a recipient's `data`. `false`: braces are sent as they are. Left out: a text that "
@@ -144,7 +144,7 @@ class Broadcast(Content):
         None,
         description="Another broadcast's id: whoever got that one, or may yet, does not get this.",
     )
-    include_unreachable: bool = Field(
+    include_unreachable: StrictBool = Field(
         default=False, description="Also send to those who refused the last two messages."
     )
     per_second: Annotated[int, Field(ge=1, le=1000)] | None = Field(

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -16,8 +16,9 @@ from relay.broadcasts.model import (
     Recount,
     paused_too_long,
 )
+from relay.messages.lists import BROADCASTS, Page, broadcast_keys
 from relay.messages.states import State
-from relay.messages.store import KEPT_DAYS, KEYS_PER_CALL, StoreUnavailableError
+from relay.messages.store import KEPT_DAYS, KEYS_PER_CALL, StoreUnavailableError, page
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -45,6 +46,10 @@ class Listed:
     values: tuple[str, ...] = ()
 
 
+FIRST_VERSION = {"version": {"N": "1"}}
+"""How often a broadcast's status has been written when it is new."""
+
+
 class BroadcastTable:
     """The broadcasts' items in the Relay table."""
 
@@ -58,7 +63,11 @@ class BroadcastTable:
         try:
             self._call(
                 "put_item",
-                Item=_key(broadcast.id) | _attributes(broadcast),
+                Item=_key(broadcast.id)
+                | _attributes(broadcast)
+                | _listed(broadcast)
+                | _step("status")
+                | FIRST_VERSION,
                 ConditionExpression="attribute_not_exists(pk)",
             )
         except _ConditionError:
@@ -82,6 +91,10 @@ class BroadcastTable:
                 wanted = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
         return found
 
+    def page(self, *, limit: int, after: str = "") -> Page:
+        """Return up to `limit` places of the list of broadcasts, after a place."""
+        return page(self._client, self._table, BROADCASTS, limit, after)
+
     def write_command(self, before: BroadcastRecord, after: BroadcastRecord) -> bool:
         """Write a new command; return False if what it was decided on has changed."""
         judged = ("judgedOutcomes", "judgedRefusals")
@@ -91,7 +104,8 @@ class BroadcastTable:
         if after.command is Command.FAIL:
             # Another run may have listed the subscribers meanwhile.
             guard["snapshot"] = None
-        return self._update(before.id, {name: content[name] for name in names}, guard)
+        content = {name: content[name] for name in names}
+        return self._update(before.id, content, guard, changes_status=True)
 
     def stop_if_paused_too_long(self, broadcast: BroadcastRecord, now: float) -> BroadcastRecord:
         """Stop a broadcast whose pauses were too long; return it as it is then."""
@@ -122,7 +136,8 @@ class BroadcastTable:
         names = ("snapshot", "startedAt", "total", *Cause)
         content = _attributes(after)
         guard = {"snapshot": None, **_command(before)}
-        return self._update(before.id, {name: content[name] for name in names}, guard)
+        content = {name: content[name] for name in names}
+        return self._update(before.id, content, guard, changes_status=True)
 
     def chunk(self, broadcast: BroadcastRecord, n: int) -> list[Listed]:
         """Return who is in one chunk of the snapshot, counted from 0; raise SnapshotGoneError."""
@@ -239,20 +254,40 @@ class BroadcastTable:
             **_command(broadcast),
             **_recount_guard(broadcast),
         }
-        return self._update(broadcast.id, {name: content[name] for name in names}, guard)
+        content = {name: content[name] for name in names}
+        return self._update(broadcast.id, content, guard, changes_status=True)
 
-    def _update(self, id_: str, content: Mapping[str, Any], guard: Mapping[str, Any]) -> bool:
-        """Set attributes if the guard's are as given; None means absent."""
+    def _update(
+        self,
+        id_: str,
+        content: Mapping[str, Any],
+        guard: Mapping[str, Any],
+        *,
+        changes_status: bool = False,
+    ) -> bool:
+        """Set attributes if the guard's are as given; None means absent.
+
+        A write that changes the status, or makes its counts final, raises the version and becomes
+        an event; `step` lets the stream's filter tell it from the others.
+        """
+        content = {**content, **_step("status" if changes_status else "progress")}
+        raised = {":raised": {"N": "1"}} if changes_status else {}
         conditions = [_condition(name, value) for name, value in guard.items()]
         try:
             self._call(
                 "update_item",
                 Key=_key(id_),
-                UpdateExpression="SET " + ", ".join(f"#{name} = :{name}" for name in content),
+                UpdateExpression="SET "
+                + ", ".join(f"#{name} = :{name}" for name in content)
+                + (" ADD #version :raised" if changes_status else ""),
                 ConditionExpression=" AND ".join(["attribute_exists(pk)", *conditions]),
-                ExpressionAttributeNames={f"#{name}": name for name in {*content, *guard}},
+                ExpressionAttributeNames={
+                    f"#{name}": name
+                    for name in {*content, *guard, *(["version"] if changes_status else [])}
+                },
                 ExpressionAttributeValues={
                     **{f":{name}": value for name, value in content.items()},
+                    **raised,
                     **{f":was_{name}": value for name, value in guard.items() if value},
                 },
             )
@@ -293,6 +328,11 @@ def _condition(name: str, value: Any) -> str:
     # Version 0.1.0 did not write them all: what is not there is nothing.
     nothing = value in ({"N": "0"}, {"N": "0.000"}, {"BOOL": False})
     return f"({same} OR attribute_not_exists(#{name}))" if nothing else same
+
+
+def _step(kind: Literal["status", "progress"]) -> dict[str, Any]:
+    """Return the attribute that says what the last write changed."""
+    return {"step": {"S": kind}}
 
 
 def _key(id_: str) -> dict[str, Any]:
@@ -337,6 +377,12 @@ def _number(value: float) -> dict[str, str]:
 
 def _ttl(now: float, days: int = KEPT_DAYS) -> dict[str, str]:
     return {"N": str(int(now) + days * 86400)}
+
+
+def _listed(broadcast: BroadcastRecord) -> dict[str, Any]:
+    """Return what puts a broadcast on the list of all, where it stays."""
+    keys = broadcast_keys(broadcast.created_at, broadcast.id)
+    return {name: {"S": value} for name, value in keys.items()}
 
 
 def _attributes(broadcast: BroadcastRecord) -> dict[str, Any]:

@@ -10,8 +10,18 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from relay.broadcasts.service import Broadcasts
 from relay.directory import Directory
-from relay.http import bots, broadcasts, contract, exception_handlers, messages, requests, schedules
+from relay.http import (
+    bots,
+    broadcasts,
+    contract,
+    exception_handlers,
+    lists,
+    messages,
+    requests,
+    schedules,
+)
 from relay.messages.service import Messages
+from relay.outcomes import schemas
 from relay.schedules.scheduler import Schedules
 from relay.validation import read_json
 
@@ -27,6 +37,7 @@ def api(
     app.include_router(messages.routes(single))
     app.include_router(broadcasts.routes(many))
     app.include_router(broadcasts.reach_routes(many))
+    app.include_router(lists.routes(single, many))
     app.include_router(schedules.routes(kept))
     app.include_router(bots.routes(directory))
 
@@ -34,7 +45,17 @@ def api(
         "/openapi.json", operation_id="getContract", summary="Get this document", tags=["contract"]
     )
     def openapi() -> Response[Any]:
-        return Response(200, "application/json", json.dumps(contract.document(app)))
+        compact = json.dumps(contract.document(app), ensure_ascii=False, separators=(",", ":"))
+        return Response(200, "application/json", compact)
+
+    @app.get(
+        "/events.json",
+        operation_id="getEventSchemas",
+        summary="Get the JSON schemas of the events",
+        tags=["contract"],
+    )
+    def event_schemas() -> Response[Any]:
+        return Response(200, "application/schema+json", json.dumps(schemas.document()))
 
     return app
 

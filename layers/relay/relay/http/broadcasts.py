@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.api_gateway import Router
 from aws_lambda_powertools.event_handler.openapi.params import Path, Query
-from pydantic import Field
+from pydantic import Field, StrictBool
 
 from relay import problems
 from relay.broadcasts.audience import AudienceError, Trial
@@ -139,7 +139,7 @@ class BroadcastState(BroadcastReceipt):
 class BroadcastOrder(Broadcast):
     """A broadcast, to be sent or only to be tried out."""
 
-    dry_run: bool = Field(
+    dry_run: StrictBool = Field(
         default=False,
         description="Return what it would do: nothing is written, and nothing is sent.",
     )

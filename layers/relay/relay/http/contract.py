@@ -3,11 +3,11 @@
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from relay.problems import CONTENT_TYPE, Problem
@@ -43,7 +43,8 @@ TAGS = {
     "broadcasts": "Send one text to all of a bot's subscribers; follow, pause, resume and stop it.",
     "schedules": "Send messages and broadcasts at a given time, once or repeatedly.",
     "bots": "The provider's own lists.",
-    "contract": "This document.",
+    "webhooks": "What other systems send, signed by each in its own way.",
+    "contract": "This document, and the events' schemas.",
 }
 """The groups of routes, in this order."""
 
@@ -72,6 +73,17 @@ WITH_BODY = {
 }
 
 
+WEBHOOK_ERRORS = {
+    401: "Not verified: the signature is missing, wrong or too old.",
+    403: "The sender's address is blocked by AWS WAF.",
+    404: "No such hook, or one without a secret.",
+    413: WITH_BODY[413],
+    429: ALWAYS[429],
+    500: ALWAYS[500],
+    503: "The table, a queue or the hook's secret is unavailable; send it again.",
+}
+
+
 class Body(BaseModel):
     """The body of an answer, with camelCase names."""
 
@@ -85,6 +97,32 @@ class Body(BaseModel):
             headers={name.replace("_", "-"): value for name, value in headers.items()},
             body=self.model_dump_json(by_alias=True, exclude_none=True),
         )
+
+
+class WebhookResult(Body):
+    """What became of the message to one recipient."""
+
+    status: Annotated[str, Field(description="The message's state; `failed`: a dead letter.")]
+    id: str | None = None
+
+
+class WebhookReceipt(Body):
+    """What became of a webhook; there is nothing left to do for its sender."""
+
+    status: Annotated[
+        str,
+        Field(
+            description="The message's state; `ignored`: no message is for this payload; `failed`: "
+            "none can be made, and it is a dead letter; `accepted`: see `results`."
+        ),
+    ]
+    id: Annotated[str, Field(description="The message's id.")] | None = None
+    results: (
+        Annotated[
+            list[WebhookResult], Field(description="Of each recipient, if there are several.")
+        ]
+        | None
+    ) = None
 
 
 def answer(
@@ -115,15 +153,21 @@ def document(app: APIGatewayRestResolver) -> dict[str, Any]:
             "variables": {"api": {"default": "api-id"}, "region": {"default": "us-east-1"}},
         }
     ]
+    made["paths"]["/hooks/{name}"] = {"post": _webhook()}
     made["security"] = [{name: []} for name in SECURITY_SCHEMES]
     made["tags"] = [{"name": name, "description": text} for name, text in TAGS.items()]
     made["paths"] = {
-        path: {method: _completed(operation) for method, operation in made["paths"][path].items()}
+        path: {
+            method: operation if path.startswith("/hooks/") else _completed(operation)
+            for method, operation in made["paths"][path].items()
+        }
         for path in sorted(made["paths"])
     }
     schemas = {n: s for n, s in made["components"]["schemas"].items() if n not in POWERTOOLS_OWN}
     problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    receipt = WebhookReceipt.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas |= {**problem.pop("$defs"), "Problem": problem}
+    schemas |= {**receipt.pop("$defs"), "WebhookReceipt": receipt}
     for status in ("200", "202"):
         made["paths"]["/messages"]["post"]["responses"][status]["links"] = LINKS
     made["components"] = {
@@ -133,6 +177,39 @@ def document(app: APIGatewayRestResolver) -> dict[str, Any]:
     return made
 
 
+def _webhook() -> dict[str, Any]:
+    """Return the operation of the webhooks, which another function answers."""
+    receipt = {"schema": {"$ref": "#/components/schemas/WebhookReceipt"}}
+    name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+    return {
+        "operationId": "receiveWebhook",
+        "summary": "Take another system's webhook",
+        "description": "It needs no API key: each hook of hooks.toml says how its sender proves "
+        "who it is, and what becomes of the body. docs/webhooks.md explains it.",
+        "tags": ["webhooks"],
+        "security": [],
+        "parameters": [{**name, "description": "The hook's name in hooks.toml."}],
+        "requestBody": {
+            "required": True,
+            "description": "JSON as the sender makes it.",
+            "content": {"application/json": {"schema": {}}},
+        },
+        "responses": {
+            "202": {
+                "description": "Handled, now or by an earlier request with the same delivery id.",
+                "content": {"application/json": receipt},
+            },
+            **{str(s): _problem({"description": text}) for s, text in WEBHOOK_ERRORS.items()},
+        },
+    }
+
+
+def _problem(response: Mapping[str, Any]) -> dict[str, Any]:
+    """Give an error's response its body."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {**response, "content": {CONTENT_TYPE: {"schema": schema}}}
+
+
 def _completed(operation: Mapping[str, Any]) -> dict[str, Any]:
     """Add the common errors, give every error its body, and restore the headers' spelling."""
     own = {int(status): dict(told) for status, told in operation["responses"].items()}
@@ -140,11 +217,12 @@ def _completed(operation: Mapping[str, Any]) -> dict[str, Any]:
     general = ALWAYS | (WITH_BODY if "requestBody" in operation else {})
     responses: dict[int, dict[str, Any]] = {s: {"description": t} for s, t in general.items()}
     responses |= own
-    for status, response in responses.items():
-        if status >= 400:
-            schema = {"$ref": "#/components/schemas/Problem"}
-            response["content"] = {CONTENT_TYPE: {"schema": schema}}
-    completed = {**operation, "responses": {str(s): responses[s] for s in sorted(responses)}}
+    completed = {
+        **operation,
+        "responses": {
+            str(s): _problem(responses[s]) if s >= 400 else responses[s] for s in sorted(responses)
+        },
+    }
     if "parameters" in operation:
         completed["parameters"] = [_parameter(each) for each in operation["parameters"]]
     return completed

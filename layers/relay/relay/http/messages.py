@@ -17,7 +17,9 @@ from relay.messages.envelope import ID_PATTERN, KeyedMessage, Message, QueuedMes
 from relay.messages.intake import (
     Accepted,
     Answer,
+    Full,
     KeyReused,
+    TooFar,
     fresh_id,
     queued,
     scoped_id,
@@ -25,7 +27,7 @@ from relay.messages.intake import (
 from relay.messages.service import Messages, Refused
 from relay.messages.states import TERMINAL, Record, State
 from relay.problems import Problem, ProblemError
-from relay.validation import InvalidMessageError, model_config, validate
+from relay.validation import InvalidMessageError, Location, model_config, validate
 
 MAX_BATCH = 100
 
@@ -114,8 +116,23 @@ class MessageState(MessageReceipt):
     accepted_at: Time
     updated_at: Time
     deadline: Annotated[Time, Field(description="No attempt starts after it.")]
+    next_try_at: (
+        Annotated[Time, Field(description="While it is queued: when it may be tried next.")] | None
+    ) = None
     expires_at: Time | None = None
     reference: str | None = None
+    caller: (
+        Annotated[
+            str,
+            Field(
+                description="Who handed it in: `key:` and an API key's id, `iam:` and a user or "
+                "role, `hook:`, `schedule:` or `broadcast:` and its name or id; or the "
+                "door, if that is all there is to know.",
+                examples=["key:a1b2c3d4e5"],
+            ),
+        ]
+        | None
+    ) = None
     provider_id: Annotated[str, Field(description="The provider's id of the message.")] | None = (
         None
     )
@@ -139,8 +156,12 @@ class MessageState(MessageReceipt):
             accepted_at=rfc3339(record.accepted_at),
             updated_at=rfc3339(record.updated_at),
             deadline=rfc3339(record.deadline),
+            next_try_at=rfc3339(record.lease)
+            if record.state is State.QUEUED and record.lease
+            else None,
             expires_at=rfc3339(record.expires_at) if record.expires_at else None,
             reference=record.reference or None,
+            caller=record.caller or None,
             provider_id=record.provider_id or None,
             reason=record.reason or None,
             detail=record.detail or None,
@@ -209,12 +230,12 @@ def routes(service: Messages) -> Router:
     def send(message: Message, key: Key = None, prefer: Prefer = None) -> Response[Any]:
         del key, prefer  # only documented by their types; `requests` reads repeated headers, too
         event = router.current_event.raw_event
-        given = requests.idempotency_key(event)
-        id_ = scoped_id("http", requests.caller(event), given) if given else fresh_id()
+        caller, given = requests.caller(event), requests.idempotency_key(event)
+        id_ = scoped_id("http", caller, given) if given else fresh_id()
         fresh = () if given else (id_,)
         seconds = requests.wait(event)
         if not seconds:
-            [result] = service.accept([queued(message, id_)], fresh=fresh)
+            [result] = service.accept([queued(message, id_)], caller=caller, fresh=fresh)
             accepted = _accepted(result)
             return MessageReceipt(id=id_, status=accepted.record.state).response(
                 HTTPStatus.ACCEPTED, **_headers(accepted)
@@ -222,7 +243,11 @@ def routes(service: Messages) -> Router:
         time_left = router.lambda_context.get_remaining_time_in_millis() / 1000 - ANSWER_SECONDS
         accepted = _accepted(
             service.accept_and_wait(
-                queued(message, id_), seconds=seconds, time_left=time_left, fresh=fresh
+                queued(message, id_),
+                seconds=seconds,
+                time_left=time_left,
+                caller=caller,
+                fresh=fresh,
             )
         )
         final = accepted.record.state in TERMINAL
@@ -302,8 +327,17 @@ def _accepted(result: Answer) -> Accepted:
     return result
 
 
-def _refusal(result: Answer) -> ProblemError:
+def _refusal(result: Answer, within: Location = ()) -> ProblemError:
     match result:
+        case TooFar(problem):
+            return problems.invalid([problem], within)
+        case Full():
+            return ProblemError(
+                problems.TOO_MANY_WAITING,
+                "Nothing was accepted. Repeat the request later, or hand the message in when its "
+                "time has come.",
+                headers={"Retry-After": "600"},
+            )
         case KeyReused():
             return ProblemError(
                 problems.KEY_REUSED,
@@ -358,7 +392,8 @@ def _accept_all(
         envelopes[index] = queued(message, id_)
         first.setdefault(id_, index)
     distinct = [envelopes[index] for index in first.values()]
-    answers = dict(zip(first, service.accept(distinct, fresh=fresh), strict=True))
+    accepted = service.accept(distinct, caller=caller, fresh=fresh)
+    answers = dict(zip(first, accepted, strict=True))
 
     results: list[BatchResult] = []
     for index in range(len(items)):
@@ -382,7 +417,7 @@ def _accept_all(
 
 def _batch_result(index: int, result: Answer) -> BatchResult:
     if not isinstance(result, Accepted):
-        return _refused(index, _refusal(result))
+        return _refused(index, _refusal(result, ("messages", index)))
     return BatchResult(
         index=index,
         id=result.record.id,

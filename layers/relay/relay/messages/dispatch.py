@@ -250,6 +250,8 @@ class Dispatcher:
             return Unsent(claimed, 1.0, "run_ends")
         if now >= record.deadline:
             return Unsent(claimed, 1.0, "too_late")
+        if (goes := claimed.message.may_go_at(now)) > now:
+            return Unsent(claimed, min(goes, record.deadline) - now, "not_yet")
         if now < self._held_until:
             return Unsent(claimed, self._held_until - now, "slow_down")
         if (held_until := self._chats.held_until(claimed.message.chat)) > now:

@@ -15,11 +15,13 @@ from pydantic import (
     BeforeValidator,
     Field,
     PlainSerializer,
+    StrictBool,
     model_validator,
 )
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
+from relay.messages.hours import Hours
 from relay.validation import Matching, model_config
 
 MAX_TEXT = 4096
@@ -140,10 +142,38 @@ class Content(BaseModel):
     on_unknown: OnUnknown | None = Field(
         None, description="What to do if the outcome is unknown; the stack's default otherwise."
     )
-    expires_at: Time | None = Field(None, description="Never sent later than this.")
+    send_at: Time | None = Field(
+        None,
+        description="Not sent before this: up to 12 days ahead. It waits outside its chat's line.",
+    )
+    between: Hours | None = Field(
+        None, description="Only sent within these hours of the day, retries included."
+    )
+    expires_at: Time | None = Field(
+        None, description="Never sent later than this; it must be later than `sendAt`."
+    )
     reference: Annotated[str, Field(min_length=1, max_length=MAX_REFERENCE)] | None = Field(
         None, description="The caller's own tag, returned with the state."
     )
+
+    @model_validator(mode="after")
+    def _expires_later_than_it_is_sent(self) -> Self:
+        if self.send_at and self.expires_at and self.expires_at <= self.send_at:
+            problem = {"field": "expiresAt", "problem": "must be later than sendAt"}
+            raise PydanticCustomError("expiry", "{problem}", problem)
+        return self
+
+    def may_go_at(self, at: float) -> float:
+        """Return the first moment from `at` on at which it may be sent."""
+        if self.send_at:
+            at = max(at, self.send_at.timestamp())
+        return self.between.opens_at(at) if self.between else at
+
+    def may_go_throughout(self, since: float, until: float) -> bool:
+        """Return whether it may be sent at any moment from the one to the other."""
+        if self.may_go_at(since) > since:
+            return False
+        return self.between is None or self.between.closes_at(since) > until
 
     @property
     def fingerprint(self) -> str:
@@ -243,7 +273,7 @@ class Message(Content):
         description="Phone number in international format; goes with `botId`. "
         "A leading +, spaces, dashes and brackets are stripped.",
     )
-    in_order: bool = Field(
+    in_order: StrictBool = Field(
         True,
         description="Whether it waits until earlier messages to the same chat have ended. `false`: "
         "it overtakes those that are being retried.",

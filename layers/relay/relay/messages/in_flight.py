@@ -108,7 +108,8 @@ class InFlight:
     def _outcome(self, exchange: Exchange) -> _Outcome:
         match exchange:
             case Unsent(claimed, retry_in, reason):
-                change = release(claimed.record, self._clock())
+                now = self._clock()
+                change = release(claimed.record, now, not_before=claimed.message.may_go_at(now))
                 return _Outcome(claimed, change, Later(retry_in, reason, change.after))
             case Sent(claimed, verdict, began, ended):
                 settlement = settle(
@@ -118,6 +119,7 @@ class InFlight:
                     now=ended,
                     on_unknown=claimed.message.on_unknown,
                     rules=self._rules,
+                    between=claimed.message.between,
                     jitter=self._jitter,
                 )
                 later = None

@@ -8,13 +8,22 @@ delivers one that a producer put on the queue; nothing is left that only a repea
 import hashlib
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from relay.messages.envelope import Message, QueuedMessage, differ
-from relay.messages.queues import Queues
+from relay.messages.queues import Queues, delay_for
 from relay.messages.seals import OWN_IDS
-from relay.messages.states import TERMINAL, Change, Record, Rules, State, first_record
+from relay.messages.states import (
+    TERMINAL,
+    TOO_FAR,
+    Change,
+    Record,
+    Rules,
+    State,
+    first_record,
+    is_too_far,
+)
 from relay.messages.store import (
     Applied,
     Conflict,
@@ -23,6 +32,7 @@ from relay.messages.store import (
     Unreadable,
     Written,
 )
+from relay.validation import Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +61,19 @@ class Unavailable:
     reason: str
 
 
-Answer = Accepted | KeyReused | Unavailable
+@dataclass(frozen=True, slots=True)
+class TooFar:
+    """Its time is later than a queue can hold it; nothing was accepted."""
+
+    problem: tuple[Location, str] = TOO_FAR
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """Its time has not come, and too many others wait for theirs; nothing was accepted."""
+
+
+Answer = Accepted | KeyReused | Unavailable | TooFar | Full
 
 TABLE_SILENT = Unavailable("the table did not say that it took the record")
 QUEUE_SILENT = Unavailable("the queue did not say that it took the message")
@@ -97,17 +119,23 @@ class Intake:
         self._count = count
         self._new_id = new_id
 
-    def skip(self, message: QueuedMessage, *, door: str, reason: str) -> Answer:
+    def skip(self, message: QueuedMessage, *, door: str, reason: str, caller: str = "") -> Answer:
         """Record that a message is too late to be sent, unless it was accepted in time."""
-        record = replace(self._record(message, door), state=State.EXPIRED, reason=reason)
+        record = self._record(message, door, caller)
+        record = replace(record, state=State.EXPIRED, reason=reason, lease=0.0)
         [written] = self._store.apply([Change(None, record)])
         return self._concluded([message], [record], [written])[0] or TABLE_SILENT
+
+    def knows(self, ids: Collection[str]) -> bool:
+        """Return whether any of these ids has a record; raise StoreUnavailableError."""
+        return bool(ids and self._store.load(ids))
 
     def accept(
         self,
         messages: Sequence[QueuedMessage],
         *,
         door: str,
+        caller: str = "",
         delay: int = 0,
         fresh: Collection[str] = (),
     ) -> list[Answer]:
@@ -115,8 +143,8 @@ class Intake:
 
         A known id is answered with its record as it stands. `fresh` are the ids that nobody has
         used, because they were made for this call: such a message needs no record to be accepted,
-        since the sender makes one. `delay` is how many seconds the queue holds the messages back,
-        up to 900.
+        since the sender makes one, which knows no `caller`. `delay` is how many seconds the queue
+        holds the messages back, up to 900, or longer those whose time has not come.
         """
         answers: dict[str, Answer] = {}
         known = self._known([str(m.id) for m in messages if m.id not in fresh])
@@ -134,14 +162,19 @@ class Intake:
                     again.append(message)
             else:
                 new.append(message)
-        refused = self._queues.enqueue([*new, *again], delay)
+        now = self._clock()
+        refusals = self._refused(new, now)
+        answers |= refusals
+        new = [message for message in new if str(message.id) not in refusals]
+        delays = [max(delay, delay_for(m.may_go_at(now) - now)) for m in [*new, *again]]
+        refused = self._queues.enqueue([*new, *again], delays)
         for message, problem in zip([*new, *again], refused, strict=True):
             if problem is not None:
                 answers[str(message.id)] = QUEUE_SILENT
         new = [message for message in new if str(message.id) not in answers]
         records = [
             # Unique per call, so a write whose response was lost is not taken for another caller's.
-            replace(self._record(message, door), attempt=f"accept-{self._new_id()}")
+            replace(self._record(message, door, caller), attempt=f"accept-{self._new_id()}")
             for message in new
         ]
         written = self._store.apply([Change(None, record) for record in records])
@@ -158,9 +191,21 @@ class Intake:
         self._count(sum(isinstance(a, Accepted) and a.record.attempt in ours for a in concluded))
         return [answers[str(message.id)] for message in messages]
 
-    def _record(self, message: QueuedMessage, door: str) -> Record:
+    def _refused(self, messages: Iterable[QueuedMessage], now: float) -> dict[str, Answer]:
+        """Return the answers to those messages that cannot wait for their time, by id."""
+        waiting = [message for message in messages if message.may_go_at(now) > now]
+        full = bool(waiting) and not self._queues.has_room_to_wait()
+        return {
+            str(message.id): TooFar() if is_too_far(message, now) else Full()
+            for message in waiting
+            if full or is_too_far(message, now)
+        }
+
+    def _record(self, message: QueuedMessage, door: str, caller: str) -> Record:
         now = self._clock()
-        return first_record(message, door=door, accepted_at=now, now=now, rules=self._rules)
+        return first_record(
+            message, door=door, caller=caller, accepted_at=now, now=now, rules=self._rules
+        )
 
     def _known(self, ids: Sequence[str]) -> Mapping[str, Record | Unreadable] | None:
         """Return the records there are, or None if the table cannot be read."""

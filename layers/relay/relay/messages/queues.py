@@ -1,9 +1,11 @@
 """The stack's queues."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import TYPE_CHECKING, Any, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -15,9 +17,28 @@ from relay.messages.store import StoreUnavailableError
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
 
+log = logging.getLogger(__name__)
+
 ENTRIES_PER_CALL = 10
 LONGEST_VISIBILITY = 43200.0
 """Seconds. SQS counts from the receive, so we ask for a little less."""
+
+LONGEST_DELAY = 900
+"""Seconds that SQS holds a message back at most: "The maximum is 15 minutes" (standard queue
+quotas)."""
+
+ROOM_TO_WAIT = 100_000
+"""Messages that may wait for their time on the Messages queue.
+
+Those that have waited longer than its delay are in flight, and "there can be a maximum of
+approximately 120,000 in flight messages (received from a queue by a consumer, but not yet deleted
+from the queue) … If you use long polling, Amazon SQS returns no error messages" (standard queue
+quotas). The queue would hand out nothing until some came back. What is left is for those that are
+retried, and for what this number does not see.
+"""
+
+COUNTED_SECONDS = 10.0
+"""How old the number of waiting messages may be; SQS itself gives it about a minute late."""
 
 CALL_BYTES = 1_048_576
 """Bytes that SQS accepts in one call, whatever the number of messages."""
@@ -49,12 +70,19 @@ class DeadLetterEntry:
 class Queues(Protocol):
     """What the relay needs of its queues."""
 
-    def enqueue(self, messages: Sequence[QueuedMessage], delay: int = 0) -> list[str | None]:
+    def enqueue(
+        self, messages: Sequence[QueuedMessage], delays: Sequence[int] = ()
+    ) -> list[str | None]:
         """Put messages on the Ordered queue, in this order; return None or the error for each.
 
-        Those that need no order go on the Messages queue, and so do all if there is a delay, in
-        seconds: it is of no use to a message that has others before it.
+        `delays` are the seconds, up to LONGEST_DELAY, for which the queue holds each back; by
+        default none. Those that need no order go on the Messages queue, and so do those with a
+        delay: it is of no use to a message that has others before it.
         """
+        ...
+
+    def has_room_to_wait(self) -> bool:
+        """Return whether another message may wait for its time on the Messages queue."""
         ...
 
     def enqueue_broadcast(
@@ -95,6 +123,7 @@ class SqsQueues:
         notifier_url: str,
         dead_letter_url: str,
         seals: Seals,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
         self._messages_url = messages_url
@@ -103,22 +132,49 @@ class SqsQueues:
         self._notifier_url = notifier_url
         self._dead_letter_url = dead_letter_url
         self._seals = seals
+        self._clock = clock
+        self._waiting = 0
+        self._counted_at = -math.inf
 
-    def enqueue(self, messages: Sequence[QueuedMessage], delay: int = 0) -> list[str | None]:
+    def enqueue(
+        self, messages: Sequence[QueuedMessage], delays: Sequence[int] = ()
+    ) -> list[str | None]:
         """Put messages on the Ordered or the Messages queue; return None or the error for each."""
         problems: dict[int, str | None] = {}
+        delayed = list(zip(messages, delays or [0] * len(messages), strict=True))
         for in_line in (True, False):
-            indices = [i for i, m in enumerate(messages) if (m.in_order and not delay) is in_line]
+            indices = [i for i, (m, d) in enumerate(delayed) if (m.in_order and not d) is in_line]
             url = self._ordered_url if in_line else self._messages_url
-            own = [messages[i] for i in indices]
-            problems |= zip(indices, self._send(url, own, [delay] * len(own)), strict=True)
+            own = [delayed[i] for i in indices]
+            problems |= zip(indices, self._send(url, own), strict=True)
         return [problems[i] for i in range(len(messages))]
+
+    def has_room_to_wait(self) -> bool:
+        """Return whether another message may wait; True if SQS does not say how many do."""
+        now = self._clock()
+        if now - self._counted_at > COUNTED_SECONDS:
+            self._counted_at = now
+            try:
+                answer = self._client.get_queue_attributes(
+                    QueueUrl=self._messages_url,
+                    AttributeNames=[
+                        "ApproximateNumberOfMessagesNotVisible",
+                        "ApproximateNumberOfMessagesDelayed",
+                    ],
+                )
+            except (ClientError, BotoCoreError) as error:
+                log.warning("waiting messages not counted", extra={"error": type(error).__name__})
+                self._waiting = 0
+            else:
+                self._waiting = sum(map(int, answer["Attributes"].values()))
+        return self._waiting < ROOM_TO_WAIT
 
     def enqueue_broadcast(
         self, messages: Sequence[QueuedMessage], delays: Sequence[int] = ()
     ) -> list[str | None]:
         """Put a broadcast's messages on the Broadcast queue; return None or the error for each."""
-        return self._send(self._broadcast_url, messages, delays)
+        delayed = zip(messages, delays or [0] * len(messages), strict=True)
+        return self._send(self._broadcast_url, list(delayed))
 
     def enqueue_notifier(self, body: str) -> None:
         """Put a body on the notifier's queue; raise QueueUnavailableError if that fails."""
@@ -134,16 +190,14 @@ class SqsQueues:
         """Return whether an ARN is the Ordered queue's."""
         return _is(self._ordered_url, source)
 
-    def _send(
-        self, url: str, messages: Sequence[QueuedMessage], delays: Sequence[int]
-    ) -> list[str | None]:
+    def _send(self, url: str, delayed: Sequence[tuple[QueuedMessage, int]]) -> list[str | None]:
         try:
             entries = [
                 self._entry(message, delay, in_line=url == self._ordered_url)
-                for message, delay in zip(messages, delays or repeat(0), strict=False)
+                for message, delay in delayed
             ]
         except StoreUnavailableError:
-            return ["no key for the seal"] * len(messages)
+            return ["no key for the seal"] * len(delayed)
         sizes = [len(entry["MessageBody"].encode()) + SEAL_BYTES for entry in entries]
         return self._put(url, entries, sizes)
 
@@ -210,6 +264,11 @@ class SqsQueues:
                 )
             except (ClientError, BotoCoreError):
                 continue
+
+
+def delay_for(seconds: float) -> int:
+    """Return for how long a queue holds back a message that may go in so many seconds."""
+    return min(max(0, math.ceil(seconds)), LONGEST_DELAY)
 
 
 def place_in_line(chat: str, body: str) -> dict[str, str]:

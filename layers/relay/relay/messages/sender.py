@@ -23,7 +23,7 @@ from relay.messages.envelope import QueuedMessage
 from relay.messages.in_flight import InFlight
 from relay.messages.lines import CHAT_SECONDS
 from relay.messages.pacing import BROADCAST_HORIZON, HORIZON, Pacer, Slots
-from relay.messages.queues import QueueUnavailableError
+from relay.messages.queues import Queues, QueueUnavailableError, delay_for
 from relay.messages.results import SOON, Counts, Done, Later, Received, Result, reopened
 from relay.messages.seals import Seals
 from relay.messages.spacing import spaced
@@ -32,6 +32,7 @@ from relay.messages.states import (
     Decision,
     Drop,
     Finish,
+    Postpone,
     Record,
     Refuse,
     Rules,
@@ -145,6 +146,7 @@ class Sender:
         chats: Chats,
         dispatcher: Dispatcher,
         dead_letters: DeadLetters,
+        queues: Queues,
         seals: Seals,
         rules: Rules,
         reachability: Reachability | None = None,
@@ -159,6 +161,7 @@ class Sender:
         self._chats = chats
         self._dispatcher = dispatcher
         self._dead_letters = dead_letters
+        self._queues = queues
         self._seals = seals
         self._rules = rules
         self._reachability = reachability
@@ -181,6 +184,7 @@ class Sender:
         received = [replace(r, sent_at=now) if r.message.broadcast else r for r in batch]
         run = _Run(received, ends_at, start_by)
         self._deliver(run)
+        self._leave_the_line(run)
         for id_, counts in run.counts.items():
             self._gate.count(id_, counts)
         if self._reachability:
@@ -197,6 +201,33 @@ class Sender:
             return replace(result, seconds=spaced(result.seconds, receive_count, waited))
         return result
 
+    def _leave_the_line(self, run: _Run) -> None:
+        """Have messages whose time has not come wait on the Messages queue.
+
+        On the Ordered queue each would hold up what was accepted after it, for days perhaps. A
+        crash before its first copy is deleted leaves two, of which one is sent.
+        """
+        now = self._clock()
+        leaving: dict[int, int] = {}
+        for i, result in run.results.items():
+            received = run.batch[i]
+            # Only what was decided on: the new copy has the relay's own seal.
+            if not (received.in_line and isinstance(result, Later) and result.record):
+                continue
+            until = now + result.seconds
+            if result.record.state is State.QUEUED and not received.message.may_go_throughout(
+                now, until
+            ):
+                leaving[i] = delay_for(until - now)
+        if not leaving:
+            return
+        messages = [run.batch[i].message for i in leaving]
+        problems = self._queues.enqueue(messages, list(leaving.values()))
+        for i, problem in zip(leaving, problems, strict=True):
+            if problem is None:
+                result = run.results[i]
+                run.results[i] = Done(result.record, result.verdict)
+
     def _spaced(self, result: Result, received: Received) -> Result:
         """Space out the looks at a message that stays on its queue; one is just in time."""
         if not isinstance(result, Later):
@@ -212,10 +243,9 @@ class Sender:
         """Return a message's deadline, as far as it is known."""
         if record:
             return min(record.deadline, received.ends_by)
-        at = received.message.expires_at
-        if received.message.broadcast and at is None:
+        if received.message.broadcast and received.message.expires_at is None:
             return received.ends_by  # its own time begins when its turn comes
-        ends = deadline(received.sent_at, at.timestamp() if at else None, self._rules)
+        ends = deadline(received.sent_at, received.message, self._rules)
         return min(ends, received.ends_by)
 
     def _deliver(self, run: _Run) -> None:
@@ -242,7 +272,7 @@ class Sender:
             ruling = rulings.get(message.broadcast)
             held_for = ruling.paused_for if ruling else 0.0
             decision = self._decide(received, known, now, held_for=held_for, proven=proven[i])
-            if isinstance(decision, Send | Finish | WriteDeadLetter):
+            if isinstance(decision, Send | Postpone | Finish | WriteDeadLetter):
                 if message.id in seen:
                     run.results[i] = Later(SOON, "another_copy")
                     continue
@@ -254,7 +284,7 @@ class Sender:
                     run.results[i] = Done(record, repeated=True)
                 case Wait(until, record):
                     run.results[i] = Later(until - now + 1.0, "another_run", record)
-                case Finish(change):
+                case Finish(change) | Postpone(change):
                     finishes.append((i, change))
                 case WriteDeadLetter(record):
                     ended.append(Ended(i, message, record))
@@ -316,7 +346,7 @@ class Sender:
         self._finish(run, canceled, [])
         return sendable
 
-    # ---------------------------------------------------------------------------- ending unsent
+    # ------------------------------------------------------------- ending unsent, and postponing
 
     def _finish(
         self, run: _Run, finishes: Sequence[tuple[int, Change]], ended: Sequence[Ended]
@@ -325,6 +355,9 @@ class Sender:
         answers = self._apply(run, finishes)
         for (i, change), written in zip(finishes, answers, strict=True):
             match written:
+                case Applied(Record(state=State.QUEUED) as record):
+                    seconds = min(record.lease, record.deadline) - self._clock() + 1.0
+                    run.results[i] = Later(seconds, "not_yet", record)
                 case Applied(record):
                     run.counts.note(run.batch[i].message, change)
                     ended.append(Ended(i, run.batch[i].message, record))
@@ -363,8 +396,7 @@ class Sender:
         run.results |= {i: self._back_off(run.batch[i], reason) for i in indices}
 
     def _back_off(self, received: Received, reason: str) -> Later:
-        at = received.message.expires_at
-        ends = deadline(received.sent_at, at.timestamp() if at else None, self._rules)
+        ends = deadline(received.sent_at, received.message, self._rules)
         wait = backoff(
             received.receive_count,
             None,
@@ -418,8 +450,9 @@ class Sender:
             claimable = ready[: len(in_time)]
             self._claim_and_submit(run, claimable, in_time, slots.grace, in_flight)
             left = ready[len(in_time) :]
-            again_at = slots.next - horizon
-            if not give_way or again_at > min(self._clock() + HORIZON, latest):
+            now = self._clock()
+            again_at = max(slots.next - horizon, now + MOMENT)
+            if not give_way or slots.next > latest or again_at > now + HORIZON:
                 self._wait_for_slots(run, left, slots)
                 break
             run.results |= in_flight.settle_until(again_at)

@@ -3,12 +3,13 @@
 import math
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from relay.messages.envelope import QueuedMessage
 from relay.messages.intake import Accepted, Answer, Intake
-from relay.messages.queues import Queues
+from relay.messages.lists import Listing, Lists, id_at, keys_of
+from relay.messages.queues import Queues, delay_for
 from relay.messages.results import Done, Received, reopened
 from relay.messages.sender import Gate, Sender
 from relay.messages.states import TERMINAL, Change, Record, State, cancel, resolve, tally
@@ -28,6 +29,30 @@ class Refused:
     record: Record
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Messages of a list, in its order; `after` is where the next ones begin, "" at the end."""
+
+    records: Sequence[Record]
+    after: str = ""
+
+
+def find(lists: Lists, store: Store, listing: Listing, *, limit: int, after: str = "") -> Found:
+    """Return up to `limit` messages of a list, after a place; raise StoreUnavailableError.
+
+    Two reads, whatever the list's length. Of the places read, those are left out whose message has
+    left the list or moved up, so there may be fewer, or none, before the end.
+    """
+    page = lists.page(listing, limit=limit, after=after)
+    known = store.load(map(id_at, page.places))
+    records = [
+        record
+        for at in page.places
+        if isinstance(record := known.get(id_at(at)), Record) and listing.holds(keys_of(record), at)
+    ]
+    return Found(records, page.after)
+
+
 class Messages:
     """Single messages, as the HTTP API's callers deal with them."""
 
@@ -35,6 +60,7 @@ class Messages:
         self,
         *,
         store: Store,
+        lists: Lists,
         queues: Queues,
         intake: Intake,
         sender: Sender,
@@ -43,6 +69,7 @@ class Messages:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._store = store
+        self._lists = lists
         self._queues = queues
         self._intake = intake
         self._sender = sender
@@ -51,10 +78,10 @@ class Messages:
         self._sleep = sleep
 
     def accept(
-        self, messages: Sequence[QueuedMessage], *, fresh: Collection[str] = ()
+        self, messages: Sequence[QueuedMessage], *, caller: str = "", fresh: Collection[str] = ()
     ) -> list[Answer]:
         """Accept messages for delivery; answers in order, ids distinct, `fresh` ones never used."""
-        return self._intake.accept(messages, door="http", fresh=fresh)
+        return self._intake.accept(messages, door="http", caller=caller, fresh=fresh)
 
     def accept_and_wait(
         self,
@@ -62,18 +89,28 @@ class Messages:
         *,
         seconds: float,
         time_left: float,
+        caller: str = "",
         fresh: Collection[str] = (),
     ) -> Answer:
         """Accept a message and try to send it at once, for so many seconds; return how it stands.
 
         The queue gets a copy first, delayed until this run has ended, which has `time_left`
         seconds: if the run dies, that copy takes over. An exchange that began in time is finished,
-        so the answer may come a little later than `seconds`.
+        so the answer may come a little later than `seconds`. One whose time has not come is only
+        accepted and watched.
         """
-        ends_at = self._clock() + time_left
-        until = min(self._clock() + seconds, ends_at)
+        now = self._clock()
+        ends_at = now + time_left
+        until = min(now + seconds, ends_at)
+        if message.may_go_at(now) > now:
+            [answer] = self._intake.accept([message], door="http", caller=caller, fresh=fresh)
+            if isinstance(answer, Accepted):
+                return replace(answer, record=self._watch(answer.record, until))
+            return answer
         delay = math.ceil(time_left) + 1
-        [answer] = self._intake.accept([message], door="http", delay=delay, fresh=fresh)
+        [answer] = self._intake.accept(
+            [message], door="http", caller=caller, delay=delay, fresh=fresh
+        )
         match answer:
             case Accepted(record, replayed=True):
                 # Not ours to send: an earlier call or the queue's copy takes care of it.
@@ -88,6 +125,10 @@ class Messages:
         if isinstance(record, Unreadable):
             raise StoreUnavailableError("the record cannot be read")
         return record
+
+    def find(self, listing: Listing, *, limit: int, after: str = "") -> Found:
+        """Return up to `limit` messages of a list, after a place; raise StoreUnavailableError."""
+        return find(self._lists, self._store, listing, limit=limit, after=after)
 
     def cancel(self, id_: str) -> Record | Refused | None:
         """Cancel a waiting message; None if there is no such message."""
@@ -148,7 +189,7 @@ class Messages:
             self._sleep(result.seconds)
         if self._clock() + result.seconds < ends_at:
             # It comes sooner than the delayed copy, which is still there if this one fails.
-            self._queues.enqueue([message], math.ceil(result.seconds))
+            self._queues.enqueue([message], [delay_for(result.seconds)])
         return record
 
     def _watch(self, record: Record, until: float) -> Record:

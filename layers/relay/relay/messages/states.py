@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
-from relay.messages.envelope import OnUnknown, QueuedMessage, differ
+from relay.messages.envelope import Content, OnUnknown, QueuedMessage, differ
+from relay.messages.hours import Hours
 from relay.messages.seals import claim_of
 from smsgold.responses import Outcome, Verdict
 
@@ -24,8 +25,17 @@ KEPT_ATTEMPTS = 20
 EARLY = 1.0
 """Seconds before its time at which a retry is made all the same."""
 
-LONGEST_LIFE = 12 * 86400.0
+LONGEST_LIFE = 13 * 86400.0
 """No deadline is later than this after acceptance: a queue forgets a message after 14 days."""
+
+FURTHEST = 12 * 86400.0
+"""No `sendAt` is later than this after acceptance: at least a day is left to try it in."""
+
+TOO_FAR = (("sendAt",), "must be at most 12 days ahead; for a later time use POST /schedules")
+"""The problem of one that is later: (where, what to change)."""
+
+CLOCKS = 60.0
+"""Seconds by which the clocks of two machines never differ."""
 
 TRIES_IN_TIME_LEFT = 100
 """No fewer tries than this fit into the time left: about 800 over the longest life."""
@@ -53,7 +63,10 @@ STEPS: Mapping[State | None, frozenset[State]] = {
     # None: a message the table has never seen.
     # Canceled at once: a stopped broadcast's message, which has no record before its turn comes.
     None: frozenset({State.QUEUED, State.SENDING, State.EXPIRED, State.FAILED, State.CANCELED}),
-    State.QUEUED: frozenset({State.SENDING, State.EXPIRED, State.FAILED, State.CANCELED}),
+    # Queued again: found on a queue while its hours are over.
+    State.QUEUED: frozenset(
+        {State.QUEUED, State.SENDING, State.EXPIRED, State.FAILED, State.CANCELED}
+    ),
     State.SENDING: TERMINAL - {State.CANCELED} | {State.QUEUED, State.SENDING},
     # Out of these three leads only a redrive; one that comes too late sends nothing.
     State.REJECTED: frozenset({State.SENDING, State.FAILED}),
@@ -106,6 +119,8 @@ class Record:
     door: str
     accepted_at: float
     updated_at: float
+    """The time of the last step, but for the one that only marks the dead letter: of a message that
+    has ended, when it did."""
     deadline: float
     generation: int = 0
     version: int = 0
@@ -126,6 +141,8 @@ class Record:
     broadcast: str = ""
     expires_at: float | None = None
     provider_id: str = ""
+    caller: str = ""
+    """Who handed it in, as far as its door knows."""
     attempts: tuple[Attempt, ...] = ()
     history: tuple[Event, ...] = ()
 
@@ -197,10 +214,17 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Look again at `until`: another run is at work on the message."""
+    """Look again at `until`: another run is at work on the message, or its time has not come."""
 
     until: float
     record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Postpone:
+    """Record when the message may go, since its time has not come; look again then."""
+
+    change: Change
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,15 +249,21 @@ class Refuse:
     detail: str
 
 
-Decision = Send | Drop | Wait | Finish | WriteDeadLetter | Refuse
+Decision = Send | Drop | Wait | Postpone | Finish | WriteDeadLetter | Refuse
 
 
 def first_record(
-    message: QueuedMessage, *, door: str, accepted_at: float, now: float, rules: Rules
+    message: QueuedMessage,
+    *,
+    door: str,
+    accepted_at: float,
+    now: float,
+    rules: Rules,
+    caller: str = "",
 ) -> Record:
-    """Return the record of a message that is accepted now."""
+    """Return the record of a message that is accepted now, by its door if by nobody known."""
     assert message.id is not None
-    expires_at = message.expires_at.timestamp() if message.expires_at else None
+    goes = message.may_go_at(now)
     return Record(
         id=message.id,
         state=State.QUEUED,
@@ -241,12 +271,14 @@ def first_record(
         door=door,
         accepted_at=accepted_at,
         updated_at=now,
-        deadline=deadline(accepted_at, expires_at, rules),
+        deadline=deadline(accepted_at, message, rules),
         generation=message.generation,
         version=_next_version(None),
+        lease=goes if goes > now else 0.0,
         reference=message.reference or "",
         broadcast=message.broadcast,
-        expires_at=expires_at,
+        expires_at=message.expires_at.timestamp() if message.expires_at else None,
+        caller=caller or (f"broadcast:{message.broadcast}" if message.broadcast else door),
     )
 
 
@@ -268,30 +300,39 @@ def decide(
     is when it has to end because the queue will not keep this copy for much longer. `proven` says
     whether the relay itself wrote the envelope, as far as it claims to be its own.
     """
-    if refusal := _refusal(record, message, proven=proven):
+    if refusal := _refusal(record, message, sent_at, proven=proven):
         return refusal
     if record is None:
         fresh = first_record(message, door=door, accepted_at=sent_at, now=now, rules=rules)
-        return _send_unless_too_late(None, fresh, now, ends_by)
+        return _send_in_time(None, fresh, message, now, ends_by)
     if record.state in REDRIVABLE and message.generation > record.generation:
-        return _redriven(record, message.generation, now, rules, ends_by)
+        return _redriven(record, message, now, rules, ends_by)
     if record.state in TERMINAL:
         return WriteDeadLetter(record) if record.dead_letter is DeadLetter.DUE else Drop(record)
     if message.generation < record.generation:
         ends_by = math.inf  # since the redrive there is a newer copy
     if record.state is State.QUEUED:
         # A copy that is a moment early, as whole seconds of a queue can make it, is on time.
-        if record.lease - EARLY > now and now < min(record.deadline, ends_by):
-            return Wait(record.lease, record)
-        later = _later_deadline(record, held_for, rules)
-        return _send_unless_too_late(record, later, now, ends_by)
+        ends = min(record.deadline, ends_by)
+        if record.lease - EARLY > now and now < ends:
+            return Wait(min(record.lease, ends), record)
+        later = _later_deadline(record, message, held_for, rules)
+        return _send_in_time(record, later, message, now, ends_by)
     if record.lease > now:
         return Wait(record.lease, record)
     return _abandoned(record, message, now, rules, ends_by)
 
 
-def _refusal(record: Record | None, message: QueuedMessage, *, proven: bool) -> Refuse | None:
-    """Return the refusal of an envelope that belongs to another message, or that nobody sealed."""
+def _refusal(
+    record: Record | None, message: QueuedMessage, sent_at: float, *, proven: bool
+) -> Refuse | None:
+    """Return the refusal of an envelope that belongs to another message, or that nobody sealed.
+
+    Or of one whose time the queue does not reach, put there by a producer.
+    """
+    if record is None and is_too_far(message, sent_at + CLOCKS):
+        (field_,), problem = TOO_FAR
+        return Refuse("invalid", f"{field_}: {problem}")
     if record and differ(record.fingerprint, message.fingerprint):
         return Refuse("id_reused", "id: another message has it already; choose a new one")
     if proven or (record and _already_known(record, message)):
@@ -327,9 +368,10 @@ def claim(send: Send, *, attempt: str, now: float, lease: float) -> Change:
     )
 
 
-def release(record: Record, now: float) -> Change:
+def release(record: Record, now: float, *, not_before: float = 0.0) -> Change:
     """Return the step that gives a claimed message back unsent, with no attempt counted."""
-    return step(record, replace(record, state=State.QUEUED, lease=0.0, updated_at=now))
+    lease = not_before if not_before > now else 0.0
+    return step(record, replace(record, state=State.QUEUED, lease=lease, updated_at=now))
 
 
 def take_back(lost: Change, current: Record | None, now: float) -> Change | None:
@@ -365,6 +407,7 @@ def settle(
     now: float,
     on_unknown: OnUnknown | None,
     rules: Rules,
+    between: Hours | None = None,
     jitter: random.Random | None = None,
 ) -> Settlement:
     """Return what follows from an attempt's verdict."""
@@ -403,7 +446,9 @@ def settle(
     if verdict.status == TOO_MANY_REQUESTS:
         # Not even the last try is made into a flood ban: it may make that longer.
         wait = max(wait, verdict.retry_after or 0.0)
-    return Settlement(step(record, replace(tried, state=State.QUEUED, lease=now + wait)), wait)
+    again_at = between.opens_at(now + wait) if between else now + wait
+    retry_in = min(again_at - now, max(wait, time_left))
+    return Settlement(step(record, replace(tried, state=State.QUEUED, lease=again_at)), retry_in)
 
 
 def backoff(
@@ -483,28 +528,46 @@ def marked_dead_lettered(record: Record) -> Change:
     return step(record, replace(record, dead_letter=DeadLetter.WRITTEN))
 
 
-def deadline(accepted_at: float, expires_at: float | None, rules: Rules) -> float:
-    """Return when the last try for a message may begin."""
-    end = accepted_at + rules.retry_window if expires_at is None else expires_at
-    return min(end, accepted_at + LONGEST_LIFE)
+def is_too_far(message: Content, accepted_at: float) -> bool:
+    """Return whether a message's time is later than a queue can hold it."""
+    return message.send_at is not None and message.send_at.timestamp() > accepted_at + FURTHEST
 
 
-def _later_deadline(record: Record, seconds: float, rules: Rules) -> Record:
-    if not seconds or record.expires_at is not None or record.generation:
+def deadline(accepted_at: float, message: Content, rules: Rules, *, held_for: float = 0.0) -> float:
+    """Return when the last try for a message may begin.
+
+    The retry window starts when the message may first be sent, and only hours in which it may be
+    sent count.
+    """
+    latest = accepted_at + LONGEST_LIFE
+    if message.expires_at:
+        return min(message.expires_at.timestamp(), latest)
+    starts, window = message.may_go_at(accepted_at), rules.retry_window + held_for
+    if message.between:
+        return message.between.after(starts, window, before=latest)
+    return min(starts + window, latest)
+
+
+def _later_deadline(record: Record, message: Content, held_for: float, rules: Rules) -> Record:
+    if not held_for or record.expires_at is not None or record.generation:
         return record
-    end = deadline(record.accepted_at, None, rules) + seconds
-    return replace(record, deadline=min(end, record.accepted_at + LONGEST_LIFE))
+    later = deadline(record.accepted_at, message, rules, held_for=held_for)
+    return replace(record, deadline=later)
 
 
 def _dead(record: Record, state: State) -> Record:
     return replace(record, state=state, lease=0.0, dead_letter=DeadLetter.DUE)
 
 
-def _send_unless_too_late(
-    before: Record | None, base: Record, now: float, ends_by: float
+def _send_in_time(
+    before: Record | None, base: Record, message: Content, now: float, ends_by: float
 ) -> Decision:
-    if now < min(base.deadline, ends_by):
-        return Send(before, replace(base, deadline=min(base.deadline, ends_by)))
+    """Send a message unless it is too late for it, or too early."""
+    ends = min(base.deadline, ends_by)
+    if now < ends:
+        if (goes := message.may_go_at(now)) > now:
+            return _postponed(before, base, now, goes, ends)
+        return Send(before, replace(base, deadline=ends))
     expired = base.expires_at is not None and now >= base.expires_at
     over = "retry_window_ended" if now >= base.deadline else "given_up"
     ended = replace(
@@ -519,15 +582,26 @@ def _send_unless_too_late(
     return Finish(step(before, _dead(ended, State.FAILED)))
 
 
+def _postponed(
+    before: Record | None, base: Record, now: float, goes: float, ends: float
+) -> Decision:
+    """Wait until a message may go; have its record say so, once."""
+    if before and (before.state in REDRIVABLE or before.lease == goes):
+        # What has ended starts again when it goes, and not before.
+        return Wait(min(goes, ends), before)
+    waits = replace(base, state=State.QUEUED, lease=goes, deadline=ends, updated_at=now)
+    return Postpone(step(before, waits))
+
+
 def _redriven(
-    record: Record, generation: int, now: float, rules: Rules, ends_by: float
+    record: Record, message: QueuedMessage, now: float, rules: Rules, ends_by: float
 ) -> Decision:
     """Decide on an order to try a dead message again."""
     again = replace(
         record,
-        generation=generation,
-        attempt=f"redrive-{generation}",
-        deadline=deadline(now, record.expires_at, rules),
+        generation=message.generation,
+        attempt=f"redrive-{message.generation}",
+        deadline=deadline(now, message, rules),
         dead_letter=DeadLetter.NONE,
         history=(*record.history, Event(now, "redriven"))[-KEPT_ATTEMPTS:],
     )
@@ -536,7 +610,7 @@ def _redriven(
         # Nothing is sent, so that its outcome is what it was: for a person to find out.
         return Finish(step(record, _dead(replace(again, updated_at=now), State.UNKNOWN)))
     base = replace(again, ambiguous=record.ambiguous + unknown, reason="", detail="")
-    return _send_unless_too_late(record, base, now, ends_by)
+    return _send_in_time(record, base, message, now, ends_by)
 
 
 def _abandoned(
@@ -556,4 +630,4 @@ def _abandoned(
     if (message.on_unknown or rules.on_unknown) is OnUnknown.HOLD:
         return Finish(step(record, _dead(tried, State.UNKNOWN)))
     doubtful = replace(tried, ambiguous=tried.ambiguous + 1)
-    return _send_unless_too_late(record, doubtful, now, ends_by)
+    return _send_in_time(record, doubtful, message, now, ends_by)

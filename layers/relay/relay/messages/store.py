@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from relay.messages.lists import BY_LISTED, OFF_THE_LIST, Listing, Page, id_at, keys_of, place
 from relay.messages.states import Attempt, Change, DeadLetter, Event, Record, State
 
 if TYPE_CHECKING:
@@ -29,6 +30,13 @@ Item = dict[str, Any]
 EMPTY: Mapping[str, Any] = {"S": {"S": ""}, "N": {"N": "0"}, "L": {"L": []}}
 """What an attribute of each type is set to when there is nothing to say; read as if it were not
 there."""
+
+LEFT: Mapping[str, Any] = {
+    BY_LISTED.partition: {"S": OFF_THE_LIST},
+    BY_LISTED.place: {"S": OFF_THE_LIST},
+}
+"""The same of an index's keys: a text "must have a length greater than zero if the attribute is
+used as a key attribute for a table or index" (API reference, PutItem)."""
 
 STATEMENTS_PER_CALL = 25
 KEYS_PER_CALL = 100
@@ -195,6 +203,10 @@ class TableStore:
             if not left:
                 return
 
+    def page(self, listing: Listing, *, limit: int, after: str = "") -> Page:
+        """Return up to `limit` places of a list after a place; raise StoreUnavailableError."""
+        return page(self._client, self._table, listing, limit, after)
+
     def seal_key(self) -> bytes:
         """Return the key of the stack's seals, made by whoever needs it first.
 
@@ -221,6 +233,36 @@ class TableStore:
         if key := self._read_seal_key():
             return key
         raise StoreUnavailableError("the key of the seals is not written")
+
+
+def page(client: "DynamoDBClient", table: str, listing: Listing, limit: int, after: str) -> Page:
+    """Return up to `limit` places of a list after a place; raise StoreUnavailableError."""
+    index = listing.index
+    begin: dict[str, Any] = {}
+    if after:
+        begin["ExclusiveStartKey"] = {
+            "pk": {"S": f"{listing.kind}#{id_at(after)}"},
+            index.partition: {"S": listing.partition},
+            index.place: {"S": after},
+        }
+    try:
+        answer = client.query(
+            TableName=table,
+            IndexName=index.name,
+            KeyConditionExpression="#partition = :partition AND #place >= :since",
+            ExpressionAttributeNames={"#partition": index.partition, "#place": index.place},
+            ExpressionAttributeValues={
+                ":partition": {"S": listing.partition},
+                ":since": {"S": place(listing.since)},
+            },
+            ScanIndexForward=False,
+            Limit=limit,
+            **begin,
+        )
+    except (ClientError, BotoCoreError) as error:
+        raise StoreUnavailableError(_name(error)) from None
+    last = answer.get("LastEvaluatedKey", {}).get(index.place, {}).get("S", "")
+    return Page([item[index.place]["S"] for item in answer["Items"]], last)
 
 
 def key(message_id: str) -> str:
@@ -291,7 +333,8 @@ def statement(table: str, change: Change) -> Any:
 def difference(was: Item, item: Item) -> Item:
     """Return the attributes that a step sets; those that it clears become empty."""
     changed = {name: value for name, value in item.items() if was.get(name) != value}
-    cleared = {name: EMPTY[next(iter(was[name]))] for name in was if name not in item}
+    gone = [name for name in was if name not in item]
+    cleared = {name: LEFT.get(name) or EMPTY[next(iter(was[name]))] for name in gone}
     return changed | cleared
 
 
@@ -309,6 +352,8 @@ def to_item(record: Record) -> Item:
         "reference": record.reference,
         "broadcast": record.broadcast,
         "providerId": record.provider_id,
+        "caller": record.caller,
+        **keys_of(record),
     }
     numbers = {
         "acceptedAt": record.accepted_at,
@@ -377,6 +422,7 @@ def from_item(item: Item) -> Record:
         state=State(text("state")),
         fingerprint=text("fingerprint"),
         door=text("door"),
+        caller=text("caller"),
         accepted_at=number("acceptedAt"),
         updated_at=number("updatedAt"),
         deadline=number("deadline"),

@@ -7,8 +7,6 @@ at(yyyy-mm-ddThh:mm:ss), rate(value unit) and cron(six fields).
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
-from importlib import resources
 from zoneinfo import ZoneInfo
 
 
@@ -33,12 +31,6 @@ def expression_problem(expression: str, zone: ZoneInfo | None, now: datetime) ->
 def fires_once(expression: str) -> bool:
     """Return whether a schedule with this expression ends with its first firing."""
     return expression.startswith("at(")
-
-
-@cache
-def zones() -> frozenset[str]:
-    """Return the names of the IANA time zones, from the tzdata package."""
-    return frozenset(resources.files("tzdata").joinpath("zones").read_text("utf-8").split())
 
 
 def _at_problem(text: str, zone: ZoneInfo | None, now: datetime) -> str | None:

@@ -5,11 +5,12 @@ from datetime import datetime
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, StrictBool, field_validator
 
 from relay.broadcasts.model import Broadcast, stray_braces
 from relay.messages.envelope import Message, Time
-from relay.schedules.expressions import expression_problem, fires_once, zones
+from relay.messages.hours import zones
+from relay.schedules.expressions import expression_problem, fires_once
 from relay.validation import Location, model_config
 
 NAME_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
@@ -66,7 +67,7 @@ class ScheduleSpec(BaseModel):
         None,
         description="Seconds. A firing later than this is recorded, but not sent.",
     )
-    paused: bool = Field(default=False, description="While true, nothing is sent.")
+    paused: StrictBool = Field(default=False, description="While true, nothing is sent.")
     message: Message | None = None
     broadcast: Broadcast | None = None
 
@@ -98,6 +99,9 @@ def problems(spec: ScheduleSpec, now: datetime) -> Problems:
     found: Problems = []
     if (spec.message is None) == (spec.broadcast is None):
         found.append((("message",), "give either message or broadcast, not both"))
+    for name, content in (("message", spec.message), ("broadcast", spec.broadcast)):
+        if content and content.send_at:
+            found.append(((name, "sendAt"), "a schedule itself says when; leave it out"))
     zone = spec.timezone if spec.timezone in zones() else None
     if zone is None:
         found.append((("timezone",), "must be an IANA time zone, such as Europe/Moscow or UTC"))

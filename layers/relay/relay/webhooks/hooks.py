@@ -3,22 +3,34 @@
 import base64
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Self, TypeVar
 from urllib.parse import parse_qs
 
 from pydantic import BaseModel, BeforeValidator, Field, RootModel, model_validator
+from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from relay.broadcasts.model import Broadcast
-from relay.messages.envelope import MAX_BUTTON_TEXT, MAX_BUTTONS, MAX_TEXT, Button, Message
+from relay.messages.envelope import (
+    MAX_BUTTON_TEXT,
+    MAX_BUTTONS,
+    MAX_TEXT,
+    Button,
+    Content,
+    Message,
+)
+from relay.messages.hours import Hours
 from relay.templates import Expression, Payload, Template, TemplateError, cut
 from relay.validation import InvalidMessageError, model_config, validate
 from relay.webhooks.signatures import Scheme, UnverifiedError
 
 _model = model_config | {"arbitrary_types_allowed": True}
+
+MAX_RECIPIENTS = 100
+"""Recipients of one hook; a broadcast is for more."""
 
 T = TypeVar("T", Template, Expression)
 
@@ -50,32 +62,62 @@ class HooksFileError(ValueError):
 
 
 class Recipient(BaseModel):
-    """Who gets a hook's messages: one subscriber, by id or number, or all of a bot's."""
+    """Who gets a hook's messages: one subscriber, by id or number, or all of a bot's.
+
+    Each field is a template, so the file may let the payload choose; the sender alone cannot.
+    """
 
     model_config = _model
 
-    subscriber_id: str | None = None
-    bot_id: str | None = None
-    number: str | None = None
-    broadcast: str | None = None
+    subscriber_id: TemplateText | None = None
+    bot_id: TemplateText | None = None
+    number: TemplateText | None = None
+    broadcast: TemplateText | None = None
     """The id of the bot whose subscribers all get it."""
 
     @model_validator(mode="after")
     def _is_an_address(self) -> Self:
+        fields = {
+            name: template.source if template.is_constant else _ANY_ADDRESS
+            for name, template in self._templates()
+        }
         try:
-            self.address({"text": "-"})
+            _addressed(fields, {"text": "-"})
         except InvalidMessageError as error:
             raise PydanticCustomError("address", "{problem}", {"problem": str(error)}) from None
         return self
 
-    def address(self, content: Mapping[str, object]) -> Message | Broadcast:
-        """Return a message or broadcast to this recipient; raise InvalidMessageError."""
-        fields = self.model_dump(exclude_none=True)
-        if self.broadcast is None:
-            return validate(Message, {**fields, **content})
-        # Any other field is unknown to a broadcast, and so refused.
-        del fields["broadcast"]
-        return validate(Broadcast, {**fields, "botId": self.broadcast, **content})
+    @property
+    def source(self) -> str:
+        """What hooks.toml says of it, which tells it from the hook's other recipients."""
+        return json.dumps({name: template.source for name, template in self._templates()})
+
+    def address(self, payload: Payload, content: Mapping[str, object]) -> Message | Broadcast:
+        """Return a message or broadcast to whom it names for a payload.
+
+        Raises TemplateError, or InvalidMessageError if it names nobody.
+        """
+        return _addressed({n: t.render(payload) for n, t in self._templates()}, content)
+
+    def _templates(self) -> Iterable[tuple[str, Template]]:
+        found = ((to_camel(name), getattr(self, name)) for name in type(self).model_fields)
+        return ((name, template) for name, template in found if template is not None)
+
+
+_ANY_ADDRESS = "12345"
+"""Stands for what a template will render, where the file is checked: both an id and a number."""
+
+
+def _addressed(fields: Mapping[str, str], content: Mapping[str, object]) -> Message | Broadcast:
+    if "broadcast" not in fields:
+        return validate(Message, {**fields, **content})
+    # Any other field is unknown to a broadcast, and so refused.
+    others = {name: value for name, value in fields.items() if name != "broadcast"}
+    return validate(Broadcast, {**others, "botId": fields["broadcast"], **content})
+
+
+def _listed(value: object) -> object:
+    return value if isinstance(value, list) else [Recipient.model_validate(value)]
 
 
 class ButtonTemplate(BaseModel):
@@ -111,9 +153,12 @@ class Hook(BaseModel):
     model_config = _model
 
     verify: Scheme
-    to: Recipient
+    to: Annotated[tuple[Recipient, ...], BeforeValidator(_listed), Field(max_length=MAX_RECIPIENTS)]
+    """One recipient or a list; while it is empty, every request is ignored."""
     delivery: ExpressionText | None = None
     """What identifies a delivery; by default the scheme's own id."""
+    between: Hours | None = None
+    """The hours of the day in which its messages are sent."""
     messages: Annotated[tuple[MessageTemplate, ...], Field(min_length=1)]
     """The first whose `when` holds is sent; if none does, the request is ignored."""
 
@@ -159,16 +204,19 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
-    """The message or broadcast to send, and the delivery's id if it has one."""
+class Addressed:
+    """A message or broadcast to one recipient.
+
+    `recipient` tells it from the delivery's others; empty if the hook has only one recipient.
+    """
 
     message: Message | Broadcast
-    delivery: str | None
+    recipient: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """None of the hook's messages is for this payload."""
+    """None of the hook's messages is for this payload, or nobody is to get one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +229,14 @@ class Unrenderable:
     """The hook's name and the payload, as JSON."""
 
 
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What to send to each recipient, no address twice; and the delivery's id if it has one."""
+
+    results: tuple[Addressed | Unrenderable, ...]
+    delivery: str | None
+
+
 RenderResult = Rendered | Ignored | Unrenderable
 
 
@@ -190,12 +246,32 @@ def render(name: str, hook: Hook, request: Request) -> RenderResult:
     try:
         payload = Payload(_parse(request.body, hook.verify.form_field), headers)
         template = next((t for t in hook.messages if not t.when or t.when.holds(payload)), None)
-        if template is None:
+        if template is None or not hook.to:
             return Ignored()
-        return Rendered(_message(name, hook, template, payload), _delivery(hook, payload))
+        content = _content(name, hook, template, payload)
+        delivery = _delivery(hook, payload)
     except (_PayloadError, TemplateError, InvalidMessageError) as error:
         reason = "hook_payload" if isinstance(error, _PayloadError) else "hook_template"
-        return Unrenderable(reason, f"{name}: {error}", _dead_letter_body(name, request))
+        return _unrenderable(name, request, str(error), reason)
+    results: list[Addressed | Unrenderable] = []
+    addressed: list[Message | Broadcast] = []
+    for place, recipient in enumerate(hook.to):
+        try:
+            message = recipient.address(payload, content)
+        except (TemplateError, InvalidMessageError) as error:
+            where = f"to.{place}: " if len(hook.to) > 1 else ""
+            results.append(_unrenderable(name, request, f"{where}{error}"))
+            continue
+        if message not in addressed:
+            addressed.append(message)
+            results.append(Addressed(message, recipient.source if len(hook.to) > 1 else ""))
+    return Rendered(tuple(results), delivery)
+
+
+def _unrenderable(
+    name: str, request: Request, problem: str, reason: str = "hook_template"
+) -> Unrenderable:
+    return Unrenderable(reason, f"{name}: {problem}", _dead_letter_body(name, request))
 
 
 class _PayloadError(ValueError):
@@ -216,17 +292,18 @@ def _parse(body: bytes, form_field: str | None) -> object:
     raise _PayloadError("the body is not JSON")
 
 
-def _message(
+def _content(
     name: str, hook: Hook, template: MessageTemplate, payload: Payload
-) -> Message | Broadcast:
+) -> Mapping[str, object]:
     buttons = [_button(b.text.render(payload), b.url.render(payload)) for b in template.buttons]
-    return hook.to.address(
-        {
-            "text": cut(template.text.render(payload), MAX_TEXT),
-            "buttons": [button for button in buttons if button],
-            "reference": name,
-        }
-    )
+    content = {
+        "text": cut(template.text.render(payload), MAX_TEXT),
+        "buttons": [button for button in buttons if button],
+        "reference": name,
+        "between": hook.between,
+    }
+    validate(Content, content)  # what is wrong with it is wrong for every recipient
+    return content
 
 
 def _button(text: str, url: str) -> Button | None:

@@ -211,7 +211,27 @@ class Token(_Scheme):
         return self.header.lower()
 
 
-Scheme = Annotated[StandardWebhooks | GitHub | Stripe | Hmac | Token, Field(discriminator="scheme")]
+class EventBridge(_Scheme):
+    """No signature: a rule of EventBridge invokes the function, and no HTTP request is let in."""
+
+    scheme: Literal["eventbridge"]
+
+    def verify(
+        self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: float
+    ) -> None:
+        """Refuse: what there is to verify came over HTTP."""
+        del headers, body, secrets, now
+        raise UnverifiedError("not_by_http")
+
+    @property
+    def delivery(self) -> str:
+        """The JMESPath expression for a delivery's id: the event's own, which EventBridge makes."""
+        return "id"
+
+
+Scheme = Annotated[
+    StandardWebhooks | GitHub | Stripe | Hmac | Token | EventBridge, Field(discriminator="scheme")
+]
 
 
 def usable(scheme: Scheme, secrets: Sequence[str]) -> bool:

@@ -1,0 +1,1 @@
+"""What became of messages and broadcasts, told to whoever listens on the event bus."""
