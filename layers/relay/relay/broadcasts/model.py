@@ -22,6 +22,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    StrictBool,
     field_validator,
     model_validator,
 )
@@ -157,7 +158,7 @@ class Broadcast(Content):
     model_config = ConfigDict(**model_config, json_schema_extra={"examples": [_EXAMPLE]})
 
     bot_id: ProviderId = Field(description="The bot whose subscribers get it.")
-    template: bool | None = Field(
+    template: StrictBool | None = Field(
         None,
         description="`true`: text and buttons hold {{ expressions }} over the subscriber's entry, "
         "or over a recipient's `data`. `false`: braces are sent as they are. Left out: a text that "
@@ -179,7 +180,7 @@ class Broadcast(Content):
     between: BroadcastHours | None = Field(
         None, description="Only sent within these hours of the day, retries included."
     )
-    include_unreachable: bool = Field(
+    include_unreachable: StrictBool = Field(
         default=False, description="Also send to those who refused the last two messages."
     )
     per_second: Annotated[int, Field(ge=1, le=1000)] | None = Field(
