@@ -94,6 +94,12 @@ def test_a_dry_run_says_what_would_happen_and_leaves_nothing_behind(
     assert fanned.client.scan(TableName="Relay")["Items"] == []
 
 
+def test_a_dry_run_knows_when_the_broadcast_would_begin(http: Api) -> None:
+    request = {"botId": "b-1", "text": "Hello", "dryRun": True, "sendAt": "2040-01-01T10:00:00Z"}
+    _, tried = http.call("POST", "/broadcasts", request)
+    assert tried["eta"].startswith("2040-01-01T10:00:00.1")
+
+
 def test_a_long_list_is_tried_out_for_a_while(http: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.http.broadcasts.TRIAL_SECONDS", 0.0)
     request = {"botId": "b-1", "text": "Hello", "dryRun": True}

@@ -174,24 +174,21 @@ class DryRun(Body):
     ]
     total: Annotated[int, Field(description="How many would get it.")]
     skipped: Skipped
-    eta: (
-        Annotated[Time, Field(description="When the last message would go out, started now.")]
-        | None
-    ) = None
+    eta: Annotated[Time, Field(description="When the last message would go out.")] | None = None
     samples: Annotated[list[Sample], Field(description="The first three messages.")]
     unrenderable: Annotated[
         list[Unrenderable], Field(description="The first ten that would not render.")
     ]
 
     @classmethod
-    def of(cls, trial: Trial, pace: float) -> "DryRun":
+    def of(cls, trial: Trial, begins_at: float, pace: float) -> "DryRun":
         """Return a trial as callers see it; `pace` is in messages a second, 0 for no limit."""
         known = trial.complete and pace
         return cls(
             complete=trial.complete,
             total=trial.total,
             skipped=Skipped.of(trial.skipped),
-            eta=rfc3339(time.time() + trial.total / pace) if known else None,
+            eta=rfc3339(begins_at + trial.total / pace) if known else None,
             samples=[
                 Sample.model_validate(message, from_attributes=True) for message in trial.samples
             ],
@@ -316,7 +313,9 @@ def routes(broadcasts: Broadcasts) -> Router:
     def send(broadcast: BroadcastOrder, key: Key = None) -> Response[Any]:
         del key  # only documented by its type; `requests` reads repeated headers, too
         if trial := _tried(broadcasts, broadcast):
-            return DryRun.of(trial, broadcast.pace(broadcasts.rate)).response(HTTPStatus.OK)
+            begins_at = broadcast.may_go_at(time.time())
+            pace = broadcast.pace(broadcasts.rate)
+            return DryRun.of(trial, begins_at, pace).response(HTTPStatus.OK)
         event = router.current_event.raw_event
         given = requests.idempotency_key(event)
         id_ = scoped_id("http-broadcast", requests.caller(event), given) if given else fresh_id()
