@@ -25,7 +25,7 @@ from relay.messages.states import State
 from relay.templates import TemplateError
 from relay.validation import InvalidMessageError, parse, validate
 from tests.support.fanned import Fanned, entries
-from tests.support.world import Crash
+from tests.support.world import START, Crash
 
 HELLO = "Здравствуйте, {{ name || 'друг' }}!"
 
@@ -438,3 +438,79 @@ def test_ten_thousand_get_their_own_text_though_the_notifier_is_killed_twice(
     assert progress.total == progress.enqueued == 10_000
     samples = fanned.audience.try_out(queued, samples=3, goes_on=lambda: True).samples
     assert {message.to_body() for message in samples} < bodies
+
+
+# ------------------------------------------------------------------ hours by each one's own clocks
+
+OWN_HOURS = {"from": "09:00", "to": "21:00", "timezone": "{{ timezone || 'Europe/Moscow' }}"}
+
+
+def zones(fanned: Fanned) -> dict[str, str]:
+    """Return by whose clocks each subscriber's message keeps its hours."""
+    found = [parse(QueuedMessage, copy.body) for copy in fanned.relay.queues.messages]
+    return {str(m.subscriber_id): m.between.timezone for m in found if m.between}
+
+
+def test_each_gets_it_in_his_own_daytime(fanned: Fanned) -> None:
+    fanned.listed = [
+        {"id": "s-1", "timezone": "Asia/Vladivostok"},  # 18:00 at the start
+        {"id": "s-2", "timezone": "America/New_York"},  # 03:00
+        {"id": "s-3"},
+        {"id": "s-4", "timezone": "Europe/Moskva"},
+    ]
+    trial = tried(fanned, text="Hello", between=OWN_HOURS)
+    fanned.start("Hello", template=True, between=OWN_HOURS)
+    fanned.run()
+
+    assert zones(fanned) == {
+        "s-1": "Asia/Vladivostok",
+        "s-2": "America/New_York",
+        "s-3": "Europe/Moscow",
+    }
+    assert trial.skipped == {Cause.UNRENDERABLE: 1}
+    assert fanned.progress().skipped[Cause.UNRENDERABLE] == 1
+    [left_out] = trial.unrenderable
+    assert left_out.who == "s-4"
+    assert left_out.problem == (
+        "between.timezone: must be an IANA time zone, such as Europe/Moscow or UTC"
+    )
+    ids = {m.id: m for m in (parse(QueuedMessage, c.body) for c in fanned.relay.queues.messages)}
+    fanned.relay.broadcasts.items["x"] = fanned.progress()
+    fanned.relay.run()
+    states = {str(ids[i].subscriber_id): r for i, r in fanned.relay.store.records.items()}
+    assert {id_: r.state for id_, r in states.items()} == {
+        "s-1": State.SENT,
+        "s-2": State.QUEUED,
+        "s-3": State.SENT,
+    }
+    assert states["s-2"].lease == START + 6 * 3600, "nine in New York"
+
+
+def test_hours_of_one_zone_are_the_broadcast_s_own(fanned: Fanned) -> None:
+    hours = {**OWN_HOURS, "timezone": "America/New_York"}
+    fanned.listed = entries(2)
+    fanned.start("Hello {{ id }}", template=True, between=hours)
+    assert fanned.run() == 6 * 3600, "it waits as one"
+    fanned.relay.world.now += 6 * 3600
+    fanned.run()
+    assert set(zones(fanned).values()) == {"America/New_York"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "where", "problem"),
+    [
+        ({"template": False}, "template", "must be true for an expression in between.timezone"),
+        ({"template": None}, "template", "must be true for an expression in between.timezone"),
+        ({"between": {**OWN_HOURS, "timezone": "{{ na me }}"}}, "between.timezone", "JMESPath"),
+        ({"between": {**OWN_HOURS, "timezone": "Mars"}}, "between.timezone", "IANA time zone"),
+        ({"between": {**OWN_HOURS, "to": "09:00"}}, "between.to", "must differ"),
+    ],
+)
+def test_wrong_hours_are_named_with_their_field(
+    fields: dict[str, Any], where: str, problem: str
+) -> None:
+    with pytest.raises(InvalidMessageError) as caught:
+        broadcast("Hello", **{"between": OWN_HOURS, **fields})
+    [(found, said)] = caught.value.problems
+    assert ".".join(map(str, found)) == where
+    assert problem in said

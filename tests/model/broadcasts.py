@@ -68,6 +68,10 @@ Item = Mapping[str, Mapping[str, Any]]
 # -------------------------------------------------------------------------------- the table
 
 
+UNSEEN = ("ttl", "version")
+"""Attributes that decide nothing."""
+
+
 def written(item: Item | None, made: Mapping[str, Any]) -> Item | None:
     """Return what a put or an update makes of an item; None if its condition does not hold."""
     names, values = (
@@ -88,8 +92,9 @@ def written(item: Item | None, made: Mapping[str, Any]) -> Item | None:
         if not any(holds(clause) for clause in bare.split(" OR ")):
             return None
     if "Item" in made:
-        return cast("Item", {k: v for k, v in made["Item"].items() if k != "ttl"})
-    _, _, updates = made["UpdateExpression"].partition("SET ")
+        return cast("Item", {k: v for k, v in made["Item"].items() if k not in UNSEEN})
+    # What it adds to the version only numbers events.
+    updates = made["UpdateExpression"].partition(" ADD ")[0].removeprefix("SET ")
     news = (update.split(" = ") for update in updates.split(", "))
     return {**there, **{names[name]: values[value] for name, value in news}}
 

@@ -201,8 +201,8 @@ class MemoryQueues:
     def __init__(self, world: World) -> None:
         self.messages: list[Copy] = []
         self.dead: list[DeadLetterEntry] = []
-        self.delays: list[int] = []
         self.room_to_wait = True
+        self.delays: list[int] = []
         self.past_the_line: set[str] = set()
         """The ids of what was handed in without order as well."""
         self.delayed: set[str] = set()

@@ -272,6 +272,14 @@ def test_a_schedule_with_a_window_of_version_0_1_0_is_still_read() -> None:
     assert from_scheduler(kept) == schedule
 
 
+def test_a_schedule_s_message_may_have_hours_but_no_time_of_its_own() -> None:
+    hours = {"from": "09:00", "to": "21:00", "timezone": "Europe/Moscow"}
+    good = terms("rate(1 hour)", message={**MESSAGE, "between": hours})
+    assert said(good) == {}
+    bad = terms("rate(1 hour)", message={**MESSAGE, "sendAt": "2026-03-02T10:00:00Z"})
+    assert said(bad) == {"message.sendAt": "a schedule itself says when; leave it out"}
+
+
 def test_a_schedules_broadcast_says_what_its_braces_mean() -> None:
     broadcast = {"botId": "b", "text": "Hello {{ name }}"}
     given = {"expression": "rate(1 hour)", "broadcast": broadcast}
@@ -280,11 +288,3 @@ def test_a_schedules_broadcast_says_what_its_braces_mean() -> None:
     assert "set template to true" in what
     broadcast["template"] = True  # type: ignore[assignment]
     assert said(validate(ScheduleSpec, given)) == {}
-
-
-def test_a_schedule_s_message_may_have_hours_but_no_time_of_its_own() -> None:
-    hours = {"from": "09:00", "to": "21:00", "timezone": "Europe/Moscow"}
-    good = terms("rate(1 hour)", message={**MESSAGE, "between": hours})
-    assert said(good) == {}
-    bad = terms("rate(1 hour)", message={**MESSAGE, "sendAt": "2026-03-02T10:00:00Z"})
-    assert said(bad) == {"message.sendAt": "a schedule itself says when; leave it out"}

@@ -29,6 +29,7 @@ from relay.messages.envelope import (
     Text,
     chat_of,
 )
+from relay.messages.hours import Hours
 from relay.messages.states import State
 from relay.messages.store import Store, Unreadable
 from relay.templates import Expression, Payload, Template, TemplateError
@@ -71,6 +72,7 @@ class _Rendered(BaseModel):
 
     text: Text
     buttons: Annotated[tuple[Button, ...], Field(max_length=MAX_BUTTONS)]
+    between: Hours | None
 
 
 class Personal:
@@ -81,6 +83,7 @@ class Personal:
         self._templates: list[Template] = []
         if broadcast.template:
             self._templates = [Template(source) for _, source in broadcast.sources]
+        self._hours = broadcast.between
         self._where = Expression(broadcast.where) if broadcast.where else None
 
     def wants(self, entry: Mapping[str, Any]) -> bool:
@@ -102,10 +105,16 @@ class Personal:
             return self._content
         left = iter(values)
         filled = [t.fill([next(left) for _ in range(t.holes)]) for t in self._templates]
+        hours = self._hours.model_dump() if self._hours else None
+        if hours and self._hours and self._hours.differ:
+            hours["timezone"] = filled.pop()
         pairs = zip(filled[1::2], filled[2::2], strict=True)
         buttons = [{"text": text, "url": url} for text, url in pairs]
-        rendered = validate(_Rendered, {"text": filled[0], "buttons": buttons})
-        return {**self._content, "text": rendered.text, "buttons": rendered.buttons}
+        rendered = validate(_Rendered, {"text": filled[0], "buttons": buttons, "between": hours})
+        return {
+            **self._content,
+            **{name: getattr(rendered, name) for name in _Rendered.model_fields},
+        }
 
     def message(self, broadcast: QueuedBroadcast, listed: Listed) -> QueuedMessage:
         """Return one recipient's message."""

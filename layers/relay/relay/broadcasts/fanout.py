@@ -132,7 +132,7 @@ class FanOut:
         except ProviderRefusedError as error:
             problem = (error.reason, error.detail)
         except (ProviderUnavailableError, CredentialsRefusedError, CredentialsError) as error:
-            kept = queued.model_copy(update={"expires_at": None})
+            kept = queued.model_copy(update={"expires_at": None, "between": queued.hours})
             if now < deadline(broadcast.created_at, kept, self._rules):
                 raise _NotYetError(str(error)) from None
             problem = ("retry_window_ended", str(error))
@@ -220,9 +220,10 @@ class FanOut:
         now = self._clock()
         if broadcast.status is Status.PAUSED:
             return hold_for(broadcast, now)
-        goes = max(queued.may_go_at(now), broadcast.next_chunk_at - AHEAD)
-        if goes > now:
+        if (goes := queued.may_go_at(now)) > now:
             return goes - now
+        if (early := broadcast.next_chunk_at - AHEAD - now) > 0:
+            return min(LATEST, early)
         quiet = self._quiet(broadcast)
         window = self._window(queued, now)
         if _on_the_queue(broadcast) + CHUNK > window and quiet > self._recounts.settled_after:
@@ -241,9 +242,9 @@ class FanOut:
         The others would wait in flight until they begin again. A chunk always may.
         """
         rate = queued.pace(self._rate)
-        if queued.between is None or not rate:
+        if queued.hours is None or not rate:
             return WINDOW
-        return max(CHUNK, min(WINDOW, rate * (queued.between.closes_at(now) - now)))
+        return max(CHUNK, min(WINDOW, rate * (queued.hours.closes_at(now) - now)))
 
     # ------------------------------------------------------------------------------- the end
 

@@ -17,7 +17,15 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    field_validator,
+    model_validator,
+)
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
@@ -30,6 +38,7 @@ from relay.messages.envelope import (
     ProviderId,
     one_address,
 )
+from relay.messages.hours import Hours, known_zone
 from relay.messages.intake import scoped_id
 from relay.messages.states import TERMINAL, State
 from relay.templates import Expression, Template, TemplateError
@@ -119,6 +128,30 @@ _EXAMPLE: JsonDict = {
 }
 
 
+class BroadcastHours(Hours):
+    """Hours of the day, by the clocks of one time zone or of each recipient's own."""
+
+    timezone: Annotated[str, Field(max_length=MAX_TEXT)] = Field(
+        description="The IANA time zone whose clocks count; with `template`, it may be an "
+        "{{ expression }} over the recipient's entry.",
+        examples=["Europe/Moscow", "{{ timezone || 'Europe/Moscow' }}"],
+    )
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone_or_template(cls, timezone: str) -> str:
+        if "{{" not in timezone:
+            return known_zone(timezone)
+        with _named_problem():
+            Template(timezone)
+        return timezone
+
+    @property
+    def differ(self) -> bool:
+        """Whether they begin at another moment for each recipient."""
+        return "{{" in self.timezone
+
+
 class Broadcast(Content):
     """One text to all subscribers of a bot, or to those of them that it names."""
 
@@ -144,6 +177,9 @@ class Broadcast(Content):
         None,
         description="Another broadcast's id: whoever got that one, or may yet, does not get this.",
     )
+    between: BroadcastHours | None = Field(
+        None, description="Only sent within these hours of the day, retries included."
+    )
     include_unreachable: StrictBool = Field(
         default=False, description="Also send to those who refused the last two messages."
     )
@@ -158,6 +194,11 @@ class Broadcast(Content):
             raise PydanticCustomError(
                 "audience", "{problem}", {"field": "recipientsFrom", "problem": problem}
             )
+        if self.between and self.between.differ and not self.template:
+            problem = "must be true for an expression in between.timezone"
+            raise PydanticCustomError(
+                "audience", "{problem}", {"field": "template", "problem": problem}
+            )
         if self.template:
             for field, source in self.sources:
                 with _named_problem(field):
@@ -171,6 +212,18 @@ class Broadcast(Content):
         for button in self.buttons:
             yield "buttons", button.text
             yield "buttons", button.url
+        if self.between and self.between.differ:
+            yield "between", self.between.timezone
+
+    @property
+    def hours(self) -> Hours | None:
+        """The hours in which it is sent, as far as they are the same for all."""
+        return None if self.between and self.between.differ else self.between
+
+    def may_go_at(self, at: float) -> float:
+        """Return the first moment from `at` on at which it may be sent to somebody."""
+        at = max(at, self.send_at.timestamp()) if self.send_at else at
+        return self.hours.opens_at(at) if self.hours else at
 
     @property
     def is_kept_apart(self) -> bool:

@@ -18,7 +18,7 @@ from relay.broadcasts.model import (
     stopped,
 )
 from relay.broadcasts.reach import Reach
-from relay.broadcasts.table import CHUNK, BroadcastTable
+from relay.broadcasts.table import CHUNK, BroadcastTable, SnapshotGoneError
 from relay.messages.envelope import differ
 from relay.messages.lists import id_at
 from relay.messages.queues import Queues
@@ -181,8 +181,11 @@ class Broadcasts:
         """Yield the ids of a broadcast's messages in its snapshot's order, a read's worth each."""
         while start < end:
             chunk, offset = divmod(start, CHUNK)
-            subscribers = self._table.chunk(broadcast, chunk)[offset : offset + end - start]
-            ids = [message_id(broadcast.id, *listed.address) for listed in subscribers]
+            try:
+                listed = self._table.chunk(broadcast, chunk)[offset : offset + end - start]
+            except SnapshotGoneError:
+                return  # and so are the messages' records
+            ids = [message_id(broadcast.id, *each.address) for each in listed]
             start += len(ids)
             for first in range(0, len(ids), KEYS_PER_CALL):
                 yield ids[first : first + KEYS_PER_CALL]

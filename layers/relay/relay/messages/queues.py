@@ -141,7 +141,7 @@ class SqsQueues:
     ) -> list[str | None]:
         """Put messages on the Ordered or the Messages queue; return None or the error for each."""
         problems: dict[int, str | None] = {}
-        delayed = list(zip(messages, delays or [0] * len(messages), strict=True))
+        delayed = _delayed(messages, delays)
         for in_line in (True, False):
             indices = [i for i, (m, d) in enumerate(delayed) if (m.in_order and not d) is in_line]
             url = self._ordered_url if in_line else self._messages_url
@@ -173,8 +173,7 @@ class SqsQueues:
         self, messages: Sequence[QueuedMessage], delays: Sequence[int] = ()
     ) -> list[str | None]:
         """Put a broadcast's messages on the Broadcast queue; return None or the error for each."""
-        delayed = zip(messages, delays or [0] * len(messages), strict=True)
-        return self._send(self._broadcast_url, list(delayed))
+        return self._send(self._broadcast_url, _delayed(messages, delays))
 
     def enqueue_notifier(self, body: str) -> None:
         """Put a body on the notifier's queue; raise QueueUnavailableError if that fails."""
@@ -264,6 +263,13 @@ class SqsQueues:
                 )
             except (ClientError, BotoCoreError):
                 continue
+
+
+def _delayed(
+    messages: Sequence[QueuedMessage], delays: Sequence[int]
+) -> list[tuple[QueuedMessage, int]]:
+    """Return each message with its delay, by default none."""
+    return list(zip(messages, delays or [0] * len(messages), strict=True))
 
 
 def delay_for(seconds: float) -> int:

@@ -300,7 +300,7 @@ def _content(
         "text": cut(template.text.render(payload), MAX_TEXT),
         "buttons": [button for button in buttons if button],
         "reference": name,
-        "between": hook.between,
+        "between": hook.between.model_dump() if hook.between else None,
     }
     validate(Content, content)  # what is wrong with it is wrong for every recipient
     return content
