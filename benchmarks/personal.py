@@ -52,11 +52,10 @@ def measure(report: Report) -> None:
         )
         queues = SqsQueues(
             client,
-            messages_url=f"{running.aws}/1/messages",
-            ordered_url=f"{running.aws}/1/ordered",
-            broadcast_url=f"{running.aws}/1/broadcast",
-            notifier_url=f"{running.aws}/1/notifier",
-            dead_letter_url=f"{running.aws}/1/dead",
+            **{
+                f"{name}_url": f"{running.aws}/1/{name}"
+                for name in ("messages", "ordered", "broadcast", "notifier", "dead_letter")
+            },
             seals=Seals(lambda: b"0" * 32),
             clock=time.time,
         )

@@ -1529,6 +1529,20 @@ MUTANTS = [
         "text('🔥 ', annotations.summary",
         HOOK_MESSAGES,
     ),
+    Mutant(
+        "what only looks like a boolean makes a dry run the real one",
+        "layers/relay/relay/http/broadcasts.py",
+        "dry_run: StrictBool = Field(",
+        "dry_run: bool = Field(",
+        test="tests/integration/test_broadcast_routes.py",
+    ),
+    Mutant(
+        "a dry run is not told when the broadcast begins",
+        "layers/relay/relay/http/broadcasts.py",
+        "begins_at = broadcast.may_go_at(time.time())",
+        "begins_at = time.time()",
+        test="tests/integration/test_broadcast_routes.py",
+    ),
 ]
 
 

@@ -100,6 +100,13 @@ def test_a_dry_run_knows_when_the_broadcast_would_begin(http: Api) -> None:
     assert tried["eta"].startswith("2040-01-01T10:00:00.1")
 
 
+@pytest.mark.parametrize("field", ["template", "includeUnreachable", "dryRun"])
+def test_what_only_looks_like_a_boolean_is_refused(http: Api, field: str) -> None:
+    request = {"botId": "b-1", "text": "Hello", field: "yes"}
+    status, problem = http.call("POST", "/broadcasts", request)
+    assert (status, problem["errors"][0]["pointer"]) == (422, f"#/{field}")
+
+
 def test_a_long_list_is_tried_out_for_a_while(http: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.http.broadcasts.TRIAL_SECONDS", 0.0)
     request = {"botId": "b-1", "text": "Hello", "dryRun": True}
