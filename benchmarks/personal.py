@@ -1,14 +1,15 @@
-"""What a personal text costs beside a plain one: the CPU of the notifier for each recipient."""
+"""What a recipient costs the notifier: of a personal text, of a plain one, in a long list."""
 
 import json
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Any
 
 import boto3
 
-from benchmarks.report import Report, say, table
+from benchmarks.report import Report, ratio, say, table
 from relay.broadcasts.audience import Audience, Personal
 from relay.broadcasts.model import Broadcast, QueuedBroadcast, queued_broadcast
 from relay.broadcasts.table import Listed
@@ -18,7 +19,10 @@ from relay.validation import validate
 from tests.support.stub import stub
 
 RECIPIENTS = 2_000
+SHORT, LONG = 1_000, 100_000
+"""Recipients in the lists that are compared."""
 ROUNDS = 5
+LIST_ROUNDS = 3
 SENDER_CPU = 0.70
 """Milliseconds that the sender takes for a message: the table above has the newest figure."""
 
@@ -31,14 +35,17 @@ class _File:
 
     name = "bench"
 
+    def __init__(self, count: int) -> None:
+        self._count = count
+
     def lines(self, _: str) -> Iterator[bytes]:
-        for n in range(RECIPIENTS):
+        for n in range(self._count):
             data = {"name": f"Анна {n}", "order": f"A-{n}", "city": "Москва"}
             yield json.dumps({"subscriberId": f"{n:024}", "data": data}).encode()
 
 
 def measure(report: Report) -> None:
-    """Measure listing and enqueueing, plain and personal, taking turns."""
+    """Measure listing and enqueueing, plain and personal; a short list and a long one."""
     say("personal texts")
     rows = []
     with stub(aws=0.0) as running:
@@ -77,6 +84,43 @@ def measure(report: Report) -> None:
         f"the sender's {SENDER_CPU:.2f} ms a message included.",
     )
 
+    _measure_lists(report)
+
+
+def _measure_lists(report: Report) -> None:
+    say("a list of 100,000")
+    queued = _broadcast(True)
+    rounds = [(_listing(queued, LONG), _listing(queued, SHORT)) for _ in range(LIST_ROUNDS)]
+    long, short = zip(*rounds, strict=True)
+    what = f"CPU of a recipient in a list of {LONG:,}, against {SHORT:,}"
+    report.at_most("lists", what, ratio(long, short), 1.2)
+    what = f"peak memory of reading a list of {LONG:,}"
+    note = f", {_peak(queued, SHORT) / 1e6:.2f} MB for {SHORT:,}"
+    report.at_most("lists", what, _peak(queued, LONG) / 1e6, 1.0, unit=" MB", note=note)
+
+
+def _read(queued: QueuedBroadcast, count: int) -> None:
+    anything: Any = _File(count)
+    audience = Audience(subscribers=lambda _: [], table=anything, store=anything, bucket=anything)
+    for _ in audience.select(queued):
+        pass
+
+
+def _listing(queued: QueuedBroadcast, count: int) -> float:
+    """Return the seconds of CPU that a recipient takes in a list of so many."""
+    began = time.thread_time()
+    _read(queued, count)
+    return (time.thread_time() - began) / count
+
+
+def _peak(queued: QueuedBroadcast, count: int) -> float:
+    """Return the bytes that are allocated at most while a list of so many is read."""
+    tracemalloc.start()
+    _read(queued, count)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return float(peak)
+
 
 def _broadcast(template: bool | None) -> QueuedBroadcast:
     fields: dict[str, Any] = {
@@ -91,7 +135,7 @@ def _broadcast(template: bool | None) -> QueuedBroadcast:
 
 def _round(queued: QueuedBroadcast, queues: SqsQueues) -> tuple[float, float]:
     """Return the milliseconds of CPU that listing and enqueueing take for each recipient."""
-    anything: Any = _File()
+    anything: Any = _File(RECIPIENTS)
     audience = Audience(subscribers=lambda _: [], table=anything, store=anything, bucket=anything)
     listed: list[Listed] = []
 

@@ -1,7 +1,6 @@
 """Whom a broadcast reaches and what it says to each: the dry run and the real one find the same."""
 
 import json
-import time
 import tracemalloc
 from collections import Counter
 from typing import Any
@@ -364,21 +363,16 @@ def over(count: int, broken: int = 0) -> Audience:
     return Audience(subscribers=lambda _: [], table=anything, store=anything, bucket=anything)
 
 
-def test_a_hundred_thousand_lines_take_as_much_memory_as_a_thousand() -> None:
+def test_a_long_list_takes_as_much_memory_as_a_short_one() -> None:
+    """How long it takes, and 100,000 lines, are the matter of benchmarks/personal.py."""
     queued = broadcast(recipientsFrom="s3://stack/recipients/long")
-    peaks, seconds = {}, {}
-    for count in (1_000, 100_000):
-        began = time.process_time()
-        assert sum(isinstance(each, Listed) for each in over(count).select(queued)) == count
-        seconds[count] = (time.process_time() - began) / count
+    peaks = {}
     for count in (1_000, 20_000):
         tracemalloc.start()
-        for _ in over(count).select(queued):
-            pass
+        assert sum(isinstance(each, Listed) for each in over(count).select(queued)) == count
         peaks[count] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peaks[20_000] < peaks[1_000] + 100_000, "bytes"
-    assert seconds[100_000] < 2 * seconds[1_000]
 
 
 def test_broken_line_57331_is_named() -> None:
