@@ -1,6 +1,5 @@
 """The routes of broadcasts."""
 
-import logging
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -24,12 +23,11 @@ from relay.broadcasts.service import Broadcasts, InvalidTransition, Reused
 from relay.http import requests
 from relay.http.contract import Body, answer
 from relay.http.messages import Key, Time
+from relay.http.notes import note
 from relay.messages.envelope import ID_PATTERN, rfc3339
 from relay.messages.intake import fresh_id, scoped_id
 from relay.messages.states import State
 from relay.problems import ProblemError
-
-log = logging.getLogger(__name__)
 
 Id = Annotated[str, Path(pattern=ID_PATTERN, description="The broadcast's id.")]
 
@@ -141,7 +139,7 @@ def routes(broadcasts: Broadcasts) -> Router:
                 problems.KEY_REUSED,
                 "This key was used with another body; choose a new key for a new broadcast.",
             )
-        log.info("accepted", extra={"broadcast": id_, "replayed": started.replayed})
+        note(broadcast=id_, replayed=started.replayed)
         replayed = {"Idempotency_Replayed": "true"} if started.replayed else {}
         return BroadcastReceipt(id=id_, status=started.broadcast.status).response(
             HTTPStatus.ACCEPTED, Location=f"./broadcasts/{id_}", **replayed
