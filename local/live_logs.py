@@ -109,8 +109,8 @@ def _value(value: Any) -> str:
         case [_, *_]:
             others = [f"+{len(value) - ITEMS_SHOWN}"] if len(value) > ITEMS_SHOWN else []
             return ",".join([*map(_value, value[:ITEMS_SHOWN]), *others])
-        case {**groups} if groups and all(isinstance(each, list) for each in groups.values()):
-            return " ".join(f"{_printable(name)}:{_value(each)}" for name, each in groups.items())
+        case dict() if value and all(isinstance(each, list) for each in value.values()):
+            return " ".join(f"{_printable(name)}:{_value(each)}" for name, each in value.items())
         case _:
             return _printable(json.dumps(value, ensure_ascii=False))
 

@@ -84,9 +84,10 @@ def deliver(
 def from_sqs(record: dict[str, Any]) -> Received:
     """Return the message an SQS record holds; raise InvalidMessageError if it holds none."""
     message = parse(QueuedMessage, record["body"])
+    sent_at, count = _on_the_queue(record)
+    fresh = message.id is None and count == 1
     if message.id is None:
         message = message.model_copy(update={"id": record["messageId"]})
-    sent_at, count = _on_the_queue(record)
     in_line = queues.is_ordered(record["eventSourceARN"])
     return Received(
         message,
@@ -96,6 +97,7 @@ def from_sqs(record: dict[str, Any]) -> Received:
         ends_by(sent_at, count, in_line=in_line),
         in_line,
         _sealed(record),
+        fresh,
     )
 
 

@@ -33,6 +33,7 @@ Answer = Callable[[bytes, bytes], Any]
 
 KILOBYTE = 1024
 ACCOUNT = {"user": "10001", "pass": "a password of the stub"}
+HOOK_SECRETS = {"plain": "a hook's secret of the stub"}
 
 
 class Stub:
@@ -98,7 +99,8 @@ class Stub:
                 taken = [{"Id": e.get("Id"), "EventId": "e"} for e in request["Entries"]]
                 return {"Successful": taken, "Failed": [], "Entries": taken}
             case "GetSecretValue":
-                return {"SecretString": json.dumps(ACCOUNT), "Name": "s", "VersionId": "v"}
+                secret = HOOK_SECRETS if request["SecretId"] == "HookSecrets" else ACCOUNT
+                return {"SecretString": json.dumps(secret), "Name": "s", "VersionId": "v"}
             case _:
                 raise NotImplementedError(operation)
 
