@@ -177,12 +177,7 @@ def of_broadcast() -> list[bytes]:
     ("function", "invocations", "messages", "most"),
     [
         ("api", of_http(), BATCH, 430),  # 926 before
-        (
-            "api",
-            [events.http_batch(100)],
-            100,
-            41,
-        ),  # 44, and 380 in the sender, which all doors share
+        ("api", [events.http_batch(100)], 100, 41),  # 44, and 380 in the sender
         ("hooks", of_hook(), BATCH, 400),  # 543, and Lambda's own 420
         ("notifier", of_schedule(), BATCH, 380),  # 535, and Lambda's own 420
         ("sender", of_queue(), BATCH, 110),  # 380

@@ -154,5 +154,6 @@ def test_fetching_a_secret_does_not_log_it(
     shown = captured.out + captured.err + caplog.text
     assert found == Credentials("12345", PASSWORD)
     assert f"fetched Credentials(user='12345'), that is {MASK}" in shown
+    assert "SecretString" not in shown, "botocore's own debug lines have what it fetches"
     for needle in SPELLINGS:
         assert needle not in shown

@@ -308,16 +308,16 @@ def test_a_message_ends_before_sqs_gives_it_up() -> None:
         assert resources[queue]["Properties"]["MessageRetentionPeriod"] > LONGEST_LIFE
 
 
-def test_a_second_receive_finds_what_the_first_has_done(relay: Relay, hidden: Hidden) -> None:
+@pytest.mark.usefixtures("hidden")
+def test_a_second_receive_finds_what_the_first_has_done(relay: Relay) -> None:
     assert handle(record(0, envelope("hi"))) == {"batchItemFailures": []}
 
     assert handle(record(0, envelope("hi"), receive_count=2)) == {"batchItemFailures": []}
     assert relay.provider.posts["hi"] == 1
 
 
-def test_a_message_with_an_id_of_its_own_is_looked_for_at_once(
-    relay: Relay, hidden: Hidden
-) -> None:
+@pytest.mark.usefixtures("hidden")
+def test_a_message_with_an_id_of_its_own_is_looked_for_at_once(relay: Relay) -> None:
     """Somebody else may have made its record: a write that meets it costs five times the read."""
     handle(record(0, envelope("hi", id="order-4711")))
 
@@ -325,8 +325,9 @@ def test_a_message_with_an_id_of_its_own_is_looked_for_at_once(
     assert relay.provider.posts["hi"] == 1
 
 
+@pytest.mark.usefixtures("hidden")
 def test_a_run_logs_one_line_with_each_message_s_id_and_what_became_of_it(
-    relay: Relay, hidden: Hidden, monkeypatch: pytest.MonkeyPatch
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[dict[str, Any]] = []
     monkeypatch.setattr(app.log, "info", lambda _, extra: lines.append(extra))

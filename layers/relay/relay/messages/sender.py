@@ -237,7 +237,7 @@ class Sender:
 
     def _deliver(self, run: _Run) -> None:
         try:
-            # A fresh message is not looked for: its claim is an INSERT, which finds a record there is.
+            # A fresh message is not looked for: its claim, an INSERT, meets a record there is.
             ids = (r.message.id for r in run.batch if r.message.id and not r.fresh)
             records = self._store.load(ids)
             rulings = self._check(run, range(len(run.batch)))
