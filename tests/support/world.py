@@ -522,6 +522,7 @@ class Relay:
         self.broadcasts = MemoryGate(self.world)
         self.rules = rules
         self.intake = Intake(self.store, self.queues, rules, clock=self.world.clock)
+        self.takes_for_fresh = False
         self._attempts = 0
         self._random = random.Random(seed)
         self.pacer = MemoryPacer(self.world, rate)
@@ -618,8 +619,10 @@ class Relay:
             else:
                 last = ends_by(copy.sent_at, copy.receive_count, in_line=in_line)
                 sealed = Sealed(copy.body, copy.seal)
+                # More than the sender's function takes for fresh: whatever is not sealed may be.
+                fresh = copy.receive_count == 1 and not claim_of(message) and self.takes_for_fresh
                 good[i] = Received(
-                    message, "sqs", copy.sent_at, copy.receive_count, last, in_line, sealed
+                    message, "sqs", copy.sent_at, copy.receive_count, last, in_line, sealed, fresh
                 )
         delivered = self.sender.deliver(list(good.values()), ends_at=ends_at)
         results |= zip(good, delivered, strict=True)

@@ -483,3 +483,16 @@ def test_the_example_of_a_schedule_message_is_taken_as_it_stands() -> None:
     event = json.loads(fired(scheduled_input(given["ScheduleMessage"])))
     found = read(event, invocation="r-1", now=0.0)
     assert '"' in found.content.text
+
+
+def test_by_default_lambda_logs_only_trouble_and_nothing_is_traced() -> None:
+    """Both are paid for: docs/performance.md."""
+    parameters = template()["Parameters"]
+    assert (parameters["LogLevel"]["Default"], parameters["Traces"]["Default"]) == ("INFO", "false")
+    for name, function in of_type("AWS::Lambda::Function").items():
+        logging = function["LoggingConfig"]
+        assert logging["LogFormat"] == "JSON", name
+        assert logging["SystemLogLevel"] == {"Fn::If": ["Debugging", "INFO", "WARN"]}, name
+        assert function["TracingConfig"] == {
+            "Mode": {"Fn::If": ["HasTraces", "Active", "PassThrough"]}
+        }, name

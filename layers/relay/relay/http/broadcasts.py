@@ -1,6 +1,5 @@
 """The routes of broadcasts."""
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -28,13 +27,12 @@ from relay.broadcasts.service import Broadcasts, InvalidTransition, Reused
 from relay.http import requests
 from relay.http.contract import Body, answer
 from relay.http.messages import Key, Time
+from relay.http.notes import note
 from relay.messages.envelope import ID_PATTERN, MAX_ID, Button, rfc3339
 from relay.messages.intake import fresh_id, scoped_id
 from relay.messages.refusals import SHARDS
 from relay.messages.states import State
 from relay.problems import ProblemError
-
-log = logging.getLogger(__name__)
 
 TRIAL_SECONDS = 20.0
 """How long a dry run reads a list: API Gateway waits for 29 seconds."""
@@ -325,7 +323,7 @@ def routes(broadcasts: Broadcasts) -> Router:
                 problems.KEY_REUSED,
                 "This key was used with another body; choose a new key for a new broadcast.",
             )
-        log.info("accepted", extra={"broadcast": id_, "replayed": started.replayed})
+        note(broadcast=id_, replayed=started.replayed)
         replayed = {"Idempotency_Replayed": "true"} if started.replayed else {}
         return BroadcastReceipt(id=id_, status=started.broadcast.status).response(
             HTTPStatus.ACCEPTED, Location=f"./broadcasts/{id_}", **replayed

@@ -250,7 +250,9 @@ class Sender:
 
     def _deliver(self, run: _Run) -> None:
         try:
-            records = self._store.load(r.message.id for r in run.batch if r.message.id)
+            # A fresh message is not looked for: its claim, an INSERT, meets a record there is.
+            ids = (r.message.id for r in run.batch if r.message.id and not r.fresh)
+            records = self._store.load(ids)
             rulings = self._check(run, range(len(run.batch)))
             proven = [self._proven(received) for received in run.batch]
         except StoreUnavailableError as error:
