@@ -82,6 +82,23 @@ def test_the_garbage_collector_starts_after_the_imports_and_past_them(
     )
 
 
+def test_what_a_first_message_needs_is_built_at_start_and_nothing_else() -> None:
+    models = "Button Content Message KeyedMessage QueuedMessage"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from relay.messages import envelope as e\n"
+            f"print([n for n in {models.split()} if getattr(e, n).__pydantic_complete__])",
+        ],
+        env={"PYTHONPATH": str(ROOT / "layers" / "relay"), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert done.stdout.strip() == "['Message', 'KeyedMessage', 'QueuedMessage']"
+
+
 def test_no_import_comes_before_the_one_that_stops_the_collector() -> None:
     for name in FUNCTIONS:
         source = (ROOT / "functions" / name / "app.py").read_text(encoding="utf-8")

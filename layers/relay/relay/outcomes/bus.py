@@ -18,7 +18,7 @@ from relay.outcomes.events import SOURCE, Event
 
 SERVICE = "events"
 HEADERS = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": "AWSEvents.PutEvents"}
-TIMEOUT = 5.0
+TIMEOUT = 5
 """Seconds for connecting, and for each read."""
 
 MOST = 10
