@@ -1113,15 +1113,15 @@ MUTANTS = [
     Mutant(
         "a refused call counts as done",
         BUS,
-        "        if response.status != 200:",
-        "        if response.status == 599:",
+        "        if response.status_code != 200:",
+        "        if response.status_code == 599:",
         PUT,
     ),
     Mutant(
-        "a broken connection is kept",
+        "events go to whoever answers",
         BUS,
-        "            self.close()\n            raise PutError(type(error).__name__) from None",
-        "            raise PutError(type(error).__name__) from None",
+        "URLLib3Session(timeout=TIMEOUT)",
+        "URLLib3Session(verify=False, timeout=TIMEOUT)",
         PUT,
     ),
     # When a message may go.
