@@ -133,6 +133,9 @@ order: $(INSTALLED) ## a busy chat beside others, each limited to one message a 
 events: $(INSTALLED) ## a thousand messages, the publisher killed again and again; POST to event, in ms
 	@$(SCENARIO) events $(ARGS)
 
+upgrade-check: $(INSTALLED) ## deploy 0.1.0 with messages in every state, and this version over it
+	@$(SCENARIO) upgrade $(ARGS)
+
 watch: $(INSTALLED) ## show the local stack's events as they happen, until Ctrl-C (RAW=1: as JSON)
 	@$(BIN)/python -m local.watch $(if $(RAW),--raw)
 
