@@ -234,6 +234,9 @@ audit: $(INSTALLED) ## check the dependencies for known vulnerabilities (needs t
 		$(BIN)/uv tool run pip-audit@2.9.0 --disable-pip --require-hashes -r "$$lock" || failed=1; \
 	done; test -z "$$failed"
 
+picture: $(INSTALLED) ## take docs/inbox.png anew, the READMEs' picture of the inbox (needs chromium)
+	@$(BIN)/python -m tools.picture
+
 reference: $(INSTALLED) ## rewrite the parts of docs/ that follow from the template, the code and the lock files
 	@$(BIN)/python -m tools.reference
 
