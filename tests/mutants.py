@@ -1635,6 +1635,28 @@ MUTANTS = [
         "Tracing: Active",
         "tests/unit/test_template.py",
     ),
+    # The upgrade from 0.1.0.
+    Mutant(
+        "what 0.1.0 held and this version resolved can never be redriven",
+        "layers/relay/relay/messages/states.py",
+        " or (record.version == 1 and resolved)",
+        "",
+        "tests/unit/test_states.py",
+    ),
+    Mutant(
+        "what 0.1.0 accepted is never found",
+        "layers/relay/relay/messages/store.py",
+        "if not change.before.version:",
+        "if False:",
+        "tests/unit/test_store.py",
+    ),
+    Mutant(
+        "a parameter of another version is passed over without a word",
+        "ops/deploy.py",
+        "    _refuse_unknown(stage, samconfig)\n",
+        "",
+        "tests/integration/test_deploy.py",
+    ),
 ]
 
 

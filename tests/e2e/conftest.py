@@ -5,21 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
+from tests.support.browser import CHROMIUM, chromium
 from tests.support.deployment import SCHEDULED_TEXT, Deployment, deployed
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox",  # a container's root has no user namespace to build one in
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    # A site whose owner has pointed its name to 127.0.0.1.
-    "--host-resolver-rules=MAP rebound.example 127.0.0.1",
-]
 PARAMETERS = {
     # Retries that a test can wait for.
     "BackoffMin": "1",
@@ -57,7 +47,5 @@ def browser() -> Iterator[Browser]:
     """Start a real browser."""
     if not CHROMIUM.exists():
         pytest.skip(f"needs {CHROMIUM}: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
