@@ -1685,6 +1685,20 @@ MUTANTS = [
         "if self._clock() > ends_at:",
         test=f"{REACH_TESTS}::test_a_run_that_ends_leaves_its_marks_rather_than_its_answer",
     ),
+    Mutant(
+        "what its caller waits for is not counted",
+        "layers/relay/relay/messages/service.py",
+        "            self._count([received], [result])\n",
+        "",
+        test="tests/unit/test_metrics.py::test_a_message_that_its_caller_waits_for_counts_like_any_other",
+    ),
+    Mutant(
+        "a message that its caller waits for counts as accepted twice",
+        "layers/relay/relay/metrics.py",
+        'record.door == received.door == "sqs"',
+        "record.door == received.door",
+        test="tests/unit/test_metrics.py::test_a_message_that_its_caller_waits_for_counts_like_any_other",
+    ),
 ]
 
 

@@ -301,6 +301,7 @@ def messages() -> Messages:
         intake=intake(),
         sender=sender(),
         gate=gate(),
+        count=metrics.delivered,
     )
 
 
