@@ -1699,6 +1699,13 @@ MUTANTS = [
         "record.door == received.door",
         test="tests/unit/test_metrics.py::test_a_message_that_its_caller_waits_for_counts_like_any_other",
     ),
+    Mutant(
+        "repeats fill a queue that is full",
+        INTAKE,
+        "        too_many = self._refused(again, now)\n",
+        "        too_many = self._refused([], now)\n",
+        test=f"{WHEN}::test_a_repeat_is_answered_however_many_wait",
+    ),
 ]
 
 
