@@ -1706,6 +1706,13 @@ MUTANTS = [
         "        too_many = self._refused([], now)\n",
         test=f"{WHEN}::test_a_repeat_is_answered_however_many_wait",
     ),
+    Mutant(
+        "hours are looked for after the end of the calendar",
+        "layers/relay/relay/messages/envelope.py",
+        "    return min(at, _LATEST_BEGIN)\n",
+        "    return at\n",
+        test=f"{WHEN}::test_a_time_at_the_end_of_all_calendars_is_too_far_like_any_other",
+    ),
 ]
 
 
