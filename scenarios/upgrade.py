@@ -206,7 +206,7 @@ class Filling:
         """Wait until messages have one of these states."""
 
         def there() -> bool:
-            known = _records(self.deployment)
+            known = _states(self.deployment)
             return all(known.get(id_) in states for id_ in ids)
 
         until(there, " or ".join(states), every=0.5)
@@ -246,7 +246,7 @@ def run(deployment: Deployment, _given: Namespace) -> list[str]:
     old, sandbox = filling.old, filling.sandbox
     began = time.monotonic()
     sources = _fill(filling)
-    before = _records(deployment)
+    before = _states(deployment)
     _print(f"0.1.0, filled in {time.monotonic() - began:.0f} s", before)
     began = time.monotonic()
     deployment = _upgrade(deployment)
@@ -369,13 +369,13 @@ def _items(deployment: Deployment) -> dict[str, Mapping[str, Any]]:
     }
 
 
-def _records(deployment: Deployment) -> dict[str, str]:
+def _states(deployment: Deployment) -> dict[str, str]:
     """Return the state of every message in the table."""
     return {id_: item["state"]["S"] for id_, item in _items(deployment).items()}
 
 
 def _in_state(deployment: Deployment, state: State) -> set[str]:
-    return {id_ for id_, found in _records(deployment).items() if found == state}
+    return {id_ for id_, found in _states(deployment).items() if found == state}
 
 
 def _tried(deployment: Deployment) -> set[str]:
@@ -401,8 +401,8 @@ def _upgrade(deployment: Deployment) -> Deployment:
     stack.build(ROOT)
 
     def run_sam(command: Sequence[str]) -> int:
-        given = command[command.index("--template-file") + 1] if len(command) > 5 else None
-        stack.deploy(Path(given) if given else None)
+        one_more = "--template-file" in command  # an index: the last word is its template
+        stack.deploy(Path(command[-1]) if one_more else None)
         return 0
 
     with _environment(stack.aws_environment):
