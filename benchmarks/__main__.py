@@ -9,7 +9,7 @@ import time
 
 import psutil
 
-from benchmarks import artifact, cost, drain, published, sends, starts
+from benchmarks import artifact, cost, drain, personal, published, sends, starts
 from benchmarks.report import PAGES, ROOT, Report, say
 
 
@@ -36,6 +36,7 @@ def main() -> None:
         "Medians; ± is the median absolute deviation.",
     )
     sends.measure(report)
+    personal.measure(report)
     drain.measure(report)
     starts.measure(report)
     cost.measure(report)

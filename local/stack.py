@@ -285,6 +285,7 @@ class Stack:
             "orderedQueueUrl": output["OrderedQueueUrl"],
             "deadLetterQueueUrl": output["DeadLetterQueueUrl"],
             "tableName": output["TableName"],
+            "bucketName": output["BucketName"],
             "credentialsSecret": output["ProviderCredentialsArn"],
             "eventBus": output["EventBusName"],
             "events": next(

@@ -202,6 +202,7 @@ class MemoryQueues:
         self.messages: list[Copy] = []
         self.dead: list[DeadLetterEntry] = []
         self.room_to_wait = True
+        self.delays: list[int] = []
         self.past_the_line: set[str] = set()
         """The ids of what was handed in without order as well."""
         self.delayed: set[str] = set()
@@ -263,7 +264,10 @@ class MemoryQueues:
         self._world.effect("after a burial")
         return [None] * len(letters)
 
-    def enqueue_broadcast(self, messages: Sequence[QueuedMessage]) -> list[str | None]:
+    def enqueue_broadcast(
+        self, messages: Sequence[QueuedMessage], delays: Sequence[int] = ()
+    ) -> list[str | None]:
+        self.delays += delays
         return self.enqueue([m.model_copy(update={"in_order": False}) for m in messages])
 
     def enqueue_notifier(self, body: str) -> None:

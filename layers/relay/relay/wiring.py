@@ -9,8 +9,11 @@ from botocore.config import Config
 from botocore.session import Session
 
 from relay import metrics
+from relay.broadcasts.audience import Audience
+from relay.broadcasts.bucket import Bucket
 from relay.broadcasts.fanout import FanOut
 from relay.broadcasts.gate import BroadcastGate
+from relay.broadcasts.reach import Reach
 from relay.broadcasts.recounts import Recounts
 from relay.broadcasts.service import Broadcasts
 from relay.broadcasts.table import BroadcastTable
@@ -23,6 +26,7 @@ from relay.messages.dispatch import Dispatcher
 from relay.messages.intake import Intake
 from relay.messages.pacing import TablePacer
 from relay.messages.queues import SqsQueues
+from relay.messages.refusals import Refusals
 from relay.messages.seals import Seals
 from relay.messages.sender import Sender
 from relay.messages.service import Messages
@@ -36,6 +40,7 @@ from smsgold.errors import CredentialsError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
+    from mypy_boto3_s3.client import S3Client
     from mypy_boto3_scheduler.client import EventBridgeSchedulerClient
 
 IN_FLIGHT = 34
@@ -98,7 +103,19 @@ def seals() -> Seals:
 @cache
 def broadcast_table() -> BroadcastTable:
     """Return the broadcasts' items in the Relay table."""
-    return BroadcastTable(_dynamodb(), settings.table)
+    return BroadcastTable(_dynamodb(), settings.table, bucket())
+
+
+@cache
+def bucket() -> Bucket:
+    """Return the stack's bucket; few runs need its client."""
+    return Bucket(_s3, settings.bucket)
+
+
+@cache
+def _s3() -> "S3Client":
+    client: S3Client = _aws("s3")
+    return client
 
 
 @cache
@@ -159,7 +176,14 @@ def account() -> Account:
 @cache
 def broadcasts() -> Broadcasts:
     """Return the broadcasts service."""
-    return Broadcasts(broadcast_table(), store(), queues(), rate=settings.messages_per_second)
+    return Broadcasts(
+        broadcast_table(),
+        store(),
+        queues(),
+        audience(),
+        reach(),
+        rate=settings.messages_per_second,
+    )
 
 
 @cache
@@ -169,14 +193,40 @@ def recounts() -> Recounts:
 
 
 @cache
+def audience() -> Audience:
+    """Return who reads the audience of broadcasts."""
+    return Audience(
+        # Made on the first call: most runs of the notifier ask the provider for nothing.
+        subscribers=lambda bot_id: account().subscribers(bot_id),
+        table=broadcast_table(),
+        store=store(),
+        bucket=bucket(),
+        unreachable=reach().unreachable,
+    )
+
+
+@cache
+def refusals() -> Refusals:
+    """Return the marks of refusals in the Relay table."""
+    return Refusals(_dynamodb(), settings.table)
+
+
+@cache
+def reach() -> Reach:
+    """Return who cannot be reached."""
+    return Reach(
+        refusals(), broadcast_table(), refusals_percent=settings.broadcast_refusals_percent
+    )
+
+
+@cache
 def fan_out() -> FanOut:
     """Return the fan-out of broadcasts."""
     return FanOut(
         table=broadcast_table(),
         queues=queues(),
         recounts=recounts(),
-        # Made on the first call: most runs of the notifier ask the provider for nothing.
-        subscribers=lambda bot_id: account().subscribers(bot_id),
+        audience=audience(),
         rules=settings.rules,
         rate=settings.messages_per_second,
     )
@@ -230,6 +280,7 @@ def sender() -> Sender:
         queues=queues(),
         seals=seals(),
         rules=rules,
+        reachability=refusals(),
     )
 
 

@@ -39,6 +39,7 @@ def api(
     exception_handlers.answer_with_problems(app)
     app.include_router(messages.routes(single))
     app.include_router(broadcasts.routes(many))
+    app.include_router(broadcasts.reach_routes(many))
     app.include_router(lists.routes(single, many))
     app.include_router(schedules.routes(kept))
     app.include_router(bots.routes(directory))
