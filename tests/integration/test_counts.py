@@ -205,3 +205,12 @@ def test_a_message_costs_few_bytes_of_logs(
         *HOOK_SECRETS.values(),
     ):
         assert all(secret not in line for line in logged)
+
+
+def test_a_broadcast_s_messages_are_claimed_without_a_read(aws: Stub) -> None:
+    aws.reset()
+    invoke("sender", aws, of_broadcast())
+
+    assert aws.counts["posts"] == BATCH
+    # Marks of refusals, and the broadcast itself, before and after.
+    assert aws.counts["read units"] <= BATCH / 2 + 2
