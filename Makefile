@@ -106,7 +106,7 @@ broadcast: $(INSTALLED) ## try out, ask, send to a sandbox bot: make broadcast T
 # -- the checks ---------------------------------------------------------------------------------
 
 test: $(INSTALLED) ## run all tests, end to end included
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 test-unit: $(INSTALLED) ## run the unit tests
 	@$(BIN)/pytest tests/unit $(ARGS)
@@ -133,6 +133,9 @@ order: $(INSTALLED) ## a busy chat beside others, each limited to one message a 
 
 events: $(INSTALLED) ## a thousand messages, the publisher killed again and again; POST to event, in ms
 	@$(SCENARIO) events $(ARGS)
+
+upgrade-check: $(INSTALLED) ## deploy 0.1.0 with messages in every state, and this version over it
+	@$(SCENARIO) upgrade $(ARGS)
 
 watch: $(INSTALLED) ## show the local stack's events as they happen, until Ctrl-C (RAW=1: as JSON)
 	@$(BIN)/python -m local.watch $(if $(RAW),--raw)
@@ -231,6 +234,9 @@ audit: $(INSTALLED) ## check the dependencies for known vulnerabilities (needs t
 	@for lock in $(LOCKS); do echo "$$lock"; \
 		$(BIN)/uv tool run pip-audit@2.9.0 --disable-pip --require-hashes -r "$$lock" || failed=1; \
 	done; test -z "$$failed"
+
+picture: $(INSTALLED) ## take docs/inbox.png anew, the READMEs' picture of the inbox (needs chromium)
+	@$(BIN)/python -m tools.picture
 
 reference: $(INSTALLED) ## rewrite the parts of docs/ that follow from the template, the code and the lock files
 	@$(BIN)/python -m tools.reference

@@ -200,6 +200,11 @@ def duration(milliseconds: float, megabytes: int = MEGABYTES) -> float:
     return milliseconds / 1000 * megabytes / 1024 * GIGABYTE_SECOND.dollars
 
 
+def dollars(n: Mapping[str, float]) -> float:
+    """Return what a million messages from the queue cost, from a message's share of each count."""
+    return sum(_bill(n, QUEUE).values())
+
+
 def measure_memory_sizes(report: Report, rounds: int = 7) -> None:
     """Measure warm functions with each memory size's share of a processor, in turns."""
     say("memory sizes")

@@ -1113,15 +1113,15 @@ MUTANTS = [
     Mutant(
         "a refused call counts as done",
         BUS,
-        "        if response.status != 200:",
-        "        if response.status == 599:",
+        "        if response.status_code != 200:",
+        "        if response.status_code == 599:",
         PUT,
     ),
     Mutant(
-        "a broken connection is kept",
+        "events go to whoever answers",
         BUS,
-        "            self.close()\n            raise PutError(type(error).__name__) from None",
-        "            raise PutError(type(error).__name__) from None",
+        "URLLib3Session(timeout=TIMEOUT)",
+        "URLLib3Session(verify=False, timeout=TIMEOUT)",
         PUT,
     ),
     # When a message may go.
@@ -1641,6 +1641,28 @@ MUTANTS = [
         "Tracing: !If [HasTraces, Active, PassThrough]",
         "Tracing: Active",
         "tests/unit/test_template.py",
+    ),
+    # The upgrade from 0.1.0.
+    Mutant(
+        "what 0.1.0 held and this version resolved can never be redriven",
+        "layers/relay/relay/messages/states.py",
+        " or (record.version == 1 and resolved)",
+        "",
+        "tests/unit/test_states.py",
+    ),
+    Mutant(
+        "what 0.1.0 accepted is never found",
+        "layers/relay/relay/messages/store.py",
+        "if not change.before.version:",
+        "if False:",
+        "tests/unit/test_store.py",
+    ),
+    Mutant(
+        "a parameter of another version is passed over without a word",
+        "ops/deploy.py",
+        "    _refuse_unknown(stage, samconfig)\n",
+        "",
+        "tests/integration/test_deploy.py",
     ),
 ]
 

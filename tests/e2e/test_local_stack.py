@@ -20,6 +20,7 @@ KEYS = [
     "orderedQueueUrl",
     "deadLetterQueueUrl",
     "tableName",
+    "bucketName",
     "credentialsSecret",
     "eventBus",
     "events",

@@ -253,6 +253,7 @@ class Message(Content):
 
     model_config = {
         **model_config,
+        "defer_build": False,  # a first message does not wait for it
         "json_schema_extra": {
             "oneOf": [_TO_A_SUBSCRIBER, _TO_A_NUMBER, _TO_A_SUBSCRIBER_AFTER_ALL],
             "examples": [
