@@ -205,3 +205,11 @@ def test_a_message_costs_few_bytes_of_logs(
         *HOOK_SECRETS.values(),
     ):
         assert all(secret not in line for line in logged)
+
+
+def test_a_broadcast_s_messages_are_claimed_without_a_read(aws: Stub) -> None:
+    aws.reset()
+    invoke("sender", aws, of_broadcast())
+
+    assert aws.counts["posts"] == BATCH
+    assert aws.counts["records looked for"] == 0
