@@ -1,4 +1,7 @@
-"""Builds each part from the stack's settings, once per execution environment."""
+"""Builds each part from the stack's settings, once per execution environment.
+
+A part that some functions do without is imported where it is made: no start pays for it in vain.
+"""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -9,34 +12,30 @@ from botocore.config import Config
 from botocore.session import Session
 
 from relay import metrics
-from relay.broadcasts.fanout import FanOut
-from relay.broadcasts.gate import BroadcastGate
-from relay.broadcasts.recounts import Recounts
-from relay.broadcasts.service import Broadcasts
 from relay.broadcasts.table import BroadcastTable
-from relay.directory import Directory
 from relay.logs import redact
-from relay.messages.breaker import Breaker
-from relay.messages.chats import Chats
-from relay.messages.dead_letters import DeadLetters
-from relay.messages.dispatch import Dispatcher
 from relay.messages.intake import Intake
-from relay.messages.pacing import TablePacer
 from relay.messages.queues import SqsQueues
 from relay.messages.seals import Seals
-from relay.messages.sender import Sender
-from relay.messages.service import Messages
 from relay.messages.store import TableStore
 from relay.settings import settings
 from relay.webhooks.secrets import HookSecrets, Secrets
-from smsgold.account import Account
-from smsgold.client import Client
 from smsgold.credentials import Credentials, CredentialsSource, from_secrets_manager
 from smsgold.errors import CredentialsError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
     from mypy_boto3_scheduler.client import EventBridgeSchedulerClient
+
+    from relay.broadcasts.fanout import FanOut
+    from relay.broadcasts.gate import BroadcastGate
+    from relay.broadcasts.recounts import Recounts
+    from relay.broadcasts.service import Broadcasts
+    from relay.directory import Directory
+    from relay.messages.sender import Sender
+    from relay.messages.service import Messages
+    from smsgold.account import Account
+    from smsgold.client import Client
 
 IN_FLIGHT = 34
 """Concurrent POSTs: they send a batch of 100 in three rounds, at its physical bound. More threads
@@ -102,8 +101,10 @@ def broadcast_table() -> BroadcastTable:
 
 
 @cache
-def gate() -> BroadcastGate:
+def gate() -> "BroadcastGate":
     """Return the gate that the sender asks about broadcasts."""
+    from relay.broadcasts.gate import BroadcastGate
+
     return BroadcastGate(
         broadcast_table(), queues(), refusals_percent=settings.broadcast_refusals_percent
     )
@@ -130,8 +131,10 @@ def intake() -> Intake:
 
 
 @cache
-def provider() -> Client:
+def provider() -> "Client":
     """Return the provider's client."""
+    from smsgold.client import Client
+
     return Client(
         settings.provider_base_url, deadline=settings.provider_timeout, connections=IN_FLIGHT
     )
@@ -151,26 +154,34 @@ def credentials() -> CredentialsSource:
 
 
 @cache
-def account() -> Account:
+def account() -> "Account":
     """Return the account's lists at the provider."""
+    from smsgold.account import Account
+
     return Account(provider(), credentials())
 
 
 @cache
-def broadcasts() -> Broadcasts:
+def broadcasts() -> "Broadcasts":
     """Return the broadcasts service."""
+    from relay.broadcasts.service import Broadcasts
+
     return Broadcasts(broadcast_table(), store(), queues(), rate=settings.messages_per_second)
 
 
 @cache
-def recounts() -> Recounts:
+def recounts() -> "Recounts":
     """Return the recounts of broadcasts."""
+    from relay.broadcasts.recounts import Recounts
+
     return Recounts(broadcast_table(), store(), settings.rules, longest_run=settings.sender_timeout)
 
 
 @cache
-def fan_out() -> FanOut:
+def fan_out() -> "FanOut":
     """Return the fan-out of broadcasts."""
+    from relay.broadcasts.fanout import FanOut
+
     return FanOut(
         table=broadcast_table(),
         queues=queues(),
@@ -202,8 +213,15 @@ def _stale(error: CredentialsError) -> None:
 
 
 @cache
-def sender() -> Sender:
+def sender() -> "Sender":
     """Return the sender."""
+    from relay.messages.breaker import Breaker
+    from relay.messages.chats import Chats
+    from relay.messages.dead_letters import DeadLetters
+    from relay.messages.dispatch import Dispatcher
+    from relay.messages.pacing import TablePacer
+    from relay.messages.sender import Sender
+
     rules = settings.rules
     pacer = TablePacer(
         _dynamodb(),
@@ -241,8 +259,10 @@ def scheduler() -> "EventBridgeSchedulerClient":
 
 
 @cache
-def messages() -> Messages:
+def messages() -> "Messages":
     """Return the messages service."""
+    from relay.messages.service import Messages
+
     return Messages(
         store=store(),
         lists=store(),
@@ -254,6 +274,8 @@ def messages() -> Messages:
 
 
 @cache
-def directory() -> Directory:
+def directory() -> "Directory":
     """Return the directory of bots and subscribers."""
+    from relay.directory import Directory
+
     return Directory(account())
