@@ -9,7 +9,7 @@ import time
 
 import psutil
 
-from benchmarks import artifact, cost, drain, guarantees, published, sends, starts
+from benchmarks import artifact, cost, drain, guarantees, personal, published, sends, starts
 from benchmarks.report import PAGES, ROOT, Report, say
 
 
@@ -41,6 +41,7 @@ def main() -> None:
         "Medians; ± is the median absolute deviation.",
     )
     sends.measure(report)
+    personal.measure(report)
     drain.measure(report)
     starts.measure(report)
     cost.measure(report)

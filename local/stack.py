@@ -36,6 +36,19 @@ PROVIDER_PATH = "/v1/telegram/bot"
 SANDBOX_USER = "10001"
 SANDBOX_PASSWORD = 'p@ss w&rd"é+%/'  # noqa: S105 - made up; awkward in every encoding
 START_TIMEOUT = 60.0  # seconds
+OUTPUTS = {
+    "messagesQueueUrl": "MessagesQueueUrl",
+    "orderedQueueUrl": "OrderedQueueUrl",
+    "deadLetterQueueUrl": "DeadLetterQueueUrl",
+    "tableName": "TableName",
+    "bucketName": "BucketName",
+    "credentialsSecret": "ProviderCredentialsArn",
+    "eventBus": "EventBusName",
+    "publisherFunction": "PublisherFunctionName",
+    "notifierFunction": "NotifierFunctionName",
+    "senderFunction": "SenderFunctionName",
+}
+"""The template's outputs that stack.json holds."""
 
 
 class StackError(Exception):
@@ -51,6 +64,8 @@ class Settings:
     sandbox_port: int = 4580
     provider_base_url: str = ""  # empty: the sandbox
     parameters: Mapping[str, str] = field(default_factory=dict)
+    source: Path = ROOT
+    """Whose template and code are built and deployed."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], home: Path = home) -> "Settings":
@@ -126,19 +141,31 @@ class Stack:
             self._check_ports()
             self._prepare_home()
             self._start_servers()
-            with self._step("Building (sam build)"):
-                self._sam("build", *self._build_options())
+            self.build(self.settings.source)
             with self._step("Starting MiniStack and the sandbox"):
                 self._await_servers()
             with self._step("Deploying (sam deploy)"):
-                self._sam("deploy", *self._deploy_options())
-            facts = self._describe()
-            self._facts = json.dumps(facts, indent=2) + "\n"
-            self._facts_path.touch(mode=0o600)
-            self._facts_path.write_text(self._facts, encoding="utf-8")
+                self.deploy()
+            return self.describe()
         except BaseException:  # Ctrl-C included: nothing stays behind
             self.stop()
             raise
+
+    def build(self, source: Path) -> None:
+        """Build the template and the code of a checkout."""
+        with self._step("Building (sam build)"):
+            self._sam("build", *self._build_options(source))
+
+    def deploy(self, template: Path | None = None) -> None:
+        """Deploy a template, by default what was built."""
+        self._sam("deploy", *self._deploy_options(template))
+
+    def describe(self) -> dict[str, str]:
+        """Write what is deployed to stack.json, and return it."""
+        facts = self._describe()
+        self._facts = json.dumps(facts, indent=2) + "\n"
+        self._facts_path.touch(mode=0o600)
+        self._facts_path.write_text(self._facts, encoding="utf-8")
         return facts
 
     def stop(self) -> None:
@@ -240,13 +267,13 @@ class Stack:
     def _sam_config(self) -> list[str]:
         return ["--config-file", str(ROOT / "samconfig.toml"), "--config-env", "local"]
 
-    def _build_options(self) -> list[str]:
+    def _build_options(self, source: Path) -> list[str]:
         return [
-            *("--template-file", str(ROOT / "template.yaml"), "--base-dir", str(ROOT)),
+            *("--template-file", str(source / "template.yaml"), "--base-dir", str(source)),
             *("--build-dir", str(self.home / "build"), "--cache-dir", str(self.home / "cache")),
         ]
 
-    def _deploy_options(self) -> list[str]:
+    def _deploy_options(self, template: Path | None) -> list[str]:
         parameters = {
             "Stage": "local",
             "ProviderBaseUrl": self.settings.provider_base_url
@@ -254,7 +281,7 @@ class Stack:
             **self.settings.parameters,
         }
         return [
-            *("--template-file", str(self.home / "build" / "template.yaml")),
+            *("--template-file", str(template or self.home / "build" / "template.yaml")),
             *("--parameter-overrides", *(override(*item) for item in parameters.items())),
         ]
 
@@ -278,23 +305,13 @@ class Stack:
         apigateway = session.client("apigateway", endpoint_url=self._endpoint)
         put_gateway_responses(apigateway, output["RestApiId"], ROOT / "template.yaml")
         key = apigateway.get_api_key(apiKey=output["ApiKeyId"], includeValue=True)
+        parameters = {p["ParameterKey"]: p["ParameterValue"] for p in stack["Parameters"]}
         return {
             "apiUrl": f"{self._endpoint}/_aws/execute-api/{output['RestApiId']}/v1",
             "apiKey": key["value"],
-            "messagesQueueUrl": output["MessagesQueueUrl"],
-            "orderedQueueUrl": output["OrderedQueueUrl"],
-            "deadLetterQueueUrl": output["DeadLetterQueueUrl"],
-            "tableName": output["TableName"],
-            "credentialsSecret": output["ProviderCredentialsArn"],
-            "eventBus": output["EventBusName"],
-            "events": next(
-                parameter["ParameterValue"]
-                for parameter in stack["Parameters"]
-                if parameter["ParameterKey"] == "Events"
-            ),
-            "publisherFunction": output["PublisherFunctionName"],
-            "notifierFunction": output["NotifierFunctionName"],
-            "senderFunction": output["SenderFunctionName"],
+            # A stack of 0.1.0 lacks some.
+            **{fact: output[name] for fact, name in OUTPUTS.items() if name in output},
+            "events": parameters.get("Events", "none"),
             "awsEndpoint": self._endpoint,
             "accessKeyId": ACCESS_KEY_ID,
             "secretAccessKey": self.secret_access_key,
@@ -303,6 +320,16 @@ class Stack:
         }
 
     # -- addresses and environments -------------------------------------------------------------
+
+    @property
+    def aws_environment(self) -> dict[str, str]:
+        """What points any AWS client at this stack."""
+        return {
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY_ID,
+            "AWS_SECRET_ACCESS_KEY": self.secret_access_key,
+            "AWS_DEFAULT_REGION": aws.REGION,
+            "AWS_ENDPOINT_URL": self._endpoint,
+        }
 
     @property
     def _facts_path(self) -> Path:
@@ -332,10 +359,7 @@ class Stack:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
         return {
             **inherited,
-            "AWS_ACCESS_KEY_ID": ACCESS_KEY_ID,
-            "AWS_SECRET_ACCESS_KEY": self.secret_access_key,
-            "AWS_DEFAULT_REGION": aws.REGION,
-            "AWS_ENDPOINT_URL": self._endpoint,
+            **self.aws_environment,
             "LAYER_TARGET": "local",
             "PYTHON": sys.executable,
             "SAM_CLI_TELEMETRY": "0",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import boto3
 from botocore.exceptions import ClientError, NoRegionError
+from samcli.yamlhelper import yaml_parse
 
 from ops import indexes
 from ops.indexes import Run
@@ -26,8 +27,10 @@ def deploy(
     In a terminal the first deployment asks for the parameters, and later ones for a confirmation if
     samconfig.toml wants that. A stack whose table lacks indexes gets them first, each by an update
     of its own. Without a terminal nothing can be asked: SAM would end with "Aborted!" and
-    leave a stack in REVIEW_IN_PROGRESS.
+    leave a stack in REVIEW_IN_PROGRESS. What samconfig.toml sets and the template does not have is
+    refused: SAM ignores it.
     """
+    _refuse_unknown(stage, samconfig)
     command = ["sam", "deploy", "--config-env", stage]
     exists = _exists(stage, samconfig)
     if not (sys.stdin.isatty() if terminal is None else terminal):
@@ -42,6 +45,16 @@ def deploy(
         raise OperatorError(f"Not deployed: `{' '.join(command)}` ended with {code}.")
     if stage == "prod":
         protect(stage, samconfig, say)
+
+
+def _refuse_unknown(stage: str, samconfig: Path) -> None:
+    """Raise OperatorError for parameters of another version, or misspelled ones."""
+    known = yaml_parse(indexes.TEMPLATE.read_text("utf-8"))["Parameters"]
+    if unknown := sorted(set(configured(stage, samconfig).parameters) - set(known)):
+        raise OperatorError(
+            f"samconfig.toml sets {', '.join(unknown)} for {stage}, which template.yaml does not "
+            "have. Take it out; docs/upgrading.md says what took the place of old parameters."
+        )
 
 
 def _exists(stage: str, samconfig: Path) -> bool:

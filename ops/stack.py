@@ -1,8 +1,10 @@
 """A deployed stack: where it is, what it is made of, its clients."""
 
 import json
+import re
+import shlex
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,11 @@ class OperatorError(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """A stack's name, and its region if samconfig.toml says one."""
+    """A stack's name, its region if samconfig.toml says one, and the parameters that it sets."""
 
     name: str
     region: str | None
+    parameters: tuple[str, ...] = ()
 
 
 class Parts(dict[str, str]):
@@ -82,8 +85,16 @@ def _places(samconfig: Path) -> dict[str, Place]:
         if isinstance(commands, dict):
             deploy = {**_parameters(commands, "global"), **_parameters(commands, "deploy")}
             if "stack_name" in deploy:
-                places[stage] = Place(deploy["stack_name"], deploy.get("region"))
+                given = _overridden(deploy.get("parameter_overrides", ()))
+                places[stage] = Place(deploy["stack_name"], deploy.get("region"), given)
     return places
+
+
+def _overridden(overrides: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the names in `Name=value …`, as one text or a list, or in SAM's longer form."""
+    items = shlex.split(overrides) if isinstance(overrides, str) else overrides
+    names = (item.strip().removeprefix("ParameterKey=") for item in items)
+    return tuple(re.split("[=,]", name, maxsplit=1)[0] for name in names)
 
 
 def _parameters(commands: Mapping[str, Any], command: str) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from types import FrameType
 
 from local import ROOT
 from local.stack import StackError, forget_accounts
-from scenarios import broadcast, events, load, order, pacing, soak
+from scenarios import broadcast, events, load, order, pacing, soak, upgrade
 from scenarios.progress import progress
 from tests.support.deployment import deployed
 
@@ -34,6 +34,7 @@ def main() -> int:
         "order": order,
         "broadcast": broadcast,
         "events": events,
+        "upgrade": upgrade,
     }
     for name, scenario in scenarios.items():
         text = str(scenario.__doc__)
@@ -50,7 +51,9 @@ def main() -> int:
         signal.signal(number, _interrupt)
     forget_accounts()
     try:
-        with deployed(ROOT / ".local" / "scenarios" / given.name, parameters) as deployment:
+        home = ROOT / ".local" / "scenarios" / given.name
+        source = scenario.source(home) if hasattr(scenario, "source") else ROOT
+        with deployed(home, parameters, source=source) as deployment:
             problems: list[str] = scenario.run(deployment, given)
     except StackError as error:
         print(f"\n{error}", file=sys.stderr)

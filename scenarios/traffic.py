@@ -127,7 +127,8 @@ class Doors:
 
 def judge(deployment: Deployment, planned: Mapping[str, Planned]) -> list[str]:
     """Wait until all messages have ended; print what they became, return the broken promises."""
-    seen = _at_rest(Reader(deployment.facts, deployment.home), len(planned))
+    reader = Reader(deployment.facts, deployment.home)
+    seen = reader.told(at_rest(reader, len(planned)))
     states = Counter(str(record.state) for record in seen.records.values())
     times = Counter(entry["text"] for entry in seen.ledger)
     figures: dict[str, Any] = {
@@ -146,15 +147,15 @@ def judge(deployment: Deployment, planned: Mapping[str, Planned]) -> list[str]:
     return found
 
 
-def _at_rest(reader: Reader, messages: int) -> Evidence:
+def at_rest(reader: Reader, messages: int) -> Evidence:
     """Return what the stack has when every message has ended, or when it is high time."""
     ends = time.monotonic() + END_TIMEOUT
     while True:
         seen = reader.read()
         ended = sum(record.state in TERMINAL for record in seen.records.values())
         progress(f"{ended} of {messages} messages have ended")
-        at_rest = ended >= max(messages, len(seen.records)) and not seen.waiting
-        if at_rest or time.monotonic() > ends:
+        rests = ended >= max(messages, len(seen.records)) and not seen.waiting
+        if rests or time.monotonic() > ends:
             progress()
-            return reader.told(seen)
+            return seen
         time.sleep(1.0)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 OURS = ("relay", "smsgold")
 
-AWS_SERVICES = ("dynamodb", "scheduler", "secretsmanager", "sqs")
+AWS_SERVICES = ("dynamodb", "s3", "scheduler", "secretsmanager", "sqs")
 """The services that the functions call; botocore describes some 400, in 25 MB."""
 
 POWERTOOLS_UTILITIES = ("__init__.py", "data_classes", "jmespath_utils", "typing")

@@ -5,21 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
+from tests.support.browser import CHROMIUM, chromium
 from tests.support.deployment import SCHEDULED_TEXT, Deployment, deployed
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox",  # a container's root has no user namespace to build one in
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    # A site whose owner has pointed its name to 127.0.0.1.
-    "--host-resolver-rules=MAP rebound.example 127.0.0.1",
-]
 PARAMETERS = {
     # Retries that a test can wait for.
     "BackoffMin": "1",
@@ -35,10 +25,14 @@ PARAMETERS = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what lies in this folder, so that `-m "not e2e"` leaves it out."""
+    """Mark what lies in this folder, so that `-m "not e2e"` leaves it out.
+
+    All of it runs in one process, since it shares one deployment, and in its order.
+    """
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.xdist_group("e2e"))
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +47,5 @@ def browser() -> Iterator[Browser]:
     """Start a real browser."""
     if not CHROMIUM.exists():
         pytest.skip(f"needs {CHROMIUM}: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()

@@ -1,12 +1,14 @@
 """The sandbox's pages in a real browser: the inbox, and the relay's contract."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Dialog, Page, expect
 
 from tests.support.provider_calls import BOT, NUMBER, SUBSCRIBER, Caller
 from tests.support.sandbox import Sandbox
+from tools.picture import PATH, take
 
 
 @pytest.fixture
@@ -172,3 +174,11 @@ def test_the_contract_can_be_read(page: Page, sandbox: Sandbox) -> None:
     route.locator(".opblock-summary-control").click()
     expect(route.get_by_text("The bots.")).to_be_visible()
     expect(page.get_by_role("button", name="Try it out")).to_have_count(0)
+
+
+def test_the_readmes_picture_can_be_taken_and_is_small(browser: Browser, tmp_path: Path) -> None:
+    take(browser, tmp_path / "inbox.png")
+
+    for picture in (PATH, tmp_path / "inbox.png"):
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        assert picture.stat().st_size < 200_000

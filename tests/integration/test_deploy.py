@@ -40,8 +40,12 @@ TEMPLATE = {
             "Properties": definition(),
         },
         "MessagesQueue": {"Type": "AWS::SQS::Queue", "DeletionPolicy": "Retain"},
+        "RelayBucket": {"Type": "AWS::S3::Bucket", "DeletionPolicy": "Retain"},
     },
-    "Outputs": {"TableName": {"Value": {"Ref": "RelayTable"}}},
+    "Outputs": {
+        "TableName": {"Value": {"Ref": "RelayTable"}},
+        "BucketName": {"Value": {"Ref": "RelayBucket"}},
+    },
 }
 
 
@@ -149,6 +153,30 @@ def test_without_a_terminal_nothing_is_asked(sam: Path) -> None:
     assert sam.read_text() == "deploy --config-env dev --no-confirm-changeset\n"
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        '["Stage=dev", "AlarmStates=\'ALARM,OK\'", "ScheduleText=a=b"]',
+        '"Stage=dev AlarmStates=\\"ALARM,OK\\" ScheduleText=\\"a= Events=b\\""',
+        '["ParameterKey=AlarmStates,ParameterValue=x", "ParameterKey=ScheduleText"]',
+    ],
+)
+def test_a_parameter_that_the_template_does_not_have_is_refused(
+    tmp_path: Path, overrides: str
+) -> None:
+    """SAM would ignore it, and alarms would reach nobody after an upgrade from 0.1.0."""
+    config = tmp_path / "samconfig.toml"
+    config.write_text(
+        f'[dev.deploy.parameters]\nstack_name = "x"\nparameter_overrides = {overrides}\n', "utf-8"
+    )
+    ran: list[Any] = []
+
+    with pytest.raises(OperatorError, match=r"sets AlarmStates, ScheduleText for dev"):
+        ops_deploy.deploy("dev", terminal=False, run=ran.append, samconfig=config)  # type: ignore[arg-type]
+
+    assert ran == []
+
+
 @pytest.mark.usefixtures("aws")
 def test_in_a_terminal_the_first_deployment_asks_for_the_parameters(sam: Path) -> None:
     master, terminal = pty.openpty()
@@ -216,6 +244,7 @@ def test_what_is_left_of_a_stack_on_aws_is_deleted_in_its_region() -> None:
     assert [" ".join(command.split()[:5]) for command in commands] == [
         f"aws --region {REGION} dynamodb delete-table",
         f"aws --region {REGION} sqs delete-queue",
+        f"aws --region {REGION} s3 rb",
     ]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 import requests
 
-from local import processes
+from local import ROOT, processes
 from local.stack import Settings, Stack
 
 SCHEDULED_TEXT = "The template's own <aws.scheduler.schedule-arn> of ${AWS::Region}, 🕘"
@@ -25,6 +25,7 @@ class Deployment:
 
     home: Path
     facts: Mapping[str, str]
+    stack: Stack
 
     def logs(self) -> str:
         """Return everything that any process of the stack has logged so far."""
@@ -64,13 +65,13 @@ class Deployment:
             service, endpoint_url=self.facts["awsEndpoint"], region_name=self.facts["region"]
         )
 
-    def call(self, method: str, path: str, body: object = None) -> Any:
+    def call(self, method: str, path: str, body: object = None, **headers: str) -> Any:
         """Make a request to the API that must succeed, and return what it answers."""
         response = requests.request(
             method,
             self.facts["apiUrl"] + path,
             json=body,
-            headers={"x-api-key": self.facts["apiKey"]},
+            headers={"x-api-key": self.facts["apiKey"], **headers},
             timeout=60,
         )
         assert response.ok, f"{method} {path}: {response.status_code} {response.text[:300]}"
@@ -79,7 +80,11 @@ class Deployment:
 
 @contextmanager
 def deployed(
-    home: Path, parameters: Mapping[str, str], *, provider_base_url: str = ""
+    home: Path,
+    parameters: Mapping[str, str],
+    *,
+    provider_base_url: str = "",
+    source: Path = ROOT,
 ) -> Iterator[Deployment]:
     """Build and deploy the stack, beside whatever else runs here; stop it afterwards."""
     stack = Stack(
@@ -89,10 +94,11 @@ def deployed(
             sandbox_port=processes.free_port(),
             provider_base_url=provider_base_url,
             parameters=parameters,
+            source=source,
         )
     )
     facts = stack.up()
     try:
-        yield Deployment(stack.home, facts)
+        yield Deployment(stack.home, facts, stack)
     finally:
         stack.stop()

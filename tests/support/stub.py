@@ -33,6 +33,7 @@ Answer = Callable[[bytes, bytes], Any]
 
 KILOBYTE = 1024
 ACCOUNT = {"user": "10001", "pass": "a password of the stub"}
+HOOK_SECRETS = {"plain": "a hook's secret of the stub"}
 
 
 class Stub:
@@ -98,16 +99,22 @@ class Stub:
                 taken = [{"Id": e.get("Id"), "EventId": "e"} for e in request["Entries"]]
                 return {"Successful": taken, "Failed": [], "Entries": taken}
             case "GetSecretValue":
-                return {"SecretString": json.dumps(ACCOUNT), "Name": "s", "VersionId": "v"}
+                secret = HOOK_SECRETS if request["SecretId"] == "HookSecrets" else ACCOUNT
+                return {"SecretString": json.dumps(secret), "Name": "s", "VersionId": "v"}
             case _:
                 raise NotImplementedError(operation)
 
     def _get(self, request: dict[str, Any]) -> dict[str, Any]:
         ((table, asked),) = request["RequestItems"].items()
-        items = [self._items.get(key["pk"]["S"], {}) for key in asked["Keys"]]
+        keys = [key["pk"]["S"] for key in asked["Keys"]]
+        self.counts["records looked for"] += sum(key.startswith("message#") for key in keys)
+        items = [self._items.get(key, {}) for key in keys]
         for item in items:
-            # A consistent read; that of an item which is not there costs as much as a small one.
-            self.counts["read units"] += max(1, math.ceil(size_of(item) / (4 * KILOBYTE)))
+            # That of an item which is not there costs as much as a small one.
+            units: float = max(1, math.ceil(size_of(item) / (4 * KILOBYTE)))
+            if not asked.get("ConsistentRead"):
+                units /= 2
+            self.counts["read units"] += units  # type: ignore[assignment] # there are half ones
         return {"Responses": {table: [item for item in items if item]}, "UnprocessedKeys": {}}
 
     def _execute(self, Statement: str, Parameters: list[Any], **_: Any) -> dict[str, Any]:  # noqa: N803 - AWS's

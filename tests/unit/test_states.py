@@ -33,6 +33,7 @@ from relay.messages.states import (
     first_record,
     marked_dead_lettered,
     release,
+    resolve,
     settle,
     step,
 )
@@ -165,6 +166,15 @@ def test_an_unsealed_copy_that_says_no_more_than_its_record_is_a_copy(known: Rec
 
 def test_a_redrive_of_what_release_0_1_0_buried_needs_no_seal() -> None:
     assert isinstance(decision(record(State.FAILED, version=0), proven=False, generation=1), Send)
+    resolved = resolve(record(State.UNKNOWN, version=0), State.FAILED, NOW)
+    assert resolved
+    assert isinstance(decision(resolved.after, proven=False, generation=1), Send)
+
+
+def test_a_redrive_of_what_this_release_resolved_needs_its_seal() -> None:
+    resolved = resolve(record(State.UNKNOWN, version=2), State.FAILED, NOW)
+    assert resolved
+    assert isinstance(decision(resolved.after, proven=False, generation=1), Refuse)
 
 
 @pytest.mark.parametrize("seconds", [700.0, 10_072.0, 1e9])

@@ -3,6 +3,8 @@
 A part that some functions do without is imported where it is made: no start pays for it in vain.
 """
 
+from __future__ import annotations
+
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -25,13 +27,18 @@ from smsgold.errors import CredentialsError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
+    from mypy_boto3_s3.client import S3Client
     from mypy_boto3_scheduler.client import EventBridgeSchedulerClient
 
+    from relay.broadcasts.audience import Audience
+    from relay.broadcasts.bucket import Bucket
     from relay.broadcasts.fanout import FanOut
     from relay.broadcasts.gate import BroadcastGate
+    from relay.broadcasts.reach import Reach
     from relay.broadcasts.recounts import Recounts
     from relay.broadcasts.service import Broadcasts
     from relay.directory import Directory
+    from relay.messages.refusals import Refusals
     from relay.messages.sender import Sender
     from relay.messages.service import Messages
     from smsgold.account import Account
@@ -77,7 +84,7 @@ def _aws(service: str, config: Config = _CONFIG) -> Any:
 
 
 @cache
-def _dynamodb() -> "DynamoDBClient":
+def _dynamodb() -> DynamoDBClient:
     client: DynamoDBClient = _aws("dynamodb", TABLE_CONFIG)
     return client
 
@@ -97,11 +104,25 @@ def seals() -> Seals:
 @cache
 def broadcast_table() -> BroadcastTable:
     """Return the broadcasts' items in the Relay table."""
-    return BroadcastTable(_dynamodb(), settings.table)
+    return BroadcastTable(_dynamodb(), settings.table, bucket())
 
 
 @cache
-def gate() -> "BroadcastGate":
+def bucket() -> Bucket:
+    """Return the stack's bucket; few runs need its client."""
+    from relay.broadcasts.bucket import Bucket
+
+    return Bucket(_s3, settings.bucket)
+
+
+@cache
+def _s3() -> S3Client:
+    client: S3Client = _aws("s3")
+    return client
+
+
+@cache
+def gate() -> BroadcastGate:
     """Return the gate that the sender asks about broadcasts."""
     from relay.broadcasts.gate import BroadcastGate
 
@@ -131,7 +152,7 @@ def intake() -> Intake:
 
 
 @cache
-def provider() -> "Client":
+def provider() -> Client:
     """Return the provider's client."""
     from smsgold.client import Client
 
@@ -154,7 +175,7 @@ def credentials() -> CredentialsSource:
 
 
 @cache
-def account() -> "Account":
+def account() -> Account:
     """Return the account's lists at the provider."""
     from smsgold.account import Account
 
@@ -162,15 +183,22 @@ def account() -> "Account":
 
 
 @cache
-def broadcasts() -> "Broadcasts":
+def broadcasts() -> Broadcasts:
     """Return the broadcasts service."""
     from relay.broadcasts.service import Broadcasts
 
-    return Broadcasts(broadcast_table(), store(), queues(), rate=settings.messages_per_second)
+    return Broadcasts(
+        broadcast_table(),
+        store(),
+        queues(),
+        audience(),
+        reach(),
+        rate=settings.messages_per_second,
+    )
 
 
 @cache
-def recounts() -> "Recounts":
+def recounts() -> Recounts:
     """Return the recounts of broadcasts."""
     from relay.broadcasts.recounts import Recounts
 
@@ -178,7 +206,40 @@ def recounts() -> "Recounts":
 
 
 @cache
-def fan_out() -> "FanOut":
+def audience() -> Audience:
+    """Return who reads the audience of broadcasts."""
+    from relay.broadcasts.audience import Audience
+
+    return Audience(
+        # Made on the first call: most runs of the notifier ask the provider for nothing.
+        subscribers=lambda bot_id: account().subscribers(bot_id),
+        table=broadcast_table(),
+        store=store(),
+        bucket=bucket(),
+        unreachable=reach().unreachable,
+    )
+
+
+@cache
+def refusals() -> Refusals:
+    """Return the marks of refusals in the Relay table."""
+    from relay.messages.refusals import Refusals
+
+    return Refusals(_dynamodb(), settings.table)
+
+
+@cache
+def reach() -> Reach:
+    """Return who cannot be reached."""
+    from relay.broadcasts.reach import Reach
+
+    return Reach(
+        refusals(), broadcast_table(), refusals_percent=settings.broadcast_refusals_percent
+    )
+
+
+@cache
+def fan_out() -> FanOut:
     """Return the fan-out of broadcasts."""
     from relay.broadcasts.fanout import FanOut
 
@@ -186,8 +247,7 @@ def fan_out() -> "FanOut":
         table=broadcast_table(),
         queues=queues(),
         recounts=recounts(),
-        # Made on the first call: most runs of the notifier ask the provider for nothing.
-        subscribers=lambda bot_id: account().subscribers(bot_id),
+        audience=audience(),
         rules=settings.rules,
         rate=settings.messages_per_second,
     )
@@ -213,7 +273,7 @@ def _stale(error: CredentialsError) -> None:
 
 
 @cache
-def sender() -> "Sender":
+def sender() -> Sender:
     """Return the sender."""
     from relay.messages.breaker import Breaker
     from relay.messages.chats import Chats
@@ -248,18 +308,19 @@ def sender() -> "Sender":
         queues=queues(),
         seals=seals(),
         rules=rules,
+        reachability=refusals(),
     )
 
 
 @cache
-def scheduler() -> "EventBridgeSchedulerClient":
+def scheduler() -> EventBridgeSchedulerClient:
     """Return the client of EventBridge Scheduler; few requests need it."""
     client: EventBridgeSchedulerClient = _aws("scheduler")
     return client
 
 
 @cache
-def messages() -> "Messages":
+def messages() -> Messages:
     """Return the messages service."""
     from relay.messages.service import Messages
 
@@ -274,7 +335,7 @@ def messages() -> "Messages":
 
 
 @cache
-def directory() -> "Directory":
+def directory() -> Directory:
     """Return the directory of bots and subscribers."""
     from relay.directory import Directory
 

@@ -1,3 +1,3 @@
 """A client for SMS Gold's Telegram-bot API; see `client.Client`."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -49,6 +49,9 @@ class Received:
     """It came from the Ordered queue, where the count of receives says nothing."""
     sealed: Sealed | None = None
     """What proves that the relay wrote it; None where nobody else can have."""
+    fresh: bool = False
+    """Its id is its queue's own, and this is its first receive: only a second delivery of the same
+    message can have made its record."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from relay.messages.lists import Listing, Lists, id_at, keys_of
 from relay.messages.queues import Queues, delay_for
 from relay.messages.results import Done, Received, reopened
 from relay.messages.sender import Gate, Sender
-from relay.messages.states import TERMINAL, Change, Record, State, cancel, resolve, tally
+from relay.messages.states import RESOLVED, TERMINAL, Change, Record, State, cancel, resolve, tally
 from relay.messages.store import Applied, Conflict, Store, StoreUnavailableError, Unreadable
 
 POLL_SECONDS = 0.5
@@ -207,4 +207,4 @@ def _by_hand(record: Record) -> bool:
     """Return whether a person put the message into its state."""
     if record.state is State.CANCELED:
         return True
-    return bool(record.history) and record.history[-1].what == f"resolved as {record.state}"
+    return bool(record.history) and record.history[-1].what == f"{RESOLVED}{record.state}"

@@ -87,6 +87,9 @@ class DeadLetter(StrEnum):
     WRITTEN = "written"
 
 
+RESOLVED = "resolved as "
+"""What the history says of a message that a person resolved, before the state."""
+
 TOO_MANY_REQUESTS = 429
 """The status that asks for quiet, with the length of it in `Retry-After`."""
 
@@ -345,7 +348,13 @@ def _already_known(record: Record, message: QueuedMessage) -> bool:
 
     Release 0.1.0 sealed nothing, its redrives of its own records included.
     """
-    return message.generation <= record.generation or not record.version
+    return message.generation <= record.generation or _buried_by_0_1_0(record)
+
+
+def _buried_by_0_1_0(record: Record) -> bool:
+    """Return whether this release has at most resolved a record since release 0.1.0 ended it."""
+    resolved = bool(record.history) and record.history[-1].what.startswith(RESOLVED)
+    return record.version == 0 or (record.version == 1 and resolved)
 
 
 def claim(send: Send, *, attempt: str, now: float, lease: float) -> Change:
@@ -484,7 +493,7 @@ def resolve(record: Record, state: Literal[State.SENT, State.FAILED], now: float
     """Return the step by which a person who found out ends an unknown message; None for others."""
     if record.state is not State.UNKNOWN:
         return None
-    found_out = Event(now, f"resolved as {state}")
+    found_out = Event(now, f"{RESOLVED}{state}")
     resolved = replace(
         record,
         state=state,

@@ -316,6 +316,8 @@ def statement(table: str, change: Change) -> Any:
             "Parameters": list(item.values()),
         }
     was = to_item(change.before)
+    if not change.before.version:  # release 0.1.0 put nothing on the lists
+        was = {name: value for name, value in was.items() if name not in keys_of(change.before)}
     changed = difference(was, item)
     clauses = [f'SET "{name}" = ?' for name in changed]
     guard = {name: was.get(name) for name in ("pk", *GUARD)}
