@@ -72,6 +72,14 @@ def test_the_publisher_imports_no_model_and_no_client(
     assert bool(heavy & modules) is (name != "publisher")
 
 
+def test_a_part_is_imported_by_the_functions_that_have_it(
+    started: tuple[str, set[str], bool, int],
+) -> None:
+    name, modules, _, _ = started
+    assert ("relay.messages.sender" in modules) is (name in {"sender", "api"})
+    assert ("relay.broadcasts.fanout" in modules) is (name == "notifier")
+
+
 def test_the_garbage_collector_starts_after_the_imports_and_past_them(
     started: tuple[str, set[str], bool, int],
 ) -> None:
