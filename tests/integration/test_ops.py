@@ -758,9 +758,7 @@ def test_messages_are_found_one_line_each(stack: Stack) -> None:
         *("m-0", "m-1"),
         "there",  # … and there may be more: MAX=20
     ]
-    assert show(status="expired") == [
-        "There are none. Messages accepted before the table had indexes are not in a list."
-    ]
+    assert show(status="expired") == ["There are none. What version 0.1.0 finished is in no list."]
     for wrong in ({}, {"reference": "order 1", "status": "failed"}):
         with pytest.raises(OperatorError, match="REFERENCE=…, or STATUS="):
             show(**wrong)
