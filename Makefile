@@ -16,7 +16,7 @@ ARGS ?=
 # What people give a target is text. Neither make nor the shell may find commands in it, so make takes
 # it as it is, and the recipes read it from the environment.
 GIVEN := APPLY DROP_OLD HEADERS MAX MINUTES MORE NAME PAYLOAD PORT PROVIDER_BASE_URL QUEUE RAW REASON \
-	REFERENCE SANDBOX_PORT STACK STAGE STATUS TEMPLATE_PARAMETERS TEXT THOROUGH
+	RECIPIENTS REFERENCE SANDBOX_PORT STACK STAGE STATUS TEMPLATE_PARAMETERS TEXT THOROUGH YES
 STAGE_CHOSEN := $(filter command line,$(origin STAGE))
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 # The stack for the operator's commands: STACK=its-name, STAGE=prod, or the one of `make up`.
@@ -99,13 +99,14 @@ down: $(INSTALLED) ## stop the stack
 hook: $(INSTALLED) ## show the message a webhook would become: make hook NAME=… PAYLOAD=file.json [HEADERS='Name: value; …']
 	@$(BIN)/python -m local.hook $${NAME:+"$$NAME"} $${PAYLOAD:+"$$PAYLOAD"} --headers="$$HEADERS"
 
-broadcast: $(INSTALLED) ## send to all subscribers of a sandbox bot, after adding some: make broadcast TEXT='…' MORE=500
-	@$(BIN)/python -m local.broadcast $${TEXT:+--text="$$TEXT"} $${MORE:+--more="$$MORE"}
+broadcast: $(INSTALLED) ## try out, ask, send to a sandbox bot: make broadcast TEXT='…' [MORE=500] [RECIPIENTS=file.csv] [YES=1]
+	@$(BIN)/python -m local.broadcast $${TEXT:+--text="$$TEXT"} $${MORE:+--more="$$MORE"} \
+		$${RECIPIENTS:+--recipients="$$RECIPIENTS"} $(if $(YES),--yes)
 
 # -- the checks ---------------------------------------------------------------------------------
 
 test: $(INSTALLED) ## run all tests, end to end included
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 test-unit: $(INSTALLED) ## run the unit tests
 	@$(BIN)/pytest tests/unit $(ARGS)
@@ -221,7 +222,7 @@ redrive: $(INSTALLED) ## send dead letters again: make redrive STAGE=prod [QUEUE
 	@$(OPS) redrive $(WHERE) $${QUEUE:+--queue="$$QUEUE"} $${REASON:+--reason="$$REASON"} \
 		$${MAX:+--max="$$MAX"} $(if $(APPLY),--apply)
 
-remove: $(INSTALLED) ## delete a stack, but not its table and queues: make remove STAGE=dev
+remove: $(INSTALLED) ## delete a stack, but not its table, queues and bucket: make remove STAGE=dev
 	@$(OPS) remove $(WHERE)
 
 # -- the dependencies ---------------------------------------------------------------------------

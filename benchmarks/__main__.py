@@ -9,20 +9,25 @@ import time
 
 import psutil
 
-from benchmarks import artifact, cost, drain, published, sends, starts
+from benchmarks import artifact, cost, drain, guarantees, personal, published, sends, starts
 from benchmarks.report import PAGES, ROOT, Report, say
 
 
 def main() -> None:
-    """Measure everything; or the costs or the events alone, and write nothing."""
+    """Measure everything; or the costs, the events or the guarantees alone, and write nothing."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["all", "cost", "events"], default="all")
+    parser.add_argument(
+        "what", nargs="?", choices=["all", "cost", "events", "guarantees"], default="all"
+    )
     what = parser.parse_args().what
     say("building")
     version = artifact.build()
     report = Report()
     if what == "cost":
         cost.measure(report)
+        return
+    if what == "guarantees":
+        guarantees.measure(report)
         return
     if what == "events":
         starts.measure_inits(report, ["publisher", "sender"])
@@ -36,9 +41,11 @@ def main() -> None:
         "Medians; ± is the median absolute deviation.",
     )
     sends.measure(report)
+    personal.measure(report)
     drain.measure(report)
     starts.measure(report)
     cost.measure(report)
+    guarantees.measure(report)
     published.measure(report)
     cost.measure_memory_sizes(report)
     report.write()

@@ -24,8 +24,8 @@ EMPTY = HOME / "empty"
 SOURCE = ROOT / "layers" / "relay"
 RUNTIME = "3.13"
 """The template's."""
-BESIDE_THE_FUNCTIONS = ("awslambdaric", "boto3", "requests")
-"""What Lambda brings, and the sequential reference's own HTTP library."""
+BESIDE_THE_FUNCTIONS = ("awslambdaric", "boto3", "requests", "aiohttp")
+"""What Lambda brings, and the HTTP libraries of the sequential reference and of the peer."""
 
 
 def build() -> str:

@@ -11,6 +11,7 @@ from benchmarks.emulator import emulated
 from benchmarks.report import Report, say, table
 from tests.support import events
 from tests.support.stub import stub
+from tools.translated import translated
 
 BATCH = 10
 """The event source's in template.yaml."""
@@ -22,7 +23,7 @@ LATENCY = 0.2
 SAMPLED = 0.05
 """X-Ray's default rule traces one request in twenty, beyond one a second."""
 RUNTIME_LOG = 420
-"""Bytes that Lambda itself logs of an invocation: START, END, REPORT with the trace's id."""
+"""Bytes that Lambda itself logs of an invocation with LogLevel=DEBUG: its start and its report."""
 
 
 class Price(NamedTuple):
@@ -46,6 +47,12 @@ TRACE = Price(5.0, "X-Ray trace recorded", "xray/pricing", "2025")
 PRICES = (REST, INVOCATION, GIGABYTE_SECOND, QUEUE, FIFO, WRITE, READ, LOG, TRACE)
 """AWS's list prices in us-east-1, without free tiers."""
 
+SECRET, ALARM = 0.40, 0.10
+"""Dollars a month for one, as docs/operations.md lists them."""
+POLLERS = 5
+"""Requests at a time with which Lambda looks at a queue, 20 seconds each."""
+
+
 WITHOUT_ORDER = "SQS, no order"
 """The one door whose messages do not go through the Ordered queue."""
 
@@ -68,10 +75,7 @@ def measure(report: Report) -> None:
     """Count what a message asks of AWS by each door; price and judge it."""
     say("counts")
     doors = _doors()
-    bills = {
-        door: _bill(counts, QUEUE if door == WITHOUT_ORDER else FIFO)
-        for door, counts in doors.items()
-    }
+    bills = {door: _bill(counts, _queue(door)) for door, counts in doors.items()}
     for (door, counts), most in zip(doors.items(), (3, 3, 2, 2), strict=True):
         what = f"writes of a message's record, {door} to `sent`"
         report.at_most("goals-cost", what, counts["writes"], most, unit="")
@@ -83,7 +87,10 @@ def measure(report: Report) -> None:
     ]
     rows.append(["**total, $**", *(f"**{sum(bill.values()):.2f}**" for bill in bills.values())])
     rows.append(["the relay's own compute", *(f"{share:.0f} %" for share in shares.values())])
+    for what, extra in _extras(doors).items():
+        rows.append([what, *(f"{dollars:+.2f}" if dollars else "" for dollars in extra)])
     report.show("cost", table(["for a million messages", *doors], rows))
+    report.show("idle", _idle())
     rows = [
         [label, *(f"{counts[what]:.4g}" for counts in doors.values())]
         for label, what in COUNTS.items()
@@ -136,7 +143,6 @@ def _bill(n: Mapping[str, float], queue: Price) -> dict[str, float]:
     requests, runs = n["api requests"], n["sender runs"]
     # A producer pays for its own request; the event source receives and deletes each batch.
     sends = n["call:SendMessageBatch"] + n["call:SendMessage"] or 1.0
-    logged = n["log bytes"] + RUNTIME_LOG * (requests + runs)
     return {
         "API Gateway": requests * REST.dollars,
         "api function": requests * INVOCATION.dollars + duration(n["api milliseconds"]),
@@ -144,9 +150,45 @@ def _bill(n: Mapping[str, float], queue: Price) -> dict[str, float]:
         "table writes": (n["write units"] + n["index units"]) * WRITE.dollars,
         "table reads": n["read units"] * READ.dollars,
         "sender function": runs * INVOCATION.dollars + duration(n["sender milliseconds"]),
-        "logs": logged * LOG.dollars,
-        "traces": SAMPLED * (requests or runs) * TRACE.dollars,
+        "logs": n["log bytes"] * LOG.dollars,
     }
+
+
+def _extras(doors: Mapping[str, Mapping[str, float]]) -> dict[str, list[float]]:
+    """Return the dollars that a parameter, or a frugal producer, adds to each door's."""
+    counts = doors.values()
+    platform = [RUNTIME_LOG * (n["api requests"] + n["sender runs"]) * LOG.dollars for n in counts]
+    traces = [SAMPLED * (n["api requests"] or n["sender runs"]) * TRACE.dollars for n in counts]
+    tens = [
+        0.0 if n["api requests"] else (1 / BATCH - 1) * _queue(door).dollars
+        for door, n in doors.items()
+    ]
+    return {
+        "with `LogLevel=DEBUG`: Lambda's own log lines": platform,
+        "with `Traces=true`": traces,
+        "with ten messages in each of the producer's requests": tens,
+    }
+
+
+def _queue(door: str) -> Price:
+    return QUEUE if door == WITHOUT_ORDER else FIFO
+
+
+def _idle() -> str:
+    """Return what the stack costs in a month in which no message comes."""
+    resources = translated()["Resources"].values()
+    kinds = Counter(resource["Type"] for resource in resources)
+    sources = sum("ScalingConfig" in resource["Properties"] for resource in resources)
+    looks = POLLERS * 3 * 60 * 24 * 30 / 1e6
+    parts = {
+        "requests that look for messages": (sources - 1) * looks * QUEUE.dollars,
+        "the same for the Ordered queue": looks * FIFO.dollars,
+        "secrets": kinds["AWS::SecretsManager::Secret"] * SECRET,
+        "alarms": kinds["AWS::CloudWatch::Alarm"] * ALARM,
+    }
+    rows = [[what, f"{dollars:.2f}"] for what, dollars in parts.items()]
+    rows.append(["**idle, $ a month**", f"**{sum(parts.values()):.2f}**"])
+    return table(["before the first message", "$ a month"], rows)
 
 
 def _compute(bill: Mapping[str, float]) -> float:
@@ -156,6 +198,11 @@ def _compute(bill: Mapping[str, float]) -> float:
 def duration(milliseconds: float, megabytes: int = MEGABYTES) -> float:
     """Return the dollars of a million times so much billed time."""
     return milliseconds / 1000 * megabytes / 1024 * GIGABYTE_SECOND.dollars
+
+
+def dollars(n: Mapping[str, float]) -> float:
+    """Return what a million messages from the queue cost, from a message's share of each count."""
+    return sum(_bill(n, QUEUE).values())
 
 
 def measure_memory_sizes(report: Report, rounds: int = 7) -> None:

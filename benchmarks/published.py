@@ -4,7 +4,7 @@ import math
 from statistics import median
 
 from benchmarks.artifact import FUNCTIONS
-from benchmarks.cost import INVOCATION, LOG, MEGABYTES, RUNTIME_LOG, SAMPLED, TRACE, Price, duration
+from benchmarks.cost import INVOCATION, LOG, MEGABYTES, Price, duration
 from benchmarks.emulator import emulated
 from benchmarks.report import Report, say, table
 from tests.support import events
@@ -24,15 +24,14 @@ def measure(report: Report, rounds: int = 9) -> None:
         for size in SIZES:
             before = publisher.logged_bytes()
             took = [publisher.invoke(events.stream(size), MEGABYTES).billed for _ in range(rounds)]
-            logged = (publisher.logged_bytes() - before) / rounds + RUNTIME_LOG
+            logged = (publisher.logged_bytes() - before) / rounds
             parts = (
                 EVENT.dollars,
                 INVOCATION.dollars / size,
                 duration(math.ceil(median(took))) / size,
                 logged * LOG.dollars / size,
-                SAMPLED * TRACE.dollars / size,
             )
             shown = (f"{dollars:.2f}" for dollars in (*parts, sum(parts)))
             rows.append([str(size), f"{median(took):.0f} ms", *shown])
-    header = ["events in a run", "billed", "EventBridge", "runs", "time", "logs", "traces", "**$**"]
+    header = ["events in a run", "billed", "EventBridge", "runs", "time", "logs", "**$**"]
     report.show("events", table(header, rows))

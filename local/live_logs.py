@@ -15,10 +15,8 @@ LOGS = ("functions", "sandbox")
 
 UNSHOWN = frozenset(
     {
-        *("level", "message", "timestamp", "service", "location", "cold_start"),
-        *("exception", "exception_name", "stack_trace", "sampling_rate", "xray_trace_id"),
-        *("function_name", "function_memory_size", "function_arn", "function_request_id"),
-        "request_id",
+        *("level", "message", "timestamp", "function", "service", "exception", "request_id"),
+        "_aws",
     }
 )
 """Fields of a function's line that are shown in another place, or not at all."""
@@ -32,7 +30,12 @@ UNREADABLE = (ArithmeticError, LookupError, OSError, RecursionError, TypeError, 
 RESET, BOLD, DIM = "\033[0m", "\033[1m", "\033[2m"
 RED, GREEN, YELLOW, BLUE, MAGENTA, CYAN = (f"\033[{number}m" for number in range(31, 37))
 LEVELS = {"INFO": GREEN, "WARNING": BOLD + YELLOW, "ERROR": BOLD + RED, "CRITICAL": BOLD + RED}
-SOURCES = {"api": CYAN, "hooks": CYAN, "notifier": MAGENTA, "sender": BLUE, "canary": YELLOW}
+SOURCES = {
+    **dict.fromkeys(("api", "hooks"), CYAN),
+    **dict.fromkeys(("notifier", "publisher"), MAGENTA),
+    "sender": BLUE,
+    "canary": YELLOW,
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def read(log: str, line: str, zone: tzinfo | None = None) -> Entry:
         if log == "sandbox":
             return _sandbox(line)
         content = json.loads(line)
-        return _metrics(content, zone) if "_aws" in content else _function(log, content, zone)
+        return _function(log, content, zone)
     except UNREADABLE:
         return Entry(log, line)
 
@@ -69,24 +72,26 @@ def _sandbox(line: str) -> Entry:
 
 def _function(log: str, content: Mapping[str, Any], zone: tzinfo | None) -> Entry:
     message = content["message"]
+    units = _units(content.get("_aws"))
     return Entry(
-        str(content.get("service", log)),
+        str(content.get("function", log)),
         _printable(message) if isinstance(message, str) else _value(message),
         datetime.fromisoformat(content["timestamp"]).astimezone(zone),
         str(content["level"]),
-        {name: _value(value) for name, value in content.items() if name not in UNSHOWN},
+        {
+            name: _total(value, units[name]) if name in units else _value(value)
+            for name, value in content.items()
+            if name not in UNSHOWN
+        },
         tuple(_printable(part) for part in str(content.get("exception", "")).splitlines()),
     )
 
 
-def _metrics(content: Mapping[str, Any], zone: tzinfo | None) -> Entry:
-    about = content["_aws"]
-    units = {m["Name"]: m["Unit"] for each in about["CloudWatchMetrics"] for m in each["Metrics"]}
-    return Entry(
-        "metrics",
-        " ".join(f"{name}={_total(content[name], unit)}" for name, unit in units.items()),
-        datetime.fromtimestamp(about["Timestamp"] / 1000, UTC).astimezone(zone),
-    )
+def _units(about: Any) -> Mapping[str, str]:
+    """Return the units of those fields of a line that are metrics (EMF)."""
+    if about is None:
+        return {}
+    return {m["Name"]: m["Unit"] for each in about["CloudWatchMetrics"] for m in each["Metrics"]}
 
 
 def _total(values: Any, unit: str) -> str:
@@ -104,6 +109,8 @@ def _value(value: Any) -> str:
         case [_, *_]:
             others = [f"+{len(value) - ITEMS_SHOWN}"] if len(value) > ITEMS_SHOWN else []
             return ",".join([*map(_value, value[:ITEMS_SHOWN]), *others])
+        case dict() if value and all(isinstance(each, list) for each in value.values()):
+            return " ".join(f"{_printable(name)}:{_value(each)}" for name, each in value.items())
         case _:
             return _printable(json.dumps(value, ensure_ascii=False))
 
@@ -124,12 +131,11 @@ def shown(entry: Entry, *, colored: bool) -> str:
 
     at = entry.at.isoformat(timespec="milliseconds")[11:23] if entry.at else ""
     level = LEVELS.get(entry.level, "")
-    quiet = DIM if entry.source == "metrics" else ""
     columns = [
         paint(f"{at:12}", DIM),
         paint(f"{entry.source:9}", SOURCES.get(entry.source, DIM)),
         paint(f"{entry.level:8}", level),
-        paint(entry.message, quiet if entry.level in ("", "INFO") else level),
+        paint(entry.message, "" if entry.level in ("", "INFO") else level),
     ]
     fields = "".join(f" {paint(f'{name}=', DIM)}{value}" for name, value in entry.fields.items())
     line = f"{' '.join(columns)}{' ' * bool(fields)}{fields}".rstrip()

@@ -41,6 +41,7 @@ OUTPUTS = {
     "orderedQueueUrl": "OrderedQueueUrl",
     "deadLetterQueueUrl": "DeadLetterQueueUrl",
     "tableName": "TableName",
+    "bucketName": "BucketName",
     "credentialsSecret": "ProviderCredentialsArn",
     "eventBus": "EventBusName",
     "publisherFunction": "PublisherFunctionName",

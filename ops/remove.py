@@ -1,4 +1,4 @@
-"""Delete a stack; its table and queues stay until you delete them yourself."""
+"""Delete a stack; its table, queues and bucket stay until you delete them yourself."""
 
 import shlex
 from collections.abc import Callable
@@ -24,13 +24,13 @@ def remove(
     formation.get_waiter("stack_delete_complete").wait(
         StackName=stack.name, WaiterConfig={"Delay": 5}
     )
-    say("Deleted. Its table and queues are still there, with their data. To delete them too:")
+    say("Deleted. Its table, queues and bucket are still there, with all data. To delete them too:")
     for command in leftovers(stack):
         say(f"  {command}")
 
 
 def leftovers(stack: Stack) -> list[str]:
-    """Return the commands that delete the table and the queues, where the stack was."""
+    """Return the commands that delete the table, the queues and the bucket, where the stack was."""
     name = stack.outputs["TableName"]
     table = stack.client("dynamodb").describe_table(TableName=name)["Table"]
     option = f"--table-name {shlex.quote(name)}"
@@ -43,6 +43,7 @@ def leftovers(stack: Stack) -> list[str]:
         for logical, url in stack.resources.items()
         if logical.endswith("Queue")
     ]
+    commands.append(f"s3 rb --force {shlex.quote('s3://' + stack.outputs['BucketName'])}")
     return [f"{_aws(stack)} {command}" for command in commands]
 
 

@@ -20,6 +20,7 @@ def script(stack: Stack) -> str:
         "MESSAGES_QUEUE_URL": stack.outputs["MessagesQueueUrl"],
         "ORDERED_QUEUE_URL": stack.outputs["OrderedQueueUrl"],
         "DEAD_LETTER_QUEUE_URL": stack.outputs["DeadLetterQueueUrl"],
+        "BUCKET": stack.outputs["BucketName"],
         "EVENT_BUS": stack.outputs["EventBusName"],
         "HOOK_SECRETS_ARN": stack.outputs["HookSecretsArn"],
     }

@@ -1,6 +1,7 @@
-"""A broadcast to 10,000 with the notifier killed twice, and single messages beside it.
+"""A personal broadcast to 10,000, the notifier killed twice, and single messages beside it.
 
-It fails unless every subscriber gets the broadcast once and its counts are right. It prints how
+It fails unless every subscriber gets their own text once, as a dry run renders it, and the counts
+are right. It prints how
 long the broadcast takes and how long single messages wait, with and without it.
 """
 
@@ -11,13 +12,16 @@ from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
+from relay.broadcasts.audience import Personal
+from relay.broadcasts.model import Broadcast
+from relay.validation import validate
 from scenarios.progress import progress
 from tests.support.deployment import Deployment
 from tests.support.notifier import kill_notifier
 from tests.support.sandbox import Sandbox
 
 PARAMETERS = {"MessagesPerSecond": "25"}
-TEXT = "To everybody"
+TEXT = "{{ name }} ({{ city || '?' }}), number {{ number }}, good news!"
 IDLE_MESSAGES = 10
 MOST_SINGLE = 100
 WARM_UP = 60  # subscribers of a broadcast for which Lambda starts all the senders that it needs
@@ -39,12 +43,18 @@ def run(deployment: Deployment, given: Namespace) -> list[str]:
     apart = sandbox.add_subscribers(sandbox.add_bot("One by one"), 2 * MOST_SINGLE)
     chats = iter([entry["id"] for entry in apart])
     bot = sandbox.add_bot("Everybody")
-    everybody = {entry["id"] for entry in sandbox.add_subscribers(bot, subscribers)}
+    entries = sandbox.add_subscribers(bot, subscribers)
+    request = {"botId": bot, "template": True, "text": TEXT}
+    personal = Personal(validate(Broadcast, request))
+    expected = {
+        (entry["id"], str(personal.content(personal.values(entry))["text"])) for entry in entries
+    }
     _warm_up(deployment, sandbox, chats)
     idle = [_single(deployment, next(chats)) for _ in range(IDLE_MESSAGES)]
 
     began = time.monotonic()
-    id_ = deployment.call("POST", "/broadcasts", {"botId": bot, "text": TEXT})["id"]
+    tried = deployment.call("POST", "/broadcasts", {**request, "dryRun": True})
+    id_ = deployment.call("POST", "/broadcasts", request)["id"]
     kills = [subscribers // 4, subscribers // 2]
     state, beside = _follow(deployment, id_, chats, kills, (subscribers / given.rate) / MOST_SINGLE)
     print(f"{subscribers} subscribers in {time.monotonic() - began:.0f} s")
@@ -54,13 +64,17 @@ def run(deployment: Deployment, given: Namespace) -> list[str]:
                 f"{len(waits)} single messages {name} the broadcast: "
                 f"median {median(waits):.2f} s, longest {max(waits):.2f} s"
             )
-    got = Counter(e["subscriberId"] for e in sandbox.ledger(text=TEXT, fields="subscriberId"))
+    ledger = sandbox.ledger(fields="botId,subscriberId,text")
+    got = Counter((e["subscriberId"], e["text"]) for e in ledger if e["botId"] == bot)
     problems = []
     if kills:
         problems.append("the notifier was not killed twice")
-    if got != Counter(everybody):
-        missed, repeated = len(everybody - got.keys()), got.total() - len(got)
-        problems.append(f"{missed} subscribers got nothing, {repeated} messages came once more")
+    if got != Counter(expected):
+        missed, repeated = len(expected - got.keys()), got.total() - len(got)
+        problems.append(f"{missed} texts came to nobody, {repeated} messages came once more")
+    samples = {(sample["subscriberId"], sample["text"]) for sample in tried["samples"]}
+    if tried["total"] != state["total"] or not samples <= expected:
+        problems.append(f"the dry run said {tried}")
     if state["status"] != "completed" or not state["sent"] == state["total"] == subscribers:
         problems.append(f"the broadcast ended as {state}")
     return problems
@@ -87,13 +101,16 @@ def _follow(
     key = {"pk": {"S": f"broadcast#{id_}"}}
     beside: list[float] = []
     next_single = 0.0
+    killed_at = -1  # a run that is only starting is no run that works
     while True:
         state = deployment.call("GET", f"/broadcasts/{id_}")
         item = table.get_item(TableName=name, Key=key, ConsistentRead=True)["Item"]
         enqueued = int(item["enqueued"]["N"])
         progress(f"{enqueued} enqueued, {state['sent']} sent of {state['total']}")
-        if kills and enqueued >= kills[0] and kill_notifier(deployment.home, deployment.facts):
+        due = kills and enqueued >= kills[0] and enqueued > killed_at
+        if due and kill_notifier(deployment.home, deployment.facts):
             progress()
+            killed_at = enqueued
             print(f"killed the notifier at {enqueued} enqueued", flush=True)
             kills.pop(0)
         if state["status"] not in ("preparing", "running"):

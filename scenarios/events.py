@@ -17,7 +17,7 @@ from scenarios.traffic import QUICK, Doors, chats, judge, plan
 from tests.support.consumer import Consumer, consumer
 from tests.support.deployment import Deployment
 from tests.support.poll import until
-from tests.support.sabotage import publisher_killed
+from tests.support.sabotage import kills, publisher_killed
 from tests.support.verifier import Reader
 
 PARAMETERS = {"MessagesPerSecond": "50", "Events": "all", **QUICK}
@@ -35,10 +35,10 @@ def run(deployment: Deployment, given: Namespace) -> list[str]:
         with publisher_killed(deployment, Path(marks)), ThreadPoolExecutor(8) as pool:
             ids = Doors(deployment).send(planned, pool)
             problems = judge(deployment, ids)
-        kills = len(list(Path(marks).iterdir()))
+        killed = kills(Path(marks))
         problems += _differences(deployment, follower)
-        print(f"the publisher was killed {kills} times; {follower.repeats} events came again")
-        if not (kills and follower.repeats):
+        print(f"the publisher was killed {killed} times; {follower.repeats} events came again")
+        if not (killed and follower.repeats):
             problems.append("too few kills to show anything")
         _measure(deployment, follower)
     return problems

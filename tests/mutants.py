@@ -45,6 +45,8 @@ WAITS = "tests/unit/test_spacing.py"
 WHEN = "tests/unit/test_when.py"
 RECEIVER = "tests/unit/test_receiver.py"
 HOOK_MESSAGES = "tests/unit/test_hooks.py"
+AUDIENCE_TESTS = "tests/integration/test_audience.py"
+REACH_TESTS = "tests/integration/test_reach.py"
 ENDS = "tests/unit/test_outcome_events.py"
 PUBLISHED = "tests/unit/test_publisher.py"
 PUT = "tests/integration/test_bus.py"
@@ -62,7 +64,6 @@ SERVICE = "layers/relay/relay/messages/service.py"
 INDEXES = "ops/indexes.py"
 DEAD_LETTERS = "layers/relay/relay/messages/dead_letters.py"
 DISPATCH = "layers/relay/relay/messages/dispatch.py"
-FANOUT = "layers/relay/relay/broadcasts/fanout.py"
 HOURS = "layers/relay/relay/messages/hours.py"
 IN_FLIGHT = "layers/relay/relay/messages/in_flight.py"
 LINES = "layers/relay/relay/messages/lines.py"
@@ -77,6 +78,11 @@ STATES = "layers/relay/relay/messages/states.py"
 STORE = "layers/relay/relay/messages/store.py"
 SIGNATURES = "layers/relay/relay/webhooks/signatures.py"
 HOOKS = "layers/relay/relay/webhooks/hooks.py"
+AUDIENCE = "layers/relay/relay/broadcasts/audience.py"
+BROADCASTS = "layers/relay/relay/broadcasts/model.py"
+FAN_OUT = "layers/relay/relay/broadcasts/fanout.py"
+REACH = "layers/relay/relay/broadcasts/reach.py"
+REFUSALS = "layers/relay/relay/messages/refusals.py"
 OUTCOMES = "layers/relay/relay/outcomes/events.py"
 PUBLISHER = "layers/relay/relay/outcomes/publisher.py"
 BUS = "layers/relay/relay/outcomes/bus.py"
@@ -606,8 +612,8 @@ MUTANTS = [
     Mutant(
         "a line is named by the number itself",
         "layers/relay/relay/messages/envelope.py",
-        "return hashlib.sha256(address.encode()).hexdigest()[:32]",
-        "return address",
+        'return hashlib.sha256("\\0".join(filter(None, address)).encode()).hexdigest()[:32]',
+        'return "-".join(filter(None, address))',
         "tests/unit/test_queues.py",
     ),
     Mutant(
@@ -1107,15 +1113,15 @@ MUTANTS = [
     Mutant(
         "a refused call counts as done",
         BUS,
-        "        if response.status != 200:",
-        "        if response.status == 599:",
+        "        if response.status_code != 200:",
+        "        if response.status_code == 599:",
         PUT,
     ),
     Mutant(
-        "a broken connection is kept",
+        "events go to whoever answers",
         BUS,
-        "            self.close()\n            raise PutError(type(error).__name__) from None",
-        "            raise PutError(type(error).__name__) from None",
+        "URLLib3Session(timeout=TIMEOUT)",
+        "URLLib3Session(verify=False, timeout=TIMEOUT)",
         PUT,
     ),
     # When a message may go.
@@ -1269,31 +1275,31 @@ MUTANTS = [
     Mutant(
         "a hook's hours are forgotten",
         "layers/relay/relay/webhooks/hooks.py",
-        '        "between": hook.between,\n',
+        '        "between": hook.between.model_dump() if hook.between else None,\n',
         "",
         HOOK_MESSAGES,
     ),
     Mutant(
         "a broadcast lists its subscribers before its time",
-        FANOUT,
+        FAN_OUT,
         "                if (goes := queued.may_go_at(now)) > now:\n",
         "                if (goes := queued.may_go_at(now)) > now + 1e9:\n",
         "tests/integration/test_fanout.py",
     ),
     Mutant(
         "a broadcast goes on after its hours",
-        FANOUT,
+        FAN_OUT,
         "        if (goes := queued.may_go_at(now)) > now:\n            return goes - now\n"
-        "        quiet",
+        "        if",
         "        if (goes := queued.may_go_at(now)) > now + 1e9:\n            return goes - now\n"
-        "        quiet",
+        "        if",
         "tests/integration/test_fanout.py",
     ),
     Mutant(
         "a broadcast queues more than can be sent before its hours end",
-        FANOUT,
-        "        return max(CHUNK, min(WINDOW, self._rate",
-        "        return max(WINDOW, min(WINDOW, self._rate",
+        FAN_OUT,
+        "        return max(CHUNK, min(WINDOW, rate",
+        "        return max(WINDOW, min(WINDOW, rate",
         "tests/integration/test_fanout.py",
     ),
     Mutant(
@@ -1304,11 +1310,123 @@ MUTANTS = [
         "tests/integration/test_fanout.py",
     ),
     Mutant(
+        "a recipient's own zone is not checked",
+        "layers/relay/relay/broadcasts/audience.py",
+        "    between: Hours | None\n",
+        "    between: Any\n",
+        "tests/integration/test_audience.py",
+    ),
+    Mutant(
+        "the hours of one zone are taken for each recipient's own",
+        "layers/relay/relay/broadcasts/model.py",
+        "        return self.hours.opens_at(at) if self.hours else at\n",
+        "        return at\n",
+        "tests/integration/test_audience.py",
+    ),
+    Mutant(
         "a broadcast's order is forgotten by SQS while it waits",
         "functions/notifier/app.py",
         "    if time.time() - sent_at > RENEWED_AFTER:\n",
         "    if time.time() - sent_at > 3 * RENEWED_AFTER:\n",
         "tests/unit/test_notifier.py",
+    ),
+    Mutant(
+        "raw braces are sent without a question",
+        BROADCASTS,
+        "    if broadcast.template is not None:\n",
+        "    if broadcast is not None:\n",
+        test=f"{AUDIENCE_TESTS}::test_braces_are_never_sent_by_surprise",
+    ),
+    Mutant(
+        "a personal text that breaks a rule is sent",
+        AUDIENCE,
+        'rendered = validate(_Rendered, {"text": filled[0], "buttons": buttons, "between": hours})',
+        "rendered = _Rendered.model_construct(text=filled[0], buttons=(), between=None)",
+        test=f"{AUDIENCE_TESTS}::test_a_nasty_name_is_sent_as_it_reads_on_one_line_or_not_at_all",
+    ),
+    Mutant(
+        "the whole entry is kept with the snapshot",
+        AUDIENCE,
+        "return Listed(address, personal.values(entry))",
+        "return Listed(address, (*personal.values(entry), str(entry)))",
+        test=f"{AUDIENCE_TESTS}::test_the_bucket_keeps_what_the_template_names_and_the_table_nothing",
+    ),
+    Mutant(
+        "who is in the list twice gets it twice",
+        AUDIENCE,
+        "elif not seen.add(chat):",
+        "elif not seen.add(chat) and not chat:",
+        test=f"{AUDIENCE_TESTS}::test_each_entry_that_gets_nothing_is_counted_by_its_cause",
+    ),
+    Mutant(
+        "who got the excluded broadcast gets this one",
+        AUDIENCE,
+        "elif chat in excluded:",
+        "elif not chat:",
+        test=f"{AUDIENCE_TESTS}::test_whoever_got_the_excluded_broadcast_or_may_yet_is_left_out",
+    ),
+    Mutant(
+        "who may have got the excluded broadcast gets this one",
+        AUDIENCE,
+        "State.REJECTED, State.FAILED, State.EXPIRED, State.CANCELED",
+        "State.REJECTED, State.FAILED, State.EXPIRED, State.CANCELED, State.UNKNOWN",
+        test=f"{AUDIENCE_TESTS}::test_whoever_got_the_excluded_broadcast_or_may_yet_is_left_out",
+    ),
+    Mutant(
+        "a list is sent up to its broken line",
+        AUDIENCE,
+        "        if broken:\n            raise",
+        "        if broken and not n:\n            raise",
+        test=f"{AUDIENCE_TESTS}::test_a_broken_line_is_named_before_anything_is_sent",
+    ),
+    Mutant(
+        "numbers are kept in the table",
+        FAN_OUT,
+        '(APART if queued.is_kept_apart else "")',
+        '(APART if queued.template is False else "")',
+        test=f"{AUDIENCE_TESTS}::test_recipients_are_addressed_by_id_or_number_and_the_table_has_no_number",
+    ),
+    Mutant(
+        "a late run makes up for lost time",
+        FAN_OUT,
+        "first = max(now, broadcast.next_chunk_at)",
+        "first = broadcast.next_chunk_at or now",
+        test=f"{AUDIENCE_TESTS}::test_at_most_so_many_a_second_go_also_if_runs_come_late",
+    ),
+    Mutant(
+        "a message that is sent leaves the mark",
+        REFUSALS,
+        "                    if mark:\n",
+        "                    if mark and not mark.chat:\n",
+        test=f"{REACH_TESTS}::test_the_third_broadcast_skips_who_refused_two_and_a_sent_message_brings_them_back",
+    ),
+    Mutant(
+        "who cannot be reached is written to",
+        AUDIENCE,
+        "elif chat in refused:",
+        "elif not chat:",
+        test=f"{REACH_TESTS}::test_the_third_broadcast_skips_who_refused_two_and_a_sent_message_brings_them_back",
+    ),
+    Mutant(
+        "a provider that refuses everybody marks everybody",
+        REACH,
+        "trusted = [id_ for id_ in own if not refuses_everybody(known[id_], self._percent)]",
+        "trusted = own",
+        test=f"{REACH_TESTS}::test_a_provider_that_refuses_everybody_marks_nobody",
+    ),
+    Mutant(
+        "a single refusal counts whatever else is refused",
+        REFUSALS,
+        "return bool(message.broadcast) or 2 * sum(self._recent) > len(self._recent)",
+        "return True",
+        test=f"{REACH_TESTS}::test_a_provider_that_refuses_everybody_marks_nobody",
+    ),
+    Mutant(
+        "one broadcast counts as often as it is refused",
+        REFUSALS,
+        "return BROADCAST + message.broadcast if message.broadcast else",
+        "return BROADCAST + message.broadcast if not message.id else",
+        test=f"{REACH_TESTS}::test_one_broadcast_counts_once_however_often_it_is_refused",
     ),
     Mutant(
         "one recipient that cannot be rendered costs the others",
@@ -1410,6 +1528,119 @@ MUTANTS = [
         "text(status == 'firing' && '🔥 ' || '✅ ', annotations.summary",
         "text('🔥 ', annotations.summary",
         HOOK_MESSAGES,
+    ),
+    Mutant(
+        "what only looks like a boolean makes a dry run the real one",
+        "layers/relay/relay/http/broadcasts.py",
+        "dry_run: StrictBool = Field(",
+        "dry_run: bool = Field(",
+        test="tests/integration/test_broadcast_routes.py",
+    ),
+    Mutant(
+        "a dry run is not told when the broadcast begins",
+        "layers/relay/relay/http/broadcasts.py",
+        "begins_at = broadcast.may_go_at(time.time())",
+        "begins_at = time.time()",
+        test="tests/integration/test_broadcast_routes.py",
+    ),
+    Mutant(
+        "a message that was received before is not looked for",
+        "functions/sender/app.py",
+        "    fresh = made_here and count == 1",
+        "    fresh = made_here",
+        "tests/unit/test_sender.py",
+    ),
+    Mutant(
+        "a broadcast's message is looked for before anybody can have sent it",
+        "functions/sender/app.py",
+        'made_here = message.id is None or queues.is_broadcast(record["eventSourceARN"])',
+        "made_here = message.id is None",
+        "tests/integration/test_counts.py",
+    ),
+    Mutant(
+        "a message with an id of its own is not looked for",
+        "functions/sender/app.py",
+        "    fresh = made_here and count == 1",
+        "    fresh = count == 1",
+        "tests/unit/test_sender.py",
+    ),
+    Mutant(
+        "a fresh message takes over the record that it meets",
+        SENDER,
+        "        if send.before is not None:",
+        "        if send.before is None:\n            return replace(send, before=record)\n"
+        "        if send.before is not None:",
+        PROPERTIES,
+    ),
+    Mutant(
+        "a fresh message is read all the same",
+        SENDER,
+        "if r.message.id and not r.fresh)",
+        "if r.message.id)",
+        SCENES,
+    ),
+    Mutant(
+        "a finished line keeps its secrets",
+        "layers/relay/relay/logs.py",
+        "        return redact(json.dumps(",
+        "        return str(json.dumps(",
+        "tests/unit/test_logs.py",
+    ),
+    Mutant(
+        "a library's debug lines are logged",
+        "layers/relay/relay/logs.py",
+        "_route(name, handler, max(level, logging.WARNING))",
+        "_route(name, handler, level)",
+        "tests/unit/test_logs.py",
+    ),
+    Mutant(
+        "the root logger writes what is not redacted",
+        "layers/relay/relay/logs.py",
+        "    log.propagate = False",
+        "    log.propagate = True",
+        "tests/unit/test_logs.py",
+    ),
+    Mutant(
+        "trouble does not name its request",
+        "layers/relay/relay/logs.py",
+        "        if record.levelno >= logging.WARNING:",
+        "        if record.levelno > logging.CRITICAL:",
+        "tests/unit/test_logs.py",
+    ),
+    Mutant(
+        "a request's line keeps what was noted of the one before",
+        "layers/relay/relay/http/notes.py",
+        "    _noted.clear()\n",
+        "",
+        API,
+    ),
+    Mutant(
+        "the values of a large run are lost",
+        "layers/relay/relay/metrics.py",
+        "    _values.update(left)\n",
+        "",
+        "tests/unit/test_metrics.py",
+    ),
+    Mutant(
+        "what was counted is counted again in the next line",
+        "layers/relay/relay/metrics.py",
+        "    _counts.clear()\n",
+        "",
+        "tests/unit/test_metrics.py",
+    ),
+    Mutant(
+        "Lambda's own lines are logged by default",
+        "template.yaml",
+        "SystemLogLevel: !If [Debugging, INFO, WARN]",
+        "SystemLogLevel: INFO",
+        "tests/unit/test_template.py",
+    ),
+    Mutant(
+        "traces are paid for by default",
+        "template.yaml",
+        "Tracing: !If [HasTraces, Active, PassThrough]",
+        "Tracing: Active",
+        "tests/unit/test_template.py",
     ),
     # The upgrade from 0.1.0.
     Mutant(

@@ -3,15 +3,16 @@
 from relay.startup import ready
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aws_lambda_powertools.utilities.typing import LambdaContext
-
-from relay import wiring
+from relay import metrics, wiring
 from relay.http.api import answer, api
-from relay.logs import logger
+from relay.logs import begin, logger
 from relay.schedules.scheduler import Schedules
 from relay.settings import ScheduleSettings
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
 
 log = logger("api")
 app = api(
@@ -22,11 +23,10 @@ app = api(
 )
 
 
-@log.inject_lambda_context(clear_state=True)
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
     """Answer one HTTP request."""
-    log.append_keys(request_id=event["requestContext"]["requestId"])
-    return answer(app, event, context)
+    begin(event["requestContext"]["requestId"])
+    return answer(app, event, context, counted=metrics.fields)
 
 
 ready()

@@ -2,12 +2,13 @@
 
 from relay.startup import ready
 
-from typing import Any
-
-from aws_lambda_powertools.utilities.typing import LambdaContext
+from typing import TYPE_CHECKING, Any
 
 from relay import wiring
-from relay.logs import logger
+from relay.logs import begin, logger
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
 
 log = logger("canary")
 account = wiring.account()
@@ -17,9 +18,9 @@ class NoBotsError(Exception):
     """The account has no bot to send through."""
 
 
-@log.inject_lambda_context(clear_state=True)
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:  # noqa: ARG001
+def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, int]:  # noqa: ARG001
     """List the bots; any failure fails the function, which raises the alarm."""
+    begin(context.aws_request_id)
     bots = account.bots()
     if not bots:
         raise NoBotsError

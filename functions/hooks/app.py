@@ -4,15 +4,16 @@ from relay.startup import ready
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aws_lambda_powertools.utilities.typing import LambdaContext
-
-from relay import wiring
-from relay.logs import logger
+from relay import metrics, wiring
+from relay.logs import begin, logger
 from relay.problems import ProblemError
 from relay.webhooks import hooks
 from relay.webhooks.receiver import Receiver
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
 
 log = logger("hooks")
 configured = hooks.load(Path(__file__).with_name("hooks.toml").read_text("utf-8"))
@@ -25,16 +26,22 @@ receiver = Receiver(
 )
 
 
-@log.inject_lambda_context(clear_state=True)
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
     """Answer one webhook: 202 once handled, otherwise an RFC 9457 problem; or take an event."""
-    del context
     if "requestContext" not in event:  # API Gateway's own, which no caller can leave out
-        return {name: handled.body() for name, handled in receiver.take(event).items()}
+        begin(context.aws_request_id)
+        bodies = {name: handled.body() for name, handled in receiver.take(event).items()}
+        about = {"event_id": event.get("id"), "hooks": bodies}
+        log.info("event", extra={**about, **metrics.fields()})
+        return bodies
+    request_id = event["requestContext"]["requestId"]
+    begin(request_id)
+    name = event["pathParameters"]["name"]
     try:
-        handled = receiver.receive(event["pathParameters"]["name"], event)
+        handled = receiver.receive(name, event)
     except ProblemError as problem:
-        return problem.raw(event["requestContext"]["requestId"])
+        return problem.raw(request_id)
+    log.info("webhook", extra={"hook": name, **handled.body(), **metrics.fields()})
     return {
         "statusCode": 202,
         "headers": {"Content-Type": "application/json"},

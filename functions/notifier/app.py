@@ -4,20 +4,21 @@ from relay.startup import ready
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aws_lambda_powertools.utilities.typing import LambdaContext
-
-from relay import wiring
+from relay import metrics, wiring
 from relay.broadcasts.model import QueuedBroadcast
 from relay.broadcasts.recounts import Turn
 from relay.eventbridge import EventDoor, unwrapped
-from relay.logs import logger
+from relay.logs import begin, logger
 from relay.messages.queues import QueueUnavailableError
 from relay.validation import validate
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
 
 log = logger("notifier")
 door = EventDoor(wiring.intake(), wiring.broadcasts())
@@ -35,14 +36,21 @@ class UnknownKindError(Exception):
     """A body on the notifier's queue is none of those that this version knows."""
 
 
-@log.inject_lambda_context(clear_state=True)
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
     """Take a firing of a schedule, or what lies on the notifier's queue."""
+    begin(context.aws_request_id)
     if "Records" not in event:
-        return door.accept(event, context.aws_request_id)
+        return accept(event, context.aws_request_id)
     ends_at = time.time() + context.get_remaining_time_in_millis() / 1000
     later = [record for record in event["Records"] if not done(record, ends_at)]
     return {"batchItemFailures": [{"itemIdentifier": record["messageId"]} for record in later]}
+
+
+def accept(event: Mapping[str, Any], invocation: str) -> dict[str, Any]:
+    """Accept a firing; return its id and status."""
+    accepted = door.accept(event, invocation)
+    log.info("accepted", extra={**accepted, **metrics.fields()})
+    return accepted
 
 
 def done(record: dict[str, Any], ends_at: float) -> bool:
@@ -58,7 +66,7 @@ def done(record: dict[str, Any], ends_at: float) -> bool:
             again = partial(recounts.again, body["id"], asked_at=asked_at)
             return has_ended(again, record, ends_at)
         case "event":
-            door.accept(body, record["messageId"])
+            accept(body, record["messageId"])
             return True
         case kind:
             raise UnknownKindError(str(kind)[:64])

@@ -15,7 +15,7 @@ from pathlib import Path
 
 OURS = ("relay", "smsgold")
 
-AWS_SERVICES = ("dynamodb", "scheduler", "secretsmanager", "sqs")
+AWS_SERVICES = ("dynamodb", "s3", "scheduler", "secretsmanager", "sqs")
 """The services that the functions call; botocore describes some 400, in 25 MB."""
 
 POWERTOOLS_UTILITIES = ("__init__.py", "data_classes", "jmespath_utils", "typing")
@@ -28,9 +28,15 @@ UNUSED = (
     "**/py.typed",
     "aws_lambda_powertools/event_handler/openapi/swagger_ui",
     "botocore/data/*/*/examples-1.json",
+    "botocore/stub.py",  # for tests
+    "dateutil/rrule.py",
     "dateutil/zoneinfo",  # duplicates the system's time zones
+    "pydantic/experimental",
     "pydantic/mypy.py",
     "pydantic/v1",  # version 1, for code that has not migrated
+    "tzdata/zoneinfo/*.tab",  # lists for people who choose a zone
+    "tzdata/zoneinfo/tzdata.zi",  # the zones' sources
+    "urllib3/contrib/[ps]*.py",  # PyOpenSSL, SOCKS
     "urllib3/contrib/emscripten",  # for browsers
 )
 

@@ -11,6 +11,13 @@ Listed = dict[str, Any]
 """A bot or a subscriber as the provider lists it."""
 
 FIRST_NAMES = ("Анна", "Olivia", "Дмитрий", "James", "Екатерина", "Emma", "Михаил", "Noah")
+CITIES = (
+    ("Москва", "Europe/Moscow"),
+    ("Екатеринбург", "Asia/Yekaterinburg"),
+    ("London", "Europe/London"),
+    ("Калининград", "Europe/Kaliningrad"),
+)
+TAGS = (("vip",), (), ("new", "shop"))
 LAST_NAMES = ("Белова", "Smith", "Орлов", "Taylor", "Ким", "Walker", "Лебедев")
 
 
@@ -82,7 +89,8 @@ class Roster:
         names = zip(cycle(FIRST_NAMES), cycle(LAST_NAMES), self._numbers, strict=False)
         for first, last, number in islice(names, count):
             entry: Listed = {"id": secrets.token_hex(12), "name": f"{first} {last}"}
-            yield entry | {"number": number} | ({"blocked": True} if blocked else {})
+            about = about_them(int(number))
+            yield entry | {"number": number} | about | ({"blocked": True} if blocked else {})
 
     def by_id(self, subscriber_id: str) -> tuple[Bot, Listed] | None:
         """Return the subscriber with this id, of whichever bot."""
@@ -91,6 +99,12 @@ class Roster:
     def by_number(self, bot_id: str, number: str) -> tuple[Bot, Listed] | None:
         """Return the bot's subscriber with this phone number."""
         return self._by_number.get((bot_id, number))
+
+
+def about_them(n: int) -> Listed:
+    """Return what else is known of somebody made up."""
+    city, timezone = CITIES[n % len(CITIES)]
+    return {"city": city, "timezone": timezone, "tags": list(TAGS[n % len(TAGS)])}
 
 
 def furnished() -> Roster:
@@ -110,6 +124,7 @@ def furnished() -> Roster:
                     "id": f"65f1c0a2b3d4e5f6a7b8d{last}{n:02}",
                     "name": name,
                     "number": f"7916000{last}0{n:02}",
+                    **about_them(n),
                 }
                 for n, name in enumerate(people, start=1)
             ),

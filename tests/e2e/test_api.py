@@ -189,7 +189,7 @@ def test_the_request_and_the_message_are_followed_through_the_logs(
     services = set()
     for line in deployment.logs().splitlines():
         if id_ in line and line.startswith("{"):
-            services.add(json.loads(line)["service"])
+            services.add(json.loads(line)["function"])
     assert {"api", "sender"} <= services
 
 

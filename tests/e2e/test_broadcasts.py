@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import pytest
@@ -74,7 +75,7 @@ def test_everybody_gets_it_once_though_the_notifier_is_killed(broadcasts: Broadc
 
     assert state["status"] == "completed"
     assert (state["sent"], state["total"]) == (520, 520)
-    assert state["skipped"] == {"duplicates": 7, "withoutId": 2}
+    assert +Counter(state["skipped"]) == {"duplicates": 7, "withoutId": 2}
     assert broadcasts.got(bot) == dict.fromkeys(everybody, 1)
 
 
@@ -143,3 +144,66 @@ def test_the_same_key_starts_one_broadcast(broadcasts: Broadcasts) -> None:
     assert first["id"] == again["id"]
     until(lambda: broadcasts.ended(first["id"]), "end of the broadcast")
     assert broadcasts.got(bot) == {entry["id"]: 1}
+
+
+def test_each_gets_their_own_text_as_the_dry_run_shows_it(broadcasts: Broadcasts) -> None:
+    bot = broadcasts.sandbox.add_bot("By name")
+    entries = broadcasts.sandbox.add_subscribers(bot, 30)
+    order = {"botId": bot, "template": True, "text": f"{{{{ name }}}}, {{{{ city }}}}: To {bot}"}
+    tried = broadcasts.call("POST", "/broadcasts", {**order, "dryRun": True})
+    expected = {e["id"]: f"{e['name']}, {e['city']}: To {bot}" for e in entries}
+    assert {s["subscriberId"]: s["text"] for s in tried["samples"]}.items() <= expected.items()
+
+    id_ = broadcasts.call("POST", "/broadcasts", order)["id"]
+    state = until(lambda: broadcasts.ended(id_), "end of the broadcast")
+    assert (state["total"], state["sent"]) == (tried["total"], 30) == (30, 30)
+    ledger = broadcasts.sandbox.ledger(fields="botId,subscriberId,text")
+    got = [(e["subscriberId"], e["text"]) for e in ledger if e["botId"] == bot]
+    assert Counter(got) == Counter(expected.items())
+
+
+def test_a_file_is_sent_to_those_it_names_and_a_broken_one_to_nobody(
+    broadcasts: Broadcasts, deployment: Deployment
+) -> None:
+    bot = broadcasts.sandbox.add_bot("Listed")
+    one, two = broadcasts.sandbox.add_subscribers(bot, 2)
+    lines = [
+        json.dumps({"subscriberId": one["id"], "data": {"n": 1}}),
+        json.dumps({"number": two["number"], "data": {"n": 2}}),
+    ]
+    bucket, s3 = deployment.facts["bucketName"], deployment.client("s3")
+    ended = []
+    for name, body in (("good", lines), ("broken", [*lines, '{"number": "1"}'])):
+        s3.put_object(Bucket=bucket, Key=f"recipients/{name}", Body="\n".join(body).encode())
+        order = {
+            "botId": bot,
+            "template": True,
+            "text": "{{ n }}: " + f"To {bot} {name}",
+            "recipientsFrom": f"s3://{bucket}/recipients/{name}",
+        }
+        id_ = broadcasts.call("POST", "/broadcasts", order)["id"]
+        ended.append(until(partial(broadcasts.ended, id_), "end of the broadcast"))
+    assert (ended[0]["status"], ended[0]["sent"]) == ("completed", 2)
+    assert (ended[1]["status"], ended[1]["reason"]) == ("failed", "recipients_invalid")
+    assert ended[1]["detail"].startswith("line 3: number: must be a phone number")
+    ledger = broadcasts.sandbox.ledger(fields="botId,subscriberId,text")
+    got = {(e["subscriberId"], e["text"]) for e in ledger if e["botId"] == bot}
+    assert got == {(one["id"], f"1: To {bot} good"), (two["id"], f"2: To {bot} good")}
+
+
+def test_who_refuses_twice_is_left_out_until_a_message_reaches_them(broadcasts: Broadcasts) -> None:
+    bot = broadcasts.sandbox.add_bot("Refused")
+    others = broadcasts.sandbox.add_subscribers(bot, 10)
+    blocked = broadcasts.sandbox.add_subscribers(bot, 2, blocked=True)
+    totals = []
+    for _ in range(3):
+        id_ = broadcasts.start(bot)
+        state = until(partial(broadcasts.ended, id_), "end of the broadcast")
+        totals.append((state["total"], state["rejected"], state["skipped"]["unreachable"]))
+    assert totals == [(12, 2, 0), (12, 2, 0), (10, 0, 2)]
+    marked = broadcasts.call("GET", "/unreachable")["unreachable"]
+    assert {entry["id"] for entry in blocked} <= {each["subscriberId"] for each in marked}
+    assert not {entry["id"] for entry in others} & {each["subscriberId"] for each in marked}
+    assert broadcasts.call("DELETE", f"/unreachable/{blocked[0]['id']}")["cleared"] == 1
+    tried = broadcasts.call("POST", "/broadcasts", {"botId": bot, "text": "-", "dryRun": True})
+    assert (tried["total"], tried["skipped"]["unreachable"]) == (11, 1)

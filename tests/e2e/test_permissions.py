@@ -58,7 +58,31 @@ def calls(stack: Stack) -> dict[tuple[str, str], tuple[str, str, dict[str, Any]]
             "put_secret_value",
             {"SecretId": secret, "SecretString": "{}"},
         ),
+        ("events:PutEvents", "EventBus"): (
+            "events",
+            "put_events",
+            {
+                "Entries": [
+                    {
+                        "EventBusName": stack.outputs["EventBusName"],
+                        "Source": "probe",
+                        "DetailType": "Probe",
+                        "Detail": '{"id": "probe"}',
+                    }
+                ]
+            },
+        ),
         ("iam:ListRoles", "*"): ("iam", "list_roles", {}),
+        ("s3:GetObject", "RelayBucket"): (
+            "s3",
+            "get_object",
+            {"Bucket": stack.outputs["BucketName"], "Key": "snapshots/probe"},
+        ),
+        ("s3:PutObject", "RelayBucket"): (
+            "s3",
+            "put_object",
+            {"Bucket": stack.outputs["BucketName"], "Key": "recipients/probe"},
+        ),
         ("s3:ListAllMyBuckets", "*"): ("s3", "list_buckets", {}),
         ("lambda:ListFunctions", "*"): ("lambda", "list_functions", {}),
     }
@@ -90,12 +114,19 @@ def test_what_is_not_on_the_list_is_denied(stack: Stack, role: str) -> None:
         for (action, name), call in possible.items()
         if action not in ROLES[role].get(name, ())
     }
-    [own] = [name for name, actions in ROLES[role].items() if actions == SECRET]
-    allowed: Calls = {"the secret": possible["secretsmanager:GetSecretValue", own]}
+    own = next(
+        (
+            ("secretsmanager:GetSecretValue", n)
+            for n, actions in ROLES[role].items()
+            if actions == SECRET
+        ),
+        ("events:PutEvents", "EventBus"),
+    )
+    allowed: Calls = {"its own": possible[own]}
 
     answers = as_role(stack, role, {**denied, **allowed})
 
-    assert answers.pop("the secret") == "allowed", "a probe that is denied everything shows nothing"
+    assert answers.pop("its own") == "allowed", "a probe that is denied everything shows nothing"
     assert len(denied) >= 8
     assert {what: code for what, code in answers.items() if code not in DENIED} == {}
 

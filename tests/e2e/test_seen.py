@@ -13,13 +13,15 @@ def metrics(deployment: Deployment) -> dict[str, float]:
     """Return what CloudWatch would count from the functions' logs, each metric's sum."""
     totals: dict[str, float] = {}
     for line in deployment.logs().splitlines():
-        if not line.startswith('{"_aws"'):
+        if '"_aws"' not in line:
             continue
         found = json.loads(line)
         assert found["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "smsgold-relay"
         assert found["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [["service"]]
         for metric in found["_aws"]["CloudWatchMetrics"][0]["Metrics"]:
-            totals[metric["Name"]] = totals.get(metric["Name"], 0) + sum(found[metric["Name"]])
+            counted = found[metric["Name"]]
+            total = sum(counted) if isinstance(counted, list) else counted
+            totals[metric["Name"]] = totals.get(metric["Name"], 0) + total
     return totals
 
 

@@ -216,6 +216,21 @@ def test_the_log_tells_which_key_made_a_request_and_not_the_key(
     assert "the key itself" not in str([record.__dict__ for record in caplog.records])
 
 
+def test_a_request_is_one_line_that_says_what_became_of_it(
+    http: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        accepted = http.post(MESSAGE)
+        refused = http.post({"text": "to nobody"})
+        http.get("/messages/unknown")
+
+    first, second, third = (record.__dict__ for record in caplog.records)
+    assert (first["id"], first["state"]) == (id_at(accepted), "queued")
+    assert "request_id" not in first
+    assert (second["problem"], second["request_id"]) == ("invalid", refused.json["requestId"])
+    assert {"id", "state"} & {*second, *third} == set()
+
+
 def test_no_answer_is_kept_by_a_cache(http: Api) -> None:
     sent = http.answer(http.event("send"))
     paths = ("/bots", "/bots/b-1/subscribers", f"/messages/{id_at(sent)}", "/nowhere")

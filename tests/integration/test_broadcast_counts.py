@@ -18,7 +18,7 @@ from relay.broadcasts.model import (
 )
 from relay.broadcasts.recounts import Turn
 from relay.broadcasts.service import InvalidTransition
-from relay.broadcasts.table import CHUNK
+from relay.broadcasts.table import CHUNK, Listed
 from relay.http.broadcasts import BroadcastState
 from relay.messages.envelope import QueuedMessage
 from relay.messages.states import DeadLetter, Record, State
@@ -376,7 +376,7 @@ def test_300_000_messages_are_counted_in_as_many_runs_as_it_takes(fanned: Fanned
     fanned.listed = [{"id": "s"}]
     fanned.start()
     fanned.run()
-    listed = [f"s-{n}" for n in range(CHUNK)]
+    listed = [Listed((f"s-{n}",)) for n in range(CHUNK)]
     fanned.table.chunk = lambda *_: listed  # type: ignore[method-assign]
     for name in ("total", "enqueued"):
         fanned.client.update_item(

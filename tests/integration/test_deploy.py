@@ -40,8 +40,12 @@ TEMPLATE = {
             "Properties": definition(),
         },
         "MessagesQueue": {"Type": "AWS::SQS::Queue", "DeletionPolicy": "Retain"},
+        "RelayBucket": {"Type": "AWS::S3::Bucket", "DeletionPolicy": "Retain"},
     },
-    "Outputs": {"TableName": {"Value": {"Ref": "RelayTable"}}},
+    "Outputs": {
+        "TableName": {"Value": {"Ref": "RelayTable"}},
+        "BucketName": {"Value": {"Ref": "RelayBucket"}},
+    },
 }
 
 
@@ -240,6 +244,7 @@ def test_what_is_left_of_a_stack_on_aws_is_deleted_in_its_region() -> None:
     assert [" ".join(command.split()[:5]) for command in commands] == [
         f"aws --region {REGION} dynamodb delete-table",
         f"aws --region {REGION} sqs delete-queue",
+        f"aws --region {REGION} s3 rb",
     ]
 
 

@@ -136,7 +136,14 @@ def test_the_lists_are_those_of_the_account(caller: Caller, sandbox: Sandbox) ->
     bots = caller.get("bots").json()
     assert [set(bot) for bot in bots[:2]] == [{"id", "name", "username"}] * 2
     subscribers = caller.get("subscribers", botId=BOT).json()
-    assert subscribers[0] == {"id": SUBSCRIBER, "name": "Анна Белова", "number": NUMBER}
+    assert subscribers[0] == {
+        "id": SUBSCRIBER,
+        "name": "Анна Белова",
+        "number": NUMBER,
+        "city": "Екатеринбург",
+        "timezone": "Asia/Yekaterinburg",
+        "tags": [],
+    }
     assert sandbox.requests()["outcomes"] == {"listed": 2}
 
 

@@ -23,7 +23,8 @@ from unittest.mock import patch
 
 from botocore.exceptions import ClientError
 
-from relay.broadcasts import fanout, recounts, table
+from relay.broadcasts import audience, fanout, recounts
+from relay.broadcasts.audience import Audience
 from relay.broadcasts.fanout import FanOut
 from relay.broadcasts.gate import BroadcastGate
 from relay.broadcasts.model import (
@@ -67,6 +68,10 @@ Item = Mapping[str, Mapping[str, Any]]
 # -------------------------------------------------------------------------------- the table
 
 
+UNSEEN = ("ttl", "version")
+"""Attributes that decide nothing."""
+
+
 def written(item: Item | None, made: Mapping[str, Any]) -> Item | None:
     """Return what a put or an update makes of an item; None if its condition does not hold."""
     names, values = (
@@ -87,8 +92,9 @@ def written(item: Item | None, made: Mapping[str, Any]) -> Item | None:
         if not any(holds(clause) for clause in bare.split(" OR ")):
             return None
     if "Item" in made:
-        return cast("Item", {k: v for k, v in made["Item"].items() if k != "ttl"})
-    _, _, updates = made["UpdateExpression"].partition("SET ")
+        return cast("Item", {k: v for k, v in made["Item"].items() if k not in UNSEEN})
+    # What it adds to the version only numbers events.
+    updates = made["UpdateExpression"].partition(" ADD ")[0].removeprefix("SET ")
     news = (update.split(" = ") for update in updates.split(", "))
     return {**there, **{names[name]: values[value] for name, value in news}}
 
@@ -310,7 +316,10 @@ class Tape:
         if self.next(order) == "fails":
             raise QueueUnavailableError("no answer")
 
-    def enqueue_broadcast(self, messages: Sequence[QueuedMessage]) -> list[str | None]:
+    def enqueue_broadcast(
+        self, messages: Sequence[QueuedMessage], delays: Sequence[int] = ()
+    ) -> list[str | None]:
+        del delays
         for message in messages:
             if (message.id, message.broadcast) != (
                 message_id("x", str(message.subscriber_id)),
@@ -344,7 +353,7 @@ class Classes:
         anything: Any = tape
         self.table = BroadcastTable(anything, "Relay")
         self._broadcasts = Broadcasts(
-            self.table, anything, anything, rate=25.0, clock=lambda: self._now
+            self.table, anything, anything, anything, anything, rate=25.0, clock=lambda: self._now
         )
         self._recounts = Recounts(
             self.table, anything, RULES, longest_run=60.0, clock=lambda: self._now
@@ -353,7 +362,9 @@ class Classes:
             table=self.table,
             queues=anything,
             recounts=self._recounts,
-            subscribers=self._subscribers,
+            audience=Audience(
+                subscribers=self._subscribers, table=self.table, store=anything, bucket=anything
+            ),
             rules=RULES,
             rate=25.0,
             clock=lambda: self._now,
@@ -535,7 +546,7 @@ def explore(configuration: Configuration) -> Found:
     """Search breadth first; keep the shortest story of each broken promise."""
     began = perf_counter()
     with ExitStack() as patches:
-        for module in (fanout, recounts, table):
+        for module in (audience, fanout, recounts):
             patches.enter_context(patch.object(module, "CHUNK", configuration.page))
         search = _Search(configuration)
         start = search.start()

@@ -146,7 +146,9 @@ class Tape:
     def enqueue_dead_letters(self, letters: Sequence[DeadLetterEntry]) -> list[str | None]:
         raise NotImplementedError
 
-    def enqueue_broadcast(self, messages: Sequence[QueuedMessage]) -> list[str | None]:
+    def enqueue_broadcast(
+        self, messages: Sequence[QueuedMessage], delays: Sequence[int] = ()
+    ) -> list[str | None]:
         raise NotImplementedError
 
     def enqueue_notifier(self, body: str) -> None:

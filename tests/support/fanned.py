@@ -6,6 +6,8 @@ from typing import Any
 
 import boto3
 
+from relay.broadcasts.audience import Audience
+from relay.broadcasts.bucket import Bucket
 from relay.broadcasts.fanout import FanOut
 from relay.broadcasts.gate import BroadcastGate
 from relay.broadcasts.model import (
@@ -16,11 +18,13 @@ from relay.broadcasts.model import (
     queued_broadcast,
     recount_order,
 )
+from relay.broadcasts.reach import Reach
 from relay.broadcasts.recounts import Recounts, Turn
 from relay.broadcasts.service import Broadcasts, Reused, Started
 from relay.broadcasts.table import BroadcastTable
 from relay.messages.envelope import QueuedMessage
 from relay.messages.queues import QueueUnavailableError
+from relay.messages.refusals import Refusals
 from relay.messages.states import Record, Rules, State
 from relay.validation import parse, validate
 from tests.support.table import create_table
@@ -33,8 +37,9 @@ RULES = Rules(retry_window=3600.0)
 class Faulty:
     """A DynamoDB client in whose calls the run may end, and that may lose the answer to a write."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, beside: "Faulty | None" = None) -> None:
         self._client = client
+        self._beside = beside
         self.dies_in: int | None = None
         """How many effects from now the run ends: before a call or after it."""
         self.meanwhile: Callable[[], object] | None = None
@@ -56,6 +61,8 @@ class Faulty:
         return made
 
     def _step(self) -> None:
+        if self._beside:
+            self._beside._step()
         if self.dies_in is not None:
             self.dies_in -= 1
             if self.dies_in < 0:
@@ -72,20 +79,18 @@ class Fanned:
         self.client = client
         self.faulty = Faulty(client)
         self.relay = Relay(RULES)
-        self.table = BroadcastTable(self.faulty, "Relay")  # type: ignore[arg-type] # it passes on
+        self.s3 = boto3.client("s3", region_name="us-east-1")
+        self.s3.create_bucket(Bucket="stack")
+        self.faulty_s3: Any = Faulty(self.s3, self.faulty)
+        self.bucket = Bucket(lambda: self.faulty_s3, "stack")
+        anything: Any = self.faulty
+        self.table = BroadcastTable(anything, "Relay", self.bucket)
         self.queued: list[str] = []
         self.relay.queues.enqueue_notifier = self.queued.append  # type: ignore[method-assign, assignment]
         self.listed: list[Mapping[str, object]] = []
         self.error: Exception | None = None
         self.meanwhile: Callable[[], list[Mapping[str, object]]] | None = None
         self.names = 0
-        self.broadcasts = Broadcasts(
-            self.table,
-            self.relay.store,
-            self.relay.queues,
-            rate=25.0,
-            clock=self.relay.world.clock,
-        )
         self.recounts = Recounts(
             self.table,
             self.relay.store,
@@ -93,11 +98,29 @@ class Fanned:
             longest_run=LONGEST_RUN,
             clock=self.relay.world.clock,
         )
+        self.refusals = Refusals(client, "Relay", clock=self.relay.world.clock)
+        self.reach = Reach(self.refusals, self.table, refusals_percent=50)
+        self.audience = Audience(
+            subscribers=self._subscribers,
+            table=self.table,
+            store=self.relay.store,
+            bucket=self.bucket,
+            unreachable=self.reach.unreachable,
+        )
+        self.broadcasts = Broadcasts(
+            self.table,
+            self.relay.store,
+            self.relay.queues,
+            self.audience,
+            self.reach,
+            rate=25.0,
+            clock=self.relay.world.clock,
+        )
         self.fan_out = FanOut(
             table=self.table,
             queues=self.relay.queues,
             recounts=self.recounts,
-            subscribers=self._subscribers,
+            audience=self.audience,
             rules=RULES,
             rate=25.0,
             clock=self.relay.world.clock,
@@ -151,10 +174,10 @@ class Fanned:
         assert all(m.broadcast == "x" for m in messages)
         return Counter(str(m.subscriber_id) for m in messages)
 
-    def settle(self, ids: list[str], state: State, *, at: float) -> None:
+    def settle(self, ids: list[str], state: State, *, at: float, broadcast: str = "x") -> None:
         """Write the records of messages that came to an end."""
         for id_ in ids:
-            key = message_id("x", id_)
+            key = message_id(broadcast, id_)
             self.relay.store.put(Record(key, state, "f", "sqs", at, at, at))
 
 

@@ -12,6 +12,7 @@ ENVIRONMENT = {
     "NOTIFIER_QUEUE_URL": "https://sqs.example/1/notifier",
     "DEAD_LETTER_QUEUE_URL": "https://sqs.example/1/dead",
     "RELAY_TABLE": "Relay",
+    "RELAY_BUCKET": "relay-bucket",
     "MESSAGES_PER_SECOND": "25",
     "BROADCAST_REFUSALS_PERCENT": "20",
     "ON_UNKNOWN": "resend",

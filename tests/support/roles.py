@@ -32,6 +32,7 @@ ROLES: Mapping[str, Permissions] = {
                 "dynamodb:UpdateItem",
             }
         ),
+        "RelayBucket": frozenset({"s3:GetObject"}),
         "RelayTable's indexes": frozenset({"dynamodb:Query"}),
         "MessagesQueue": SEND | COUNT,
         "OrderedQueue": SEND,
@@ -90,6 +91,7 @@ ROLES: Mapping[str, Permissions] = {
                 "dynamodb:UpdateItem",
             }
         ),
+        "RelayBucket": frozenset({"s3:GetObject", "s3:PutObject"}),
         "MessagesQueue": SEND | COUNT,
         "OrderedQueue": SEND,
         "BroadcastQueue": SEND,

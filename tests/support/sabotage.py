@@ -14,9 +14,17 @@ TIMEOUT = 8
 SHORTER = {"PROVIDER_TIMEOUT": "2", "SENDER_TIMEOUT": str(TIMEOUT)}
 
 
+def kills(marks: Path) -> int:
+    """Return how often the publisher was killed."""
+    return (len(list(marks.iterdir())) + 1) // 2
+
+
 @contextmanager
 def publisher_killed(deployment: Deployment, marks: Path) -> Iterator[None]:
-    """Kill the publisher at half of its calls, once each; `marks` gets a file for each kill."""
+    """Kill the publisher at every other group of events; `marks` gets a file for each group.
+
+    See `kills`.
+    """
     functions = deployment.client("lambda")
     name = deployment.facts["publisherFunction"]
     was = functions.get_function_configuration(FunctionName=name)["Environment"]["Variables"]

@@ -33,6 +33,7 @@ Answer = Callable[[bytes, bytes], Any]
 
 KILOBYTE = 1024
 ACCOUNT = {"user": "10001", "pass": "a password of the stub"}
+HOOK_SECRETS = {"plain": "a hook's secret of the stub"}
 
 
 class Stub:
@@ -98,7 +99,8 @@ class Stub:
                 taken = [{"Id": e.get("Id"), "EventId": "e"} for e in request["Entries"]]
                 return {"Successful": taken, "Failed": [], "Entries": taken}
             case "GetSecretValue":
-                return {"SecretString": json.dumps(ACCOUNT), "Name": "s", "VersionId": "v"}
+                secret = HOOK_SECRETS if request["SecretId"] == "HookSecrets" else ACCOUNT
+                return {"SecretString": json.dumps(secret), "Name": "s", "VersionId": "v"}
             case _:
                 raise NotImplementedError(operation)
 
@@ -106,8 +108,11 @@ class Stub:
         ((table, asked),) = request["RequestItems"].items()
         items = [self._items.get(key["pk"]["S"], {}) for key in asked["Keys"]]
         for item in items:
-            # A consistent read; that of an item which is not there costs as much as a small one.
-            self.counts["read units"] += max(1, math.ceil(size_of(item) / (4 * KILOBYTE)))
+            # That of an item which is not there costs as much as a small one.
+            units: float = max(1, math.ceil(size_of(item) / (4 * KILOBYTE)))
+            if not asked.get("ConsistentRead"):
+                units /= 2
+            self.counts["read units"] += units  # type: ignore[assignment] # there are half ones
         return {"Responses": {table: [item for item in items if item]}, "UnprocessedKeys": {}}
 
     def _execute(self, Statement: str, Parameters: list[Any], **_: Any) -> dict[str, Any]:  # noqa: N803 - AWS's

@@ -24,7 +24,7 @@ from relay.messages.envelope import QueuedMessage
 from relay.messages.lists import INDEXES, OFF_THE_LIST, Index, keys_of
 from relay.messages.states import KEPT_ATTEMPTS, REDRIVABLE, TERMINAL, DeadLetter, Record, State
 from relay.messages.store import from_item
-from relay.outcomes.events import status_of
+from relay.outcomes.events import SOURCE, status_of
 from relay.validation import InvalidMessageError, parse
 
 NO_MESSAGE = frozenset({"invalid", "id_reused", "not_sealed", "hook_payload", "hook_template"})
@@ -452,7 +452,8 @@ class Reader:
     def _events(self) -> list[dict[str, Any]]:
         """Return what was put on the event bus so far."""
         text = events_of(self._logs) if self._logs else ""
-        return [json.loads(line) for line in text.splitlines()]
+        events = [json.loads(line) for line in text.splitlines()]
+        return [event for event in events if event["source"] == SOURCE]
 
     def _items(self) -> list[dict[str, Any]]:
         pages = self._dynamodb.get_paginator("scan").paginate(

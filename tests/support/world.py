@@ -202,6 +202,7 @@ class MemoryQueues:
         self.messages: list[Copy] = []
         self.dead: list[DeadLetterEntry] = []
         self.room_to_wait = True
+        self.delays: list[int] = []
         self.past_the_line: set[str] = set()
         """The ids of what was handed in without order as well."""
         self.delayed: set[str] = set()
@@ -263,7 +264,10 @@ class MemoryQueues:
         self._world.effect("after a burial")
         return [None] * len(letters)
 
-    def enqueue_broadcast(self, messages: Sequence[QueuedMessage]) -> list[str | None]:
+    def enqueue_broadcast(
+        self, messages: Sequence[QueuedMessage], delays: Sequence[int] = ()
+    ) -> list[str | None]:
+        self.delays += delays
         return self.enqueue([m.model_copy(update={"in_order": False}) for m in messages])
 
     def enqueue_notifier(self, body: str) -> None:
@@ -518,6 +522,7 @@ class Relay:
         self.broadcasts = MemoryGate(self.world)
         self.rules = rules
         self.intake = Intake(self.store, self.queues, rules, clock=self.world.clock)
+        self.takes_for_fresh = False
         self._attempts = 0
         self._random = random.Random(seed)
         self.pacer = MemoryPacer(self.world, rate)
@@ -614,8 +619,11 @@ class Relay:
             else:
                 last = ends_by(copy.sent_at, copy.receive_count, in_line=in_line)
                 sealed = Sealed(copy.body, copy.seal)
+                # More than the sender's function takes for fresh: doors have made some's records.
+                own = not claim_of(message) or (message.broadcast and not message.generation)
+                fresh = bool(own and copy.receive_count == 1 and self.takes_for_fresh)
                 good[i] = Received(
-                    message, "sqs", copy.sent_at, copy.receive_count, last, in_line, sealed
+                    message, "sqs", copy.sent_at, copy.receive_count, last, in_line, sealed, fresh
                 )
         delivered = self.sender.deliver(list(good.values()), ends_at=ends_at)
         results |= zip(good, delivered, strict=True)

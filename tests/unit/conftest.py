@@ -9,4 +9,5 @@ os.environ |= {
     **ENVIRONMENT,
     "AWS_DEFAULT_REGION": "us-east-1",
     "POWERTOOLS_METRICS_NAMESPACE": "smsgold-relay",
+    "POWERTOOLS_SERVICE_NAME": "smsgold-relay-dev",
 }

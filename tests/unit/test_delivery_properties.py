@@ -388,6 +388,11 @@ class Promises(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.relay.world.now += seconds
 
+    @rule(whether=st.booleans())
+    def runs_take_first_receives_for_fresh(self, whether: bool) -> None:
+        """They read no record then, whatever there is."""
+        self.relay.takes_for_fresh = whether
+
     @rule(trouble=st.sampled_from(TROUBLES))
     def trouble(self, trouble: str) -> None:
         world, provider = self.relay.world, self.relay.provider

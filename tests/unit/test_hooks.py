@@ -621,7 +621,8 @@ def test_a_hook_s_hours_are_its_messages_hours() -> None:
     assert isinstance(to_all, Rendered)
     [addressed] = to_all.results
     assert isinstance(addressed, Addressed)
-    assert addressed.message.between == message.between
+    assert addressed.message.between
+    assert addressed.message.between.model_dump() == hours
 
 
 def test_a_hook_s_wrong_zone_is_named() -> None:

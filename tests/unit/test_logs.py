@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -21,6 +22,7 @@ SPELLINGS = [PASSWORD, quote(PASSWORD), json.dumps(PASSWORD)[1:-1], repr(PASSWOR
 @pytest.fixture(autouse=True)
 def untouched_loggers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(logs, "redact", Redactor())
+    monkeypatch.setattr(logs, "_about", {})
     names = [*logs.OURS, *logs.THEIRS]
     before = {
         name: (logger.level, logger.handlers, logger.propagate)
@@ -37,7 +39,7 @@ def untouched_loggers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def service(request: pytest.FixtureRequest) -> str:
-    """Name each test's logger differently: Powertools caches loggers by name."""
+    """Name each test's logger differently: Python keeps loggers by name."""
     return str(request.node.name)
 
 
@@ -55,9 +57,22 @@ def test_a_record_is_a_line_of_json(service: str, capsys: pytest.CaptureFixture[
     logs.logger(service).info("settled", extra={"id": "order-4711", "state": "sent"})
     (line,) = lines(capsys)
     assert line["level"] == "INFO"
-    assert line["service"] == service
+    assert line["function"] == service
     assert (line["message"], line["id"], line["state"]) == ("settled", "order-4711", "sent")
-    assert line["timestamp"].endswith("+00:00")
+    assert datetime.fromisoformat(line["timestamp"]).utcoffset() == timedelta()
+    assert line.keys() == {"level", "timestamp", "function", "message", "id", "state"}
+
+
+def test_trouble_names_the_request_that_it_belongs_to(
+    service: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = logs.logger(service)
+    logs.begin("r-1")
+    log.info("accepted")
+    logging.getLogger("relay.messages.store").warning("table not readable")
+    accepted, warned = lines(capsys)
+    assert "request_id" not in accepted
+    assert warned["request_id"] == "r-1"
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
@@ -69,9 +84,8 @@ def test_a_registered_secret_is_hidden_everywhere(
     log.info("said %s", spelling)
     log.info({"nested": [spelling]})
     log.info("said", extra={"url": f"http://x/?pass={spelling}", "raw": spelling.encode()})
-    log.append_keys(key=spelling)
-    log.info("said")
-    log.remove_keys(["key"])
+    logs.begin(spelling)
+    log.warning("said")
     try:
         fail(spelling)
     except RuntimeError:
@@ -122,7 +136,7 @@ def test_fetching_a_secret_does_not_log_it(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("POWERTOOLS_LOG_LEVEL", "DEBUG")
+    monkeypatch.setenv("AWS_LAMBDA_LOG_LEVEL", "DEBUG")
     caplog.set_level(logging.DEBUG)  # of the root logger, from which others inherit it
     log = logs.logger(service)
     with mock_aws():
@@ -140,5 +154,6 @@ def test_fetching_a_secret_does_not_log_it(
     shown = captured.out + captured.err + caplog.text
     assert found == Credentials("12345", PASSWORD)
     assert f"fetched Credentials(user='12345'), that is {MASK}" in shown
+    assert "SecretString" not in shown, "botocore's own debug lines have what it fetches"
     for needle in SPELLINGS:
         assert needle not in shown

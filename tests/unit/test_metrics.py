@@ -1,10 +1,8 @@
 """What is counted of a run, and how it is written."""
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
 
 import pytest
 
@@ -165,24 +163,32 @@ def test_messages_that_wait_for_their_slots_set_off_no_alarm() -> None:
 
 
 def test_a_run_writes_numbers_and_the_stacks_name_alone(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "smsgold-relay")
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "a-stack")
 
     metrics.delivered([delivery()] * 150, [Done(record(State.SENT), OK)] * 150)
 
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert sum(sum(line.get("Sent", [])) for line in lines) == 150
+    lines = list(iter(metrics.fields, {}))
+    assert sum(line.get("Sent", 0) for line in lines) == 150
     assert sum(len(line.get("ProviderLatency", [])) for line in lines) == 150
     for line in lines:
         assert line["service"] == "a-stack"
-        values: list[Any] = [v for k, v in line.items() if k not in ("_aws", "service")]
-        assert all(isinstance(number, float) for numbers in values for number in numbers)
+        values = {k: v for k, v in line.items() if k not in ("_aws", "service")}
+        for value in values.values():
+            numbers = value if isinstance(value, list) else [value]
+            assert all(isinstance(number, int) for number in numbers)
+            assert len(numbers) <= 100, "what CloudWatch takes of a metric in a line"
+        [about] = line["_aws"]["CloudWatchMetrics"]
+        units = {metric["Name"]: metric["Unit"] for metric in about["Metrics"]}
+        assert units == {
+            name: "Milliseconds" if name == "ProviderLatency" else "Count" for name in values
+        }
 
 
-def test_an_idle_run_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_idle_run_writes_nothing() -> None:
     metrics.delivered([delivery()], [Later(5, "pace")])
     metrics.accepted(0)
 
-    assert capsys.readouterr().out == ""
+    assert metrics.fields() == {}

@@ -19,6 +19,7 @@ OUTPUTS = {
     "OrderedQueueUrl": "https://sqs/ordered.fifo",
     "DeadLetterQueueUrl": "https://sqs/dead",
     "HookSecretsArn": "arn:hooks",
+    "BucketName": "its-bucket",
     "EventBusName": "stack",
 }
 
@@ -58,6 +59,7 @@ def test_a_stack_on_aws_keeps_the_shells_own_credentials(session: boto3.Session)
     assert found["ORDERED_QUEUE_URL"] == "https://sqs/ordered.fifo"
     assert found["DEAD_LETTER_QUEUE_URL"] == "https://sqs/dead"
     assert found["HOOK_SECRETS_ARN"] == "arn:hooks"
+    assert found["BUCKET"] == "its-bucket"
     assert found["EVENT_BUS"] == "stack"
     assert not [name for name in found if name.startswith("AWS")]
 

@@ -2,15 +2,9 @@
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
-import pytest
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
-
-from relay.outcomes.bus import MOST, Key, PutError, sign
+from relay.outcomes.bus import MOST, PutError
 from relay.outcomes.events import Event
 from relay.outcomes.publisher import PAUSES, Published, log_line, publish
 
@@ -129,21 +123,3 @@ def test_a_run_logs_one_line_with_its_metrics() -> None:
     [about] = line["_aws"]["CloudWatchMetrics"]
     assert about["Dimensions"] == [["service"]]
     assert json.loads(log_line(Published(3), "n", "stack", 1.5))["level"] == "INFO"
-
-
-@pytest.mark.parametrize("token", ["", "a/token+with=signs"])
-def test_a_call_is_signed_as_botocore_signs_it(token: str) -> None:
-    now = datetime(2026, 11, 29, 7, 5, 9, tzinfo=UTC)
-    body = json.dumps({"Entries": [{"Detail": "Ж"}]}).encode()
-    headers = {"content-type": "application/x-amz-json-1.1", "host": "events.eu-central-1.x"}
-    ours = sign(headers, body, "eu-central-1", Key("AKID", "secret/+=", token), now)
-
-    request = AWSRequest("POST", f"https://{headers['host']}/", headers, body)
-    request.context["timestamp"] = ours["x-amz-date"]
-    signer = SigV4Auth(Credentials("AKID", "secret/+=", token or None), "events", "eu-central-1")
-    request.headers["X-Amz-Date"] = ours["x-amz-date"]
-    if token:
-        request.headers["X-Amz-Security-Token"] = token
-    text = signer.string_to_sign(request, signer.canonical_request(request))
-    assert ours["authorization"].endswith(f"Signature={signer.signature(text, request)}")
-    assert ours.get("x-amz-security-token", "") == token

@@ -278,3 +278,13 @@ def test_a_schedule_s_message_may_have_hours_but_no_time_of_its_own() -> None:
     assert said(good) == {}
     bad = terms("rate(1 hour)", message={**MESSAGE, "sendAt": "2026-03-02T10:00:00Z"})
     assert said(bad) == {"message.sendAt": "a schedule itself says when; leave it out"}
+
+
+def test_a_schedules_broadcast_says_what_its_braces_mean() -> None:
+    broadcast = {"botId": "b", "text": "Hello {{ name }}"}
+    given = {"expression": "rate(1 hour)", "broadcast": broadcast}
+    [(where, what)] = said(validate(ScheduleSpec, given)).items()
+    assert where == "broadcast.text"
+    assert "set template to true" in what
+    broadcast["template"] = True  # type: ignore[assignment]
+    assert said(validate(ScheduleSpec, given)) == {}

@@ -306,3 +306,40 @@ def test_a_message_ends_before_sqs_gives_it_up() -> None:
         net = resources[queue]["Properties"]["RedrivePolicy"]["maxReceiveCount"]
         assert net - 100 >= LAST_RECEIVES
         assert resources[queue]["Properties"]["MessageRetentionPeriod"] > LONGEST_LIFE
+
+
+@pytest.mark.usefixtures("hidden")
+def test_a_second_receive_finds_what_the_first_has_done(relay: Relay) -> None:
+    assert handle(record(0, envelope("hi"))) == {"batchItemFailures": []}
+
+    assert handle(record(0, envelope("hi"), receive_count=2)) == {"batchItemFailures": []}
+    assert relay.provider.posts["hi"] == 1
+
+
+@pytest.mark.usefixtures("hidden")
+def test_a_message_with_an_id_of_its_own_is_looked_for_at_once(relay: Relay) -> None:
+    """Somebody else may have made its record: a write that meets it costs five times the read."""
+    handle(record(0, envelope("hi", id="order-4711")))
+
+    assert handle(record(1, envelope("hi", id="order-4711"))) == {"batchItemFailures": []}
+    assert relay.provider.posts["hi"] == 1
+
+
+@pytest.mark.usefixtures("hidden")
+def test_a_run_logs_one_line_with_each_message_s_id_and_what_became_of_it(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[dict[str, Any]] = []
+    monkeypatch.setattr(app.log, "info", lambda _, extra: lines.append(extra))
+    relay.provider.next = ["accepts", "is busy"]
+    handle(record(0, envelope("a", id="a")), record(1, envelope("b")), record(2, "no JSON"))
+    handle(record(0, envelope("a", id="a")))
+
+    first, again = lines
+    assert first["messages"] == {
+        "sent": ["a"],
+        "queued http_503": ["sqs-1"],
+        "dead_lettered": ["sqs-2"],
+    }
+    assert (first["Sent"], first["Attempts"]) == (1, 2)
+    assert again["messages"] == {"sent again": ["a"]}

@@ -97,6 +97,48 @@ def test_what_another_run_claims_meanwhile_is_left_to_it(relay: Relay) -> None:
     assert len(relay.queues.messages) == 1
 
 
+def test_a_fresh_message_is_not_looked_for(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_for: list[str] = []
+    load = relay.store.load
+
+    def loaded(ids: Iterable[str]) -> dict[str, Record]:
+        looked_for.extend(ids := list(ids))
+        return load(ids)
+
+    monkeypatch.setattr(relay.store, "load", loaded)
+    relay.takes_for_fresh = True
+    put(relay)
+    relay.run()
+
+    assert (looked_for, state(relay)) == ([], State.SENT)
+
+
+def test_a_second_delivery_of_a_fresh_message_finds_the_first_one_s_record(relay: Relay) -> None:
+    """SQS may deliver a message twice, each time as if it were the first."""
+    relay.takes_for_fresh = True
+    message = put(relay)
+    relay.run()
+    relay.queues.put(message.to_body())
+    relay.run()
+    assert len(relay.queues.messages) == 1, "its first receive has not read the record"
+    relay.settle_down()
+
+    assert relay.provider.posts["m-1"] == 1
+    assert not relay.queues.dead
+
+
+def test_a_fresh_message_with_anothers_id_is_refused(relay: Relay) -> None:
+    relay.takes_for_fresh = True
+    put(relay)
+    relay.run()
+    other = QueuedMessage(subscriberId="s-2", text="another", id="m-1")
+    relay.queues.put(other.to_body())
+    relay.settle_down()
+
+    assert [letter.reason for letter in relay.queues.dead] == ["id_reused"]
+    assert sum(relay.provider.posts.values()) == 1
+
+
 def test_an_outcome_that_the_table_refuses_at_first_is_recorded_within_the_run(
     relay: Relay,
 ) -> None:

@@ -1,5 +1,6 @@
 """What a cold start pays for: the imports of each function, and the garbage collector meanwhile."""
 
+import ast
 import json
 import os
 import subprocess
@@ -62,11 +63,21 @@ def test_a_function_imports_only_what_it_uses(
     assert not modules & forbidden
 
 
-def test_the_publisher_imports_no_library(started: tuple[str, set[str], bool, int]) -> None:
+def test_the_publisher_imports_no_model_and_no_client(
+    started: tuple[str, set[str], bool, int],
+) -> None:
     """It starts for a handful of events: docs/performance.md."""
     name, modules, _, _ = started
-    libraries = {"botocore", "pydantic", "aws_lambda_powertools", "urllib3", "jmespath"}
-    assert bool(libraries & modules) is (name != "publisher")
+    heavy = {"botocore.client", "botocore.loaders", "pydantic", "aws_lambda_powertools"}
+    assert bool(heavy & modules) is (name != "publisher")
+
+
+def test_a_part_is_imported_by_the_functions_that_have_it(
+    started: tuple[str, set[str], bool, int],
+) -> None:
+    name, modules, _, _ = started
+    assert ("relay.messages.sender" in modules) is (name in {"sender", "api"})
+    assert ("relay.broadcasts.fanout" in modules) is (name == "notifier")
 
 
 def test_the_garbage_collector_starts_after_the_imports_and_past_them(
@@ -78,6 +89,19 @@ def test_the_garbage_collector_starts_after_the_imports_and_past_them(
     assert frozen > (1_000 if name == "publisher" else 10_000), (
         "what the imports made is frozen: no later collection looks at it"
     )
+
+
+def test_what_a_first_message_needs_is_built_at_start_and_nothing_else() -> None:
+    models = "Button Content Message KeyedMessage QueuedMessage"
+    built = f"{{n for n in {models.split()} if getattr(envelope, n).__pydantic_complete__}}"
+    done = subprocess.run(
+        [sys.executable, "-c", f"from relay.messages import envelope; print({built})"],
+        env={"PYTHONPATH": str(ROOT / "layers" / "relay"), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert ast.literal_eval(done.stdout) == {"Message", "KeyedMessage", "QueuedMessage"}
 
 
 def test_no_import_comes_before_the_one_that_stops_the_collector() -> None:

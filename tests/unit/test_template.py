@@ -179,6 +179,19 @@ def test_every_queue_refuses_plain_http() -> None:
         assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
 
+def test_the_bucket_is_closed_speaks_tls_and_forgets() -> None:
+    [(name, bucket)] = of_type("AWS::S3::Bucket").items()
+    assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+    assert {"Id": "forget", "Status": "Enabled", "ExpirationInDays": 35} in bucket[
+        "LifecycleConfiguration"
+    ]["Rules"]
+    [policy] = of_type("AWS::S3::BucketPolicy").values()
+    [statement] = policy["PolicyDocument"]["Statement"]
+    assert policy["Bucket"] == {"Ref": name}
+    assert (statement["Effect"], statement["Principal"]) == ("Deny", "*")
+    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
 def test_own_key_encrypts_all_that_is_kept() -> None:
     key = {"Fn::If": ["HasKey", {"Ref": "KmsKeyArn"}, {"Ref": "AWS::NoValue"}]}
 
@@ -187,6 +200,12 @@ def test_own_key_encrypts_all_that_is_kept() -> None:
         assert queue["SqsManagedSseEnabled"]["Fn::If"][2] is True
     for table in of_type("AWS::DynamoDB::Table").values():
         assert table["SSESpecification"]["KMSMasterKeyId"] == key
+    for bucket in of_type("AWS::S3::Bucket").values():
+        [rule] = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        assert rule["ServerSideEncryptionByDefault"] == {
+            "SSEAlgorithm": "aws:kms",
+            "KMSMasterKeyID": key,
+        }
     for kind in ("AWS::SecretsManager::Secret", "AWS::Logs::LogGroup"):
         for other in of_type(kind).values():
             assert other["KmsKeyId"] == key
@@ -205,7 +224,7 @@ def test_the_own_key_is_used_only_through_what_it_encrypts() -> None:
     [statement] = document["Statement"]
     services = statement["Condition"]["StringEquals"]["kms:ViaService"]
     assert [service["Fn::Sub"].partition(".")[0] for service in services] == [
-        *("dynamodb", "secretsmanager", "sqs")
+        *("dynamodb", "s3", "secretsmanager", "sqs")
     ]
 
 
@@ -223,7 +242,15 @@ def test_only_schedules_of_the_stacks_group_use_their_role() -> None:
 
 def test_nothing_has_a_name_of_its_own() -> None:
     """Two stacks live in one account and region: only CloudFormation names things."""
-    names = ("QueueName", "TableName", "FunctionName", "RoleName", "LogGroupName", "TopicName")
+    names = (
+        "QueueName",
+        "TableName",
+        "FunctionName",
+        "RoleName",
+        "LogGroupName",
+        "TopicName",
+        "BucketName",
+    )
     for name, resource in resources().items():
         if resource["Type"] != "AWS::Lambda::Permission" and "EventSource" not in resource["Type"]:
             properties = resource.get("Properties", {})
@@ -302,6 +329,8 @@ def logical(resource: Any) -> str:
             return str(name)
         case {"Fn::Sub": text} if "${ScheduleGroup}" in text:
             return "ScheduleGroup"
+        case {"Fn::Sub": text} if "${RelayBucket.Arn}/" in text:
+            return "RelayBucket"
         case {"Fn::Sub": "${RelayTable.Arn}/index/*"}:
             return "RelayTable's indexes"
         case _:
@@ -454,3 +483,16 @@ def test_the_example_of_a_schedule_message_is_taken_as_it_stands() -> None:
     event = json.loads(fired(scheduled_input(given["ScheduleMessage"])))
     found = read(event, invocation="r-1", now=0.0)
     assert '"' in found.content.text
+
+
+def test_by_default_lambda_logs_only_trouble_and_nothing_is_traced() -> None:
+    """Both are paid for: docs/performance.md."""
+    parameters = template()["Parameters"]
+    assert (parameters["LogLevel"]["Default"], parameters["Traces"]["Default"]) == ("INFO", "false")
+    for name, function in of_type("AWS::Lambda::Function").items():
+        logging = function["LoggingConfig"]
+        assert logging["LogFormat"] == "JSON", name
+        assert logging["SystemLogLevel"] == {"Fn::If": ["Debugging", "INFO", "WARN"]}, name
+        assert function["TracingConfig"] == {
+            "Mode": {"Fn::If": ["HasTraces", "Active", "PassThrough"]}
+        }, name

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.webhooks.templates import Expression, Payload, Template, TemplateError, cut
+from relay.templates import Expression, Payload, Template, TemplateError, cut
 
 DATA = {
     "name": "shop",

@@ -20,11 +20,12 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 MAY_IMPORT = {
     "smsgold": "",  # the provider's client: it knows nothing of AWS or of the relay
     "validation": "",
+    "templates": "",
     "messages": "validation smsgold",  # they know no broadcast: the sender asks a gate
-    "broadcasts": "messages validation smsgold",
+    "broadcasts": "messages templates validation smsgold",
     "schedules": "broadcasts messages validation",
     "problems": "validation",
-    "webhooks": "broadcasts messages problems validation smsgold",
+    "webhooks": "broadcasts messages problems templates validation smsgold",
     "eventbridge": "broadcasts messages validation",
     "directory": "smsgold",
     "http": "schedules broadcasts messages directory outcomes problems validation smsgold",
@@ -158,7 +159,7 @@ def wired(app: Path) -> set[str]:
     wiring = ast.parse((LAYER / "relay" / "wiring.py").read_text("utf-8"))
     homes: dict[str, str] = {}
     returned: dict[str, str] = {}
-    for node in wiring.body:
+    for node in ast.walk(wiring):
         match node:
             case ast.ImportFrom(str(module), names):
                 homes |= {alias.name: module for alias in names}

@@ -5,7 +5,6 @@ schedule in template.yaml nests that in `content`, because CloudFormation cannot
 """
 
 import json
-import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ from relay.broadcasts.service import Broadcasts, Reused, Started
 from relay.messages.envelope import KeyedMessage, QueuedMessage
 from relay.messages.intake import Accepted, Intake, KeyReused, TooFar, queued, scoped_id
 from relay.validation import InvalidMessageError, model_config, validate
-
-log = logging.getLogger(__name__)
 
 DOOR = "schedule"
 
@@ -127,10 +124,6 @@ class EventDoor:
             [answer] = self._intake.accept([found.content], door=DOOR, caller=found.caller)
         match answer:
             case Accepted(record) | KeyReused(record):
-                log.info(
-                    "accepted",
-                    extra={"message_id": found.id, "state": record.state, "late": found.late},
-                )
                 return {"id": found.id, "status": record.state}
             case TooFar(problem):
                 raise InvalidMessageError([problem])
@@ -141,5 +134,4 @@ class EventDoor:
         match self._broadcasts.start(broadcast, late=late):
             case Started(record) | Reused(record):
                 status = record.status
-        log.info("broadcast", extra={"broadcast": broadcast.id, "status": status, "late": late})
         return {"id": broadcast.id, "status": status}

@@ -1,14 +1,14 @@
-"""The relay's CloudWatch metrics: one EMF log line per run, not per message.
+"""The relay's CloudWatch metrics, as fields (EMF) of the one line that a run logs anyway.
 
 Their only dimension is the stack's name, in POWERTOOLS_SERVICE_NAME: CloudWatch bills every
 combination of dimensions as a metric of its own.
 """
 
+import os
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-
-from aws_lambda_powertools import Metrics
-from aws_lambda_powertools.metrics import MetricUnit
+from typing import Any
 
 from relay.messages.results import Done, Received, Result
 from relay.messages.states import State
@@ -35,15 +35,52 @@ SHARES: Mapping[Outcome, int] = {
 One whose outcome is unknown adds nothing."""
 
 
+UNITS: Mapping[str, str] = {"ProviderLatency": "Milliseconds"}
+"""The units of those metrics that are no counts."""
+
+VALUES = 100
+"""The most values that a metric may have in one line."""
+
+_counts: Counter[str] = Counter()
+_values: defaultdict[str, list[int]] = defaultdict(list)
+
+
 def accepted(count: int) -> None:
     """Count messages accepted by a door."""
-    if count:
-        _emit({"Accepted": count}, {})
+    _counts["Accepted"] += count
 
 
 def delivered(batch: Sequence[Received], results: Sequence[Result]) -> None:
     """Count the results of a run's batch."""
-    _emit(*measure(batch, results))
+    counts, values = measure(batch, results)
+    _counts.update(counts)
+    for name, each in values.items():
+        _values[name] += each
+
+
+def fields() -> dict[str, Any]:
+    """Take what was counted since the last call, as fields of a log line; none if nothing was.
+
+    A metric has at most 100 values in a line; ask again for the others.
+    """
+    taken: dict[str, Any] = {name: count for name, count in _counts.items() if count}
+    taken |= {name: each[:VALUES] for name, each in _values.items()}
+    left = {name: each[VALUES:] for name, each in _values.items() if each[VALUES:]}
+    _counts.clear()
+    _values.clear()
+    _values.update(left)
+    if not taken:
+        return {}
+    about = {
+        "Namespace": os.environ.get("POWERTOOLS_METRICS_NAMESPACE", ""),
+        "Dimensions": [["service"]],
+        "Metrics": [{"Name": name, "Unit": UNITS.get(name, "Count")} for name in taken],
+    }
+    return {
+        "service": os.environ.get("POWERTOOLS_SERVICE_NAME", ""),
+        **taken,
+        "_aws": {"Timestamp": round(time.time() * 1000), "CloudWatchMetrics": [about]},
+    }
 
 
 def measure(
@@ -82,15 +119,3 @@ def measure(
         if record and record.attempts:
             values["ProviderLatency"].append(record.attempts[-1].milliseconds)
     return +counts, values
-
-
-def _emit(counts: Mapping[str, int], values: Mapping[str, Iterable[int]]) -> None:
-    metrics = Metrics()
-    for name, count in counts.items():
-        metrics.add_metric(name, MetricUnit.Count, count)
-    for name, each in values.items():
-        unit = MetricUnit.Milliseconds if name == "ProviderLatency" else MetricUnit.Count
-        for value in each:
-            metrics.add_metric(name, unit, value)
-    if metrics.metric_set:
-        metrics.flush_metrics()

@@ -47,6 +47,7 @@ class Settings:
     notifier_queue_url: str
     dead_letter_queue_url: str
     table: str
+    bucket: str
     messages_per_second: float
     broadcast_refusals_percent: float
     sender_timeout: float
@@ -71,6 +72,7 @@ class Settings:
             notifier_queue_url=get("NOTIFIER_QUEUE_URL"),
             dead_letter_queue_url=get("DEAD_LETTER_QUEUE_URL"),
             table=get("RELAY_TABLE"),
+            bucket=get("RELAY_BUCKET"),
             messages_per_second=float(get("MESSAGES_PER_SECOND")),
             broadcast_refusals_percent=float(get("BROADCAST_REFUSALS_PERCENT")),
             sender_timeout=float(get("SENDER_TIMEOUT")),

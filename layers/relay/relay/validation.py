@@ -32,6 +32,7 @@ model_config = ConfigDict(
     frozen=True,
     alias_generator=to_camel,
     serialize_by_alias=True,
+    defer_build=True,  # most are only used within others, or by few requests: docs/performance.md
     json_schema_mode_override="validation",  # one schema, also where a model is answered with
 )
 """For models that callers fill in: camelCase names, unknown fields refused."""

@@ -14,7 +14,6 @@ import re
 import runpy
 import sys
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +24,7 @@ CLAIM_REFUSED = 2.0  # seconds, as all of these
 RECORD_REFUSED = 15.0
 RECORD_SLOW = 1.5
 STALL = 60.0
+MARKS = Path(os.environ.get("SABOTAGE_DIR", "."))
 
 
 def first_time(what: str) -> bool:
@@ -42,7 +42,7 @@ def since_first_time(what: str) -> float:
 
 
 def _mark(what: str) -> Path:
-    return Path(os.environ["SABOTAGE_DIR"]) / hashlib.sha256(what.encode()).hexdigest()
+    return MARKS / hashlib.sha256(what.encode()).hexdigest()
 
 
 def break_client(module: ModuleType) -> None:
@@ -90,16 +90,16 @@ def break_table(module: ModuleType) -> None:
 
 
 def break_bus(module: ModuleType) -> None:
-    """Kill the publisher at half of its calls, once each: before or after EventBridge has them."""
+    """Kill the publisher at every other group of events, in turn after and before it is put."""
     put = module.Bus.put
 
     def sabotaged(self: Any, events: Any) -> Any:
         named = f"{events[0].detail['id']} {events[0].detail['version']}"
-        order = zlib.crc32(named.encode()) % 4
-        if order == 0 and first_time(named):
+        groups = len([*MARKS.iterdir()]) + 1 if first_time(named) else 1
+        if groups % 4 == 0:
             os._exit(1)
         codes = put(self, events)
-        if order == 1 and first_time(named):
+        if groups % 4 == 2:
             os._exit(1)
         return codes
 

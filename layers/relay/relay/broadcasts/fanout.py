@@ -6,26 +6,27 @@ and are dropped like any duplicates.
 """
 
 import logging
+import math
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
 
+from relay.broadcasts.audience import Audience, AudienceError, Personal, Skipped
 from relay.broadcasts.model import (
     BroadcastRecord,
+    Cause,
     Command,
     QueuedBroadcast,
     Status,
     failed,
     first_record_of,
     hold_for,
-    message_for,
-    message_id,
-    recipients,
+    paced,
 )
 from relay.broadcasts.recounts import LATEST, SOONEST, Recounts, Turn
-from relay.broadcasts.table import CHUNK, BroadcastTable
+from relay.broadcasts.table import APART, CHUNK, BroadcastTable, Listed
 from relay.messages.envelope import differ
 from relay.messages.queues import Queues, QueueUnavailableError
 from relay.messages.states import Rules, backoff, deadline
@@ -45,12 +46,12 @@ lets a queue have "a maximum of approximately 120,000 in flight messages" (stand
 after that it hands out none until some come back. A dozen broadcasts may be paused before that."""
 
 
-class Subscribers(Protocol):
-    """What a broadcast needs of the provider."""
+LAST_MOMENT = 0.5
+"""Seconds before a run's end at which it gives a list up: the next run would not get further."""
 
-    def __call__(self, bot_id: str) -> Iterable[Mapping[str, object]]:
-        """Return a bot's subscribers; raise ProviderError or CredentialsError."""
-        ...
+AHEAD = 5.0
+"""Seconds ahead of its time at which a chunk of a slowed broadcast goes on the queue, which then
+holds each of its messages back until its own time."""
 
 
 class FanOut:
@@ -62,7 +63,7 @@ class FanOut:
         table: BroadcastTable,
         queues: Queues,
         recounts: Recounts,
-        subscribers: Subscribers,
+        audience: Audience,
         rules: Rules,
         rate: float,
         clock: Callable[[], float] = time.time,
@@ -71,7 +72,7 @@ class FanOut:
         self._table = table
         self._queues = queues
         self._recounts = recounts
-        self._subscribers = subscribers
+        self._audience = audience
         self._rules = rules
         self._rate = rate
         self._clock = clock
@@ -86,7 +87,7 @@ class FanOut:
                 now = self._clock()
                 if (goes := queued.may_go_at(now)) > now:
                     return goes - now
-                broadcast = self._take_snapshot(queued, broadcast)
+                broadcast = self._take_snapshot(queued, broadcast, turn)
             if broadcast is None or not broadcast.snapshot:
                 return None
             return self._enqueue(queued, broadcast, turn)
@@ -119,36 +120,60 @@ class FanOut:
     # ------------------------------------------------------------------------------ snapshot
 
     def _take_snapshot(
-        self, queued: QueuedBroadcast, broadcast: BroadcastRecord
+        self, queued: QueuedBroadcast, broadcast: BroadcastRecord, turn: Turn
     ) -> BroadcastRecord | None:
-        """Save once who gets it; None if that will never be known."""
+        """Save once who gets it, and what it says to each; None if that will never be known."""
         now = self._clock()
         problem: tuple[str, str]
         try:
-            entries = self._subscribers(broadcast.bot_id)
+            after = self._list(queued, replace(broadcast, started_at=now), turn)
+        except AudienceError as error:
+            problem = (error.reason, error.detail)
         except ProviderRefusedError as error:
             problem = (error.reason, error.detail)
         except (ProviderUnavailableError, CredentialsRefusedError, CredentialsError) as error:
-            kept = queued.model_copy(update={"expires_at": None})
+            kept = queued.model_copy(update={"expires_at": None, "between": queued.hours})
             if now < deadline(broadcast.created_at, kept, self._rules):
                 raise _NotYetError(str(error)) from None
             problem = ("retry_window_ended", str(error))
         else:
-            ids, duplicates, without_id = recipients(entries)
-            after = replace(
-                broadcast,
-                snapshot=self._new_name(),
-                started_at=now,
-                total=len(ids),
-                duplicates=duplicates,
-                without_id=without_id,
-            )
-            self._table.put_snapshot(broadcast.id, after.snapshot, ids, now)
             self._table.commit_snapshot(broadcast, after)
             return self._unless_changed(broadcast.id)
         if self._table.write_command(broadcast, failed(broadcast, now, *problem)):
             log.warning("broadcast failed", extra={"broadcast": broadcast.id, "reason": problem[0]})
         return self._unless_changed(broadcast.id)
+
+    def _list(
+        self, queued: QueuedBroadcast, broadcast: BroadcastRecord, turn: Turn
+    ) -> BroadcastRecord:
+        """Write who gets it chunk by chunk; return the broadcast with what is to be committed."""
+        name = (APART if queued.is_kept_apart else "") + self._new_name()
+        skipped: Counter[Cause] = Counter()
+        chunks = 0
+        chunk: list[Listed] = []
+
+        def put() -> None:
+            nonlocal chunks
+            self._table.put_chunk(broadcast.id, name, chunks, chunk, broadcast.started_at)
+            chunks += 1
+            chunk.clear()
+            turn.keep()
+
+        for seen, found in enumerate(self._audience.select(queued, turn.keep)):
+            if isinstance(found, Skipped):
+                skipped[found.cause] += 1
+            else:
+                chunk.append(found)
+            if len(chunk) == CHUNK:
+                put()
+            elif seen % CHUNK == 0:
+                turn.keep()
+                if self._clock() > turn.ends_at - LAST_MOMENT:
+                    raise AudienceError("list_too_long", "", "one run cannot read the list")
+        total = chunks * CHUNK + len(chunk)
+        if chunk:
+            put()
+        return replace(broadcast, snapshot=name, total=total, skipped=skipped)
 
     def _unless_changed(self, id_: str) -> BroadcastRecord:
         """Return a broadcast as it is now that it was to be listed.
@@ -166,6 +191,7 @@ class FanOut:
         self, queued: QueuedBroadcast, broadcast: BroadcastRecord, turn: Turn
     ) -> float | None:
         """Enqueue from the saved position on; once all are queued, wait for the end."""
+        personal = Personal(queued)
         while broadcast.enqueued < broadcast.total and not broadcast.halted:
             stopped = broadcast.command is Command.STOP
             if not stopped and (wait := self._no_room_for(queued, broadcast, turn)):
@@ -173,11 +199,13 @@ class FanOut:
             # Another run may have put a part of this chunk on the queue, and none can be further.
             # So a stopped broadcast takes this chunk in and no other: then all that may be on the
             # queue is counted.
-            ids = self._table.chunk(broadcast, broadcast.enqueued // CHUNK)
-            messages = [message_for(queued, id_, message_id(queued.id, id_)) for id_ in ids]
-            if any(self._queues.enqueue_broadcast(messages)):
+            chunk = self._table.chunk(broadcast, broadcast.enqueued // CHUNK)
+            messages = [personal.message(queued, listed) for listed in chunk]
+            delays, next_chunk_at = _spread(broadcast, len(chunk), self._clock())
+            if any(self._queues.enqueue_broadcast(messages, delays)):
                 raise QueueUnavailableError("not all were taken")
-            self._table.advance(broadcast, broadcast.enqueued + len(ids), halted=stopped)
+            enqueued = broadcast.enqueued + len(chunk)
+            self._table.advance(broadcast, enqueued, halted=stopped, next_chunk_at=next_chunk_at)
             turn.keep()
             broadcast = self._again(queued.id)
             log.info("enqueued", extra={"broadcast": queued.id, "enqueued": broadcast.enqueued})
@@ -194,6 +222,8 @@ class FanOut:
             return hold_for(broadcast, now)
         if (goes := queued.may_go_at(now)) > now:
             return goes - now
+        if (early := broadcast.next_chunk_at - AHEAD - now) > 0:
+            return min(LATEST, early)
         quiet = self._quiet(broadcast)
         window = self._window(queued, now)
         if _on_the_queue(broadcast) + CHUNK > window and quiet > self._recounts.settled_after:
@@ -202,7 +232,8 @@ class FanOut:
         on_queue = _on_the_queue(broadcast)
         if on_queue + CHUNK <= window:
             return None
-        half_empty = (on_queue - window / 2) / self._rate if self._rate else 0.0
+        rate = paced(broadcast.per_second, self._rate)
+        half_empty = (on_queue - window / 2) / rate if rate else 0.0
         return min(LATEST, max(SOONEST, half_empty, quiet / 4))
 
     def _window(self, queued: QueuedBroadcast, now: float) -> float:
@@ -210,9 +241,10 @@ class FanOut:
 
         The others would wait in flight until they begin again. A chunk always may.
         """
-        if queued.between is None or not self._rate:
+        rate = queued.pace(self._rate)
+        if queued.hours is None or not rate:
             return WINDOW
-        return max(CHUNK, min(WINDOW, self._rate * (queued.between.closes_at(now) - now)))
+        return max(CHUNK, min(WINDOW, rate * (queued.hours.closes_at(now) - now)))
 
     # ------------------------------------------------------------------------------- the end
 
@@ -226,7 +258,8 @@ class FanOut:
             return None
         quiet = self._quiet(broadcast)
         left = broadcast.due - broadcast.finished
-        look_again = min(LATEST, max(SOONEST, left / self._rate if self._rate else 0.0, quiet / 4))
+        rate = paced(broadcast.per_second, self._rate)
+        look_again = min(LATEST, max(SOONEST, left / rate if rate else 0.0, quiet / 4))
         if left > 0 and quiet <= self._recounts.settled_after:
             return look_again
         return self._recounts.finish(broadcast, turn, look_again)
@@ -240,6 +273,16 @@ class FanOut:
 def _on_the_queue(broadcast: BroadcastRecord) -> int:
     """Return how many of its messages may be on the queue, at the most."""
     return broadcast.enqueued - max(broadcast.finished, broadcast.recount.chunks * CHUNK)
+
+
+def _spread(broadcast: BroadcastRecord, count: int, now: float) -> tuple[list[int], float]:
+    """Return after how many seconds each message of a chunk may go, and when the next chunk may."""
+    if not broadcast.per_second:
+        return [0] * count, 0.0
+    first = max(now, broadcast.next_chunk_at)
+    # The queue counts whole seconds: as many messages as may go in one have the same.
+    delays = [math.ceil(first - now) + n // broadcast.per_second for n in range(count)]
+    return delays, first + math.ceil(count / broadcast.per_second)
 
 
 class _NotYetError(Exception):

@@ -11,16 +11,38 @@ start again, so it has the final counts made anew.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    field_validator,
+    model_validator,
+)
+from pydantic.config import JsonDict
+from pydantic_core import PydanticCustomError
 
-from relay.messages.envelope import MAX_ID, Content, ProviderId, QueuedMessage
+from relay.messages.envelope import (
+    ID_PATTERN,
+    MAX_ID,
+    MAX_TEXT,
+    Content,
+    Number,
+    ProviderId,
+    one_address,
+)
+from relay.messages.hours import Hours, known_zone
 from relay.messages.intake import scoped_id
 from relay.messages.states import TERMINAL, State
+from relay.templates import Expression, Template, TemplateError
+from relay.validation import Location, Matching, model_config
 
 LONGEST_PAUSE = 3 * 86400.0
 """Seconds of pause after which whoever meets a broadcast stops it. A message that is held back that
@@ -31,11 +53,207 @@ ENOUGH_TO_JUDGE = 20
 
 COUNTED = sorted(TERMINAL)
 
+FILE_PATTERN = r"^s3://[a-z0-9.-]{3,63}/recipients/[!-~]{1,1000}$"
+FILE_PROBLEM = "must be s3://<the stack's bucket>/recipients/<name>, in printable ASCII"
+
+
+class Cause(StrEnum):
+    """Why an entry of the list gets no message; the names are the table's and the API's."""
+
+    DUPLICATES = "duplicates"
+    """It repeats another's address."""
+    WITHOUT_ID = "withoutId"
+    """The provider lists it without a usable id."""
+    FILTERED = "filtered"
+    """`where` does not hold."""
+    EXCLUDED = "excluded"
+    """Another broadcast reached it, or may yet."""
+    UNREACHABLE = "unreachable"
+    """It refused the last two messages."""
+    UNRENDERABLE = "unrenderable"
+    """`where` or a template fails on it, or what comes out breaks a rule."""
+
+
+class Recipient(BaseModel):
+    """One who gets a broadcast: by `subscriberId`, or by phone `number` at a bot."""
+
+    model_config = model_config
+
+    subscriber_id: ProviderId | None = Field(None, description="The subscriber's id.")
+    bot_id: ProviderId | None = Field(
+        None, description="The bot of `number`; by default the broadcast's."
+    )
+    number: Number | None = Field(None, description="Phone number in international format.")
+    data: dict[str, Any] = Field(
+        default_factory=dict, description="What the templates and `where` are over."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_address(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("botId") is None and data.get("number"):
+            one_address({**data, "botId": "the broadcast's"})
+            return data
+        return one_address(data)
+
+    @property
+    def address(self) -> tuple[str, ...]:
+        """The subscriber's id, which wins; or a bot's (or "", the broadcast's) and the number."""
+        return (
+            (self.subscriber_id,) if self.subscriber_id else (self.bot_id or "", self.number or "")
+        )
+
+
+def _expression(source: str) -> str:
+    """Refuse what is no expression."""
+    with _named_problem():
+        Expression(source)
+    return source
+
+
+@contextmanager
+def _named_problem(field: str = "") -> Iterator[None]:
+    try:
+        yield
+    except TemplateError as error:
+        told = {"problem": str(error), **({"field": field} if field else {})}
+        raise PydanticCustomError("template", "{problem}", told) from None
+
+
+_EXAMPLE: JsonDict = {
+    "botId": "5f2b8c1d9e4a7b3c6d0e1f20",
+    "template": True,
+    "text": "Hello {{ name || 'friend' }}! Our spring offers are here.",
+    "where": "city == 'Moscow'",
+}
+
+
+class BroadcastHours(Hours):
+    """Hours of the day, by the clocks of one time zone or of each recipient's own."""
+
+    timezone: Annotated[str, Field(max_length=MAX_TEXT)] = Field(
+        description="The IANA time zone whose clocks count; with `template`, it may be an "
+        "{{ expression }} over the recipient's entry.",
+        examples=["Europe/Moscow", "{{ timezone || 'Europe/Moscow' }}"],
+    )
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone_or_template(cls, timezone: str) -> str:
+        if "{{" not in timezone:
+            return known_zone(timezone)
+        with _named_problem():
+            Template(timezone)
+        return timezone
+
+    @property
+    def differ(self) -> bool:
+        """Whether they begin at another moment for each recipient."""
+        return "{{" in self.timezone
+
 
 class Broadcast(Content):
-    """One text to all subscribers of a bot."""
+    """One text to all subscribers of a bot, or to those of them that it names."""
+
+    model_config = ConfigDict(**model_config, json_schema_extra={"examples": [_EXAMPLE]})
 
     bot_id: ProviderId = Field(description="The bot whose subscribers get it.")
+    template: StrictBool | None = Field(
+        None,
+        description="`true`: text and buttons hold {{ expressions }} over the subscriber's entry, "
+        "or over a recipient's `data`. `false`: braces are sent as they are. Left out: a text that "
+        "holds {{ is refused.",
+    )
+    where: (
+        Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(_expression)] | None
+    ) = Field(None, description="A JMESPath expression: who does not meet it gets nothing.")
+    recipients: Annotated[list[Recipient], Field(min_length=1)] | None = Field(
+        None, description="Who gets it, in place of all of the bot's subscribers."
+    )
+    recipients_from: (
+        Annotated[str, Field(max_length=1100), Matching(FILE_PATTERN, FILE_PROBLEM)] | None
+    ) = Field(None, description="The same as a file: JSON Lines in the stack's bucket.")
+    exclude: Annotated[str, Matching(ID_PATTERN, "must be a broadcast's id")] | None = Field(
+        None,
+        description="Another broadcast's id: whoever got that one, or may yet, does not get this.",
+    )
+    between: BroadcastHours | None = Field(
+        None, description="Only sent within these hours of the day, retries included."
+    )
+    include_unreachable: StrictBool = Field(
+        default=False, description="Also send to those who refused the last two messages."
+    )
+    per_second: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        None, description="At most so many messages a second; the account's rate by default."
+    )
+
+    @model_validator(mode="after")
+    def _can_be_rendered(self) -> Self:
+        if self.recipients is not None and self.recipients_from is not None:
+            problem = "give either recipients or recipientsFrom, not both"
+            raise PydanticCustomError(
+                "audience", "{problem}", {"field": "recipientsFrom", "problem": problem}
+            )
+        if self.between and self.between.differ and not self.template:
+            problem = "must be true for an expression in between.timezone"
+            raise PydanticCustomError(
+                "audience", "{problem}", {"field": "template", "problem": problem}
+            )
+        if self.template:
+            for field, source in self.sources:
+                with _named_problem(field):
+                    Template(source)
+        return self
+
+    @property
+    def sources(self) -> Iterator[tuple[str, str]]:
+        """What may be templates, by field."""
+        yield "text", self.text
+        for button in self.buttons:
+            yield "buttons", button.text
+            yield "buttons", button.url
+        if self.between and self.between.differ:
+            yield "between", self.between.timezone
+
+    @property
+    def hours(self) -> Hours | None:
+        """The hours in which it is sent, as far as they are the same for all."""
+        return None if self.between and self.between.differ else self.between
+
+    def may_go_at(self, at: float) -> float:
+        """Return the first moment from `at` on at which it may be sent to somebody."""
+        at = max(at, self.send_at.timestamp()) if self.send_at else at
+        return self.hours.opens_at(at) if self.hours else at
+
+    @property
+    def is_kept_apart(self) -> bool:
+        """Whether its snapshot holds more than subscribers' ids, and so is not for the table."""
+        return bool(self.template or self.recipients or self.recipients_from)
+
+    def pace(self, rate: float) -> float:
+        """Return how many messages a second it sends at the most; 0 for no limit."""
+        return paced(self.per_second or 0, rate)
+
+
+def paced(per_second: int, rate: float) -> float:
+    """Return the lower of two rates, of which 0 is none."""
+    return min(filter(None, (per_second, rate)), default=0.0)
+
+
+def stray_braces(broadcast: Broadcast) -> list[tuple[Location, str]]:
+    """Return what is wrong if braces may be meant as a template: (where, what to change) pairs.
+
+    Whoever hands in a broadcast is told. What lies on a queue or in a schedule since before there
+    were templates is sent as it is.
+    """
+    if broadcast.template is not None:
+        return []
+    problem = (
+        "holds {{; set template to true if that is an expression to be filled in for each "
+        "subscriber, or to false to send the braces as they are"
+    )
+    fields = dict.fromkeys(field for field, source in broadcast.sources if "{{" in source)
+    return [((field,), problem) for field in fields]
 
 
 class QueuedBroadcast(Broadcast):
@@ -108,9 +326,12 @@ class BroadcastRecord:
     """The name of the committed snapshot; empty until there is one."""
     started_at: float = 0.0
     total: int = 0
-    duplicates: int = 0
-    without_id: int = 0
+    skipped: Mapping[Cause, int] = field(default_factory=dict)
     enqueued: int = 0
+    per_second: int = 0
+    """At most so many messages a second; 0 for as many as the account may send."""
+    next_chunk_at: float = 0.0
+    """When the next messages may go that are not enqueued yet; only with `per_second`."""
     halted: bool = False
     """Stopped, and nothing more will be enqueued."""
     counts: Mapping[State, int] = field(default_factory=dict)
@@ -185,6 +406,7 @@ def first_record_of(broadcast: QueuedBroadcast, now: float) -> BroadcastRecord:
         created_at=now,
         commanded_at=now,
         reference=broadcast.reference or "",
+        per_second=broadcast.per_second or 0,
     )
 
 
@@ -253,6 +475,18 @@ def too_many_refusals(broadcast: BroadcastRecord, percent: float) -> str:
     return f"{refusals} of {outcomes} messages were refused; the limit is {percent:g} %"
 
 
+def refuses_everybody(broadcast: BroadcastRecord | None, percent: float) -> bool:
+    """Return whether a broadcast's refusals say more about the provider than about anybody.
+
+    `percent` is the share of refusals that says so, and 50 if it is 0. One that is gone says
+    nothing either.
+    """
+    if broadcast is None:
+        return True
+    outcomes, refusals = _outcomes(broadcast)
+    return refusals * 100 >= (percent or 50.0) * outcomes
+
+
 def _outcomes(broadcast: BroadcastRecord) -> tuple[int, int]:
     counts = broadcast.shown
     rejected = counts.get(State.REJECTED, 0)
@@ -271,24 +505,10 @@ def hold_for(broadcast: BroadcastRecord, now: float) -> float:
 
 def eta(broadcast: BroadcastRecord, rate: float, now: float) -> float | None:
     """Return when the last message goes out at the account's rate (per second), if known."""
+    rate = paced(broadcast.per_second, rate)
     if broadcast.status is not Status.RUNNING or not rate:
         return None
     return now + (broadcast.total - broadcast.finished) / rate
-
-
-def recipients(entries: Iterable[Mapping[str, object]]) -> tuple[list[str], int, int]:
-    """Return the subscribers' ids, each once; how many entries repeat one; how many have none."""
-    ids: dict[str, None] = {}
-    duplicates = without_id = 0
-    for entry in entries:
-        id_ = entry.get("id")
-        if not isinstance(id_, str) or not 0 < len(id_) <= MAX_ID:
-            without_id += 1
-        elif id_ in ids:
-            duplicates += 1
-        else:
-            ids[id_] = None
-    return list(ids), duplicates, without_id
 
 
 def recount_order(id_: str) -> str:
@@ -296,14 +516,6 @@ def recount_order(id_: str) -> str:
     return json.dumps({"kind": "recount", "id": id_}, separators=(",", ":"))
 
 
-def message_id(broadcast_id: str, subscriber_id: str) -> str:
-    """Return the id of a broadcast's message to one subscriber."""
-    return scoped_id("broadcast", broadcast_id, subscriber_id)
-
-
-def message_for(broadcast: QueuedBroadcast, subscriber_id: str, message_id: str) -> QueuedMessage:
-    """Return one subscriber's message."""
-    fields = {name: getattr(broadcast, name) for name in Content.model_fields}
-    return QueuedMessage.model_construct(
-        **fields, subscriber_id=subscriber_id, id=message_id, broadcast=broadcast.id
-    )
+def message_id(broadcast_id: str, *address: str) -> str:
+    """Return the id of a broadcast's message to an address."""
+    return scoped_id("broadcast", broadcast_id, *address)

@@ -130,7 +130,8 @@ class Recounts:
 
     def _counted(self, broadcast: BroadcastRecord, n: int) -> Counter[State] | None:
         """Return what became of a chunk's messages; None if one has not ended."""
-        ids = [message_id(broadcast.id, id_) for id_ in self._table.chunk(broadcast, n)]
+        found = self._table.chunk(broadcast, n)
+        ids = [message_id(broadcast.id, *listed.address) for listed in found]
         records = self._store.load(ids)
         readable = [record for record in records.values() if not isinstance(record, Unreadable)]
         counts = Counter(record.state for record in readable)

@@ -4,7 +4,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from relay.broadcasts.audience import Audience, Trial
 from relay.broadcasts.model import (
+    Broadcast,
     BroadcastRecord,
     Command,
     QueuedBroadcast,
@@ -15,7 +17,8 @@ from relay.broadcasts.model import (
     resumed,
     stopped,
 )
-from relay.broadcasts.table import CHUNK, BroadcastTable
+from relay.broadcasts.reach import Reach
+from relay.broadcasts.table import CHUNK, BroadcastTable, SnapshotGoneError
 from relay.messages.envelope import differ
 from relay.messages.lists import id_at
 from relay.messages.queues import Queues
@@ -23,6 +26,9 @@ from relay.messages.service import Found
 from relay.messages.states import TOO_FAR, Record, State, is_too_far
 from relay.messages.store import KEYS_PER_CALL, Store, StoreUnavailableError
 from relay.validation import InvalidMessageError
+
+SAMPLES = 3
+"""Messages that a dry run shows."""
 
 READ_WRITE_ROUNDS = 3
 """How often a broadcast may change between being read and being written."""
@@ -77,6 +83,8 @@ class Broadcasts:
         table: BroadcastTable,
         messages: Store,
         queues: Queues,
+        audience: Audience,
+        reach: Reach,
         *,
         rate: float,
         clock: Callable[[], float] = time.time,
@@ -84,6 +92,8 @@ class Broadcasts:
         self._table = table
         self._messages = messages
         self._queues = queues
+        self._audience = audience
+        self.reach = reach
         self.rate = rate
         self._clock = clock
 
@@ -113,6 +123,23 @@ class Broadcasts:
             # Version 0.1.0 wrote the record first, and may have died before it came to the queue.
             self._queues.enqueue_notifier(broadcast.to_body())
         return Started(known, replayed=earlier is not None)
+
+    def check(self, broadcast: Broadcast) -> None:
+        """Refuse a broadcast before it is accepted, for what can be seen without its list.
+
+        Raises AudienceError and StoreUnavailableError.
+        """
+        self._audience.check(broadcast)
+
+    def try_out(self, broadcast: QueuedBroadcast, *, seconds: float) -> Trial:
+        """Return what a broadcast would do, as far as it can be said in so many seconds.
+
+        Nothing is written or sent. Raises what Audience.select raises.
+        """
+        ends_at = self._clock() + seconds
+        return self._audience.try_out(
+            broadcast, samples=SAMPLES, goes_on=lambda: self._clock() < ends_at
+        )
 
     def get(self, id_: str) -> BroadcastRecord | None:
         """Return a broadcast as it stands; raise StoreUnavailableError."""
@@ -154,8 +181,11 @@ class Broadcasts:
         """Yield the ids of a broadcast's messages in its snapshot's order, a read's worth each."""
         while start < end:
             chunk, offset = divmod(start, CHUNK)
-            subscribers = self._table.chunk(broadcast, chunk)[offset : offset + end - start]
-            ids = [message_id(broadcast.id, subscriber) for subscriber in subscribers]
+            try:
+                listed = self._table.chunk(broadcast, chunk)[offset : offset + end - start]
+            except SnapshotGoneError:
+                return  # and so are the messages' records
+            ids = [message_id(broadcast.id, *each.address) for each in listed]
             start += len(ids)
             for first in range(0, len(ids), KEYS_PER_CALL):
                 yield ids[first : first + KEYS_PER_CALL]

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from relay.broadcasts.model import COUNTED, BroadcastRecord, Command, Recount, paused_too_long
+from relay.broadcasts.bucket import Bucket, NoSuchFileError
+from relay.broadcasts.model import (
+    COUNTED,
+    BroadcastRecord,
+    Cause,
+    Command,
+    Recount,
+    paused_too_long,
+)
 from relay.messages.lists import BROADCASTS, Page, broadcast_keys
 from relay.messages.states import State
 from relay.messages.store import KEPT_DAYS, KEYS_PER_CALL, StoreUnavailableError, page
@@ -18,6 +26,25 @@ if TYPE_CHECKING:
 CHUNK = 500
 """Subscribers enqueued before the position is saved: the most that a crash repeats."""
 
+RECORD_DAYS = 400
+"""How long a broadcast's own item is kept, which is small: as long as the refusals that it met."""
+
+APART = "apart-"
+"""How the name of a snapshot begins that is in the bucket: it holds more than subscribers' ids."""
+
+
+class SnapshotGoneError(Exception):
+    """The broadcast is so old that nobody knows any more who was to get it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One who gets a broadcast: an address, and what the templates have found, if there are any."""
+
+    address: tuple[str, ...]
+    """A subscriber's id; or a bot ("" for the broadcast's own) and a phone number."""
+    values: tuple[str, ...] = ()
+
 
 FIRST_VERSION = {"version": {"N": "1"}}
 """How often a broadcast's status has been written when it is new."""
@@ -26,9 +53,10 @@ FIRST_VERSION = {"version": {"N": "1"}}
 class BroadcastTable:
     """The broadcasts' items in the Relay table."""
 
-    def __init__(self, client: "DynamoDBClient", table: str) -> None:
+    def __init__(self, client: "DynamoDBClient", table: str, bucket: Bucket | None = None) -> None:
         self._client = client
         self._table = table
+        self._bucket = bucket
 
     def create(self, broadcast: BroadcastRecord) -> BroadcastRecord | None:
         """Write a broadcast's first item; if there is one already, return that instead."""
@@ -88,35 +116,64 @@ class BroadcastTable:
             return after
         return self.load([broadcast.id]).get(broadcast.id, broadcast)
 
-    def put_snapshot(self, id_: str, name: str, ids: Sequence[str], now: float) -> None:
-        """Write the subscribers' ids beside the broadcast, not yet committed."""
-        for n, start in enumerate(range(0, len(ids), CHUNK)):
-            self._call(
-                "put_item",
-                Item=_chunk_key(id_, name, n)
-                | {"ids": {"S": json.dumps(ids[start : start + CHUNK])}, "ttl": _ttl(now)},
-            )
+    def put_chunk(self, id_: str, name: str, n: int, listed: Sequence[Listed], now: float) -> None:
+        """Write a chunk of a snapshot beside the broadcast, not yet committed.
+
+        The table holds subscribers' ids and no more; the bucket, which forgets sooner, the rest.
+        """
+        if name.startswith(APART):
+            rows = [[each.address, each.values] for each in listed]
+            self._apart().put(_object(id_, name, n), rows)
+            return
+        ids = [address for each in listed for address in each.address]
+        self._call(
+            "put_item",
+            Item=_chunk_key(id_, name, n) | {"ids": {"S": json.dumps(ids)}, "ttl": _ttl(now)},
+        )
 
     def commit_snapshot(self, before: BroadcastRecord, after: BroadcastRecord) -> bool:
         """Commit a snapshot, unless there is one already or a command came in between."""
-        names = ("snapshot", "startedAt", "total", "duplicates", "withoutId")
+        names = ("snapshot", "startedAt", "total", *Cause)
         content = _attributes(after)
         guard = {"snapshot": None, **_command(before)}
         content = {name: content[name] for name in names}
         return self._update(before.id, content, guard, changes_status=True)
 
-    def chunk(self, broadcast: BroadcastRecord, n: int) -> list[str]:
-        """Return the ids in one chunk of the snapshot, counted from 0."""
+    def chunk(self, broadcast: BroadcastRecord, n: int) -> list[Listed]:
+        """Return who is in one chunk of the snapshot, counted from 0; raise SnapshotGoneError."""
+        if broadcast.snapshot.startswith(APART):
+            try:
+                rows = self._apart().get(_object(broadcast.id, broadcast.snapshot, n))
+            except NoSuchFileError:
+                raise SnapshotGoneError from None
+            return [Listed(tuple(address), tuple(values)) for address, values in rows]
         answer = self._call(
             "get_item", Key=_chunk_key(broadcast.id, broadcast.snapshot, n), ConsistentRead=True
         )
-        found: list[str] = json.loads(answer["Item"]["ids"]["S"])
-        return found
+        if "Item" not in answer:
+            raise SnapshotGoneError
+        return [Listed((id_,)) for id_ in json.loads(answer["Item"]["ids"]["S"])]
 
-    def advance(self, broadcast: BroadcastRecord, enqueued: int, *, halted: bool) -> bool:
+    def _apart(self) -> Bucket:
+        if self._bucket is None:
+            raise StoreUnavailableError("no bucket")
+        return self._bucket
+
+    def advance(
+        self,
+        broadcast: BroadcastRecord,
+        enqueued: int,
+        *,
+        halted: bool,
+        next_chunk_at: float = 0.0,
+    ) -> bool:
         """Save the position, the last one if `halted`; return False if another run has moved it."""
-        content = {"enqueued": {"N": str(enqueued)}, "halted": {"BOOL": halted}}
-        return self._update(broadcast.id, content, {"enqueued": {"N": str(broadcast.enqueued)}})
+        content = {
+            "enqueued": _count(enqueued),
+            "halted": {"BOOL": halted},
+            **({"nextChunkAt": _number(next_chunk_at)} if next_chunk_at else {}),
+        }
+        return self._update(broadcast.id, content, {"enqueued": _count(broadcast.enqueued)})
 
     def count(
         self, id_: str, counts: Mapping[State, int], now: float, *, writer: str
@@ -286,6 +343,10 @@ def _chunk_key(id_: str, snapshot: str, n: int) -> dict[str, Any]:
     return {"pk": {"S": f"broadcast#{id_}#{snapshot}#{n}"}}
 
 
+def _object(id_: str, snapshot: str, n: int) -> str:
+    return f"snapshots/{id_}/{snapshot}/{n}.json"
+
+
 def _command(broadcast: BroadcastRecord) -> dict[str, Any]:
     """Return the attributes that differ if a command came in between."""
     return {"order": {"S": broadcast.command}, "orderedAt": _number(broadcast.commanded_at)}
@@ -314,8 +375,8 @@ def _number(value: float) -> dict[str, str]:
     return {"N": f"{value:.3f}"}
 
 
-def _ttl(now: float) -> dict[str, str]:
-    return {"N": str(int(now) + KEPT_DAYS * 86400)}
+def _ttl(now: float, days: int = KEPT_DAYS) -> dict[str, str]:
+    return {"N": str(int(now) + days * 86400)}
 
 
 def _listed(broadcast: BroadcastRecord) -> dict[str, Any]:
@@ -345,8 +406,8 @@ def _attributes(broadcast: BroadcastRecord) -> dict[str, Any]:
     }
     numbers = {
         "total": broadcast.total,
-        "duplicates": broadcast.duplicates,
-        "withoutId": broadcast.without_id,
+        **{cause.value: broadcast.skipped.get(cause, 0) for cause in Cause},
+        "perSecond": broadcast.per_second,
         "enqueued": broadcast.enqueued,
         "writes": broadcast.writes,
         "judgedOutcomes": broadcast.judged[0],
@@ -361,7 +422,7 @@ def _attributes(broadcast: BroadcastRecord) -> dict[str, Any]:
         **({"snapshot": {"S": broadcast.snapshot}} if broadcast.snapshot else {}),
         "halted": {"BOOL": broadcast.halted},
         "final": {"BOOL": broadcast.final},
-        "ttl": _ttl(broadcast.created_at),
+        "ttl": _ttl(broadcast.created_at, RECORD_DAYS),
     }
 
 
@@ -402,9 +463,10 @@ def _record(item: Mapping[str, Any]) -> BroadcastRecord:
         snapshot=text("snapshot"),
         started_at=time("startedAt"),
         total=total,
-        duplicates=count("duplicates"),
-        without_id=count("withoutId"),
+        skipped={cause: count(cause.value) for cause in Cause},
         enqueued=enqueued,
+        per_second=count("perSecond"),
+        next_chunk_at=time("nextChunkAt"),
         halted=halted,
         counts=counts,
         counted_at=time("countedAt"),

@@ -3,6 +3,8 @@
 import json
 import logging
 import time
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
@@ -17,6 +19,7 @@ from relay.http import (
     exception_handlers,
     lists,
     messages,
+    notes,
     requests,
     schedules,
 )
@@ -36,6 +39,7 @@ def api(
     exception_handlers.answer_with_problems(app)
     app.include_router(messages.routes(single))
     app.include_router(broadcasts.routes(many))
+    app.include_router(broadcasts.reach_routes(many))
     app.include_router(lists.routes(single, many))
     app.include_router(schedules.routes(kept))
     app.include_router(bots.routes(directory))
@@ -60,11 +64,20 @@ def api(
 
 
 def answer(
-    app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaContext
+    app: APIGatewayRestResolver,
+    event: dict[str, Any],
+    context: LambdaContext,
+    *,
+    counted: Callable[[], Mapping[str, Any]] = dict,
 ) -> dict[str, Any]:
-    """Answer one request, and log who made it: an API key's id or an IAM name, never a key."""
+    """Answer one request; log a line of it, with the metrics that were `counted` meanwhile.
+
+    It tells who made the request, an API key's id or an IAM name, and never a key.
+    """
+    notes.taken()
     began = time.monotonic()
     answered = _answer(app, event, context)
+    failed = answered["statusCode"] >= HTTPStatus.BAD_REQUEST
     log.info(
         "request",
         extra={
@@ -72,6 +85,10 @@ def answer(
             "status": answered["statusCode"],
             "ms": round((time.monotonic() - began) * 1000),
             "caller": requests.caller(event),
+            # A problem names its request: whoever asks about it has nothing else.
+            **({"request_id": event["requestContext"]["requestId"]} if failed else {}),
+            **notes.taken(),
+            **counted(),
         },
     )
     return answered
@@ -82,7 +99,7 @@ def _answer(
 ) -> dict[str, Any]:
     # Checked before Powertools reads the body: it takes forms for JSON, and not Application/JSON.
     if problem := requests.body_problem(event):
-        log.info("problem", extra={"problem": problem.kind.name})
+        notes.note(problem=problem.kind.name)
         return problem.raw(event["requestContext"]["requestId"])
     headers = event.get("headers") or {}
     known = {name: value for name, value in headers.items() if name.lower() != "content-type"}

@@ -9,6 +9,7 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
 
+from relay.http.notes import note
 from relay.messages.queues import QueueUnavailableError
 from relay.messages.store import StoreUnavailableError
 from relay.problems import (
@@ -43,7 +44,7 @@ def answer_with_problems(app: APIGatewayRestResolver) -> None:
     def answering(problem_of: Callable[[Any], ProblemError]) -> Callable[[Exception], Answer]:
         def answer(error: Exception) -> Answer:
             problem = problem_of(error)
-            log.info("problem", extra={"problem": problem.kind.name, **problem.logged})
+            note(problem=problem.kind.name, **problem.logged)
             return response(problem, app.current_event.request_context.request_id)
 
         return answer

@@ -1,6 +1,5 @@
 """The routes of single messages and batches."""
 
-import logging
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
@@ -13,6 +12,7 @@ from pydantic import BaseModel, Field, SkipValidation
 from relay import problems
 from relay.http import requests
 from relay.http.contract import Body, answer
+from relay.http.notes import note
 from relay.messages.envelope import ID_PATTERN, KeyedMessage, Message, QueuedMessage, rfc3339
 from relay.messages.intake import (
     Accepted,
@@ -33,8 +33,6 @@ MAX_BATCH = 100
 
 ANSWER_SECONDS = 1.0
 """Seconds kept at an invocation's end for returning the answer."""
-
-log = logging.getLogger(__name__)
 
 Id = Annotated[str, Path(pattern=ID_PATTERN, description="The message's id.")]
 Key = Annotated[
@@ -318,12 +316,7 @@ def _accepted(result: Answer) -> Accepted:
     """Return the acceptance, or raise the problem."""
     if not isinstance(result, Accepted):
         raise _refusal(result)
-    extra = {
-        "message_id": result.record.id,
-        "state": result.record.state,
-        "replayed": result.replayed,
-    }
-    log.info("accepted", extra=extra)
+    note(id=result.record.id, state=result.record.state, replayed=result.replayed)
     return result
 
 
@@ -408,10 +401,7 @@ def _accept_all(
             same = envelopes[earlier].fingerprint == envelope.fingerprint
             result = Accepted(result.record, replayed=True) if same else KeyReused(result.record)
         results.append(_batch_result(index, result))
-    log.info(
-        "accepted",
-        extra={"message_ids": [r.id for r in results if r.id], "refused": len(errors)},
-    )
+    note(ids=[r.id for r in results if r.id], refused=sum(r.error is not None for r in results))
     return results
 
 

@@ -1,6 +1,5 @@
 """The routes of schedules."""
 
-import logging
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -11,12 +10,11 @@ from pydantic import Field
 
 from relay import problems
 from relay.http.contract import Body, answer
+from relay.http.notes import note
 from relay.problems import ProblemError
 from relay.schedules.model import NAME_PATTERN, Schedule, ScheduleSpec
 from relay.schedules.scheduler import Schedules
 from relay.validation import InvalidMessageError
-
-log = logging.getLogger(__name__)
 
 Name = Annotated[str, Path(pattern=NAME_PATTERN, description="The schedule's name.")]
 Token = Annotated[
@@ -72,7 +70,7 @@ def routes(schedules: Schedules) -> Router:
                 problems.SCHEDULE_EXISTS,
                 "Choose another name, or replace this schedule with PUT.",
             )
-        log.info("schedule", extra={"schedule": schedule.name, "new": created})
+        note(schedule=schedule.name, new=created)
         status = HTTPStatus.CREATED if created else HTTPStatus.OK
         return _body(found, status, Location=f"./schedules/{schedule.name}")
 
@@ -113,7 +111,7 @@ def routes(schedules: Schedules) -> Router:
             raise InvalidMessageError([(("name",), "must be the name in the path")])
         fields = {each: getattr(spec, each) for each in ScheduleSpec.model_fields}
         found = _found(schedules.replace(Schedule.model_construct(**fields, name=name)))
-        log.info("schedule", extra={"schedule": name, "paused": found.paused})
+        note(schedule=name, paused=found.paused)
         return _body(found)
 
     @router.delete(
@@ -126,7 +124,7 @@ def routes(schedules: Schedules) -> Router:
     def delete(name: Name) -> Response[Any]:
         found = _found(schedules.get(name))
         schedules.delete(name)
-        log.info("schedule", extra={"schedule": name, "deleted": True})
+        note(schedule=name)
         return _body(found)
 
     return router

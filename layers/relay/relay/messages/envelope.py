@@ -225,6 +225,26 @@ _TO_A_SUBSCRIBER_AFTER_ALL: JsonDict = {
 }
 
 
+def one_address(data: Any) -> Any:
+    """Return the fields of what is addressed, unless they are no address."""
+    if not isinstance(data, Mapping):
+        return data
+    match [name for name in ADDRESS if data.get(name) is not None]:
+        case ["subscriberId"] | ["botId", "number"] | ["subscriberId", "botId", "number"]:
+            return data
+        case []:
+            field, problem = "subscriberId", "give subscriberId, or botId with number"
+        case ["botId"]:
+            field, problem = "number", "is required with botId"
+        case ["number"]:
+            field, problem = "botId", "is required with number"
+        case ["subscriberId", "botId"]:
+            field, problem = "botId", "does not go with subscriberId; leave one of them out"
+        case _:
+            field, problem = "number", "goes with botId, not with subscriberId; leave it out"
+    raise PydanticCustomError("addressing", "{problem}", {"field": field, "problem": problem})
+
+
 class Message(Content):
     """A message to one subscriber: by `subscriberId`, or by `botId` and phone `number`.
 
@@ -233,6 +253,7 @@ class Message(Content):
 
     model_config = {
         **model_config,
+        "defer_build": False,  # a first message does not wait for it
         "json_schema_extra": {
             "oneOf": [_TO_A_SUBSCRIBER, _TO_A_NUMBER, _TO_A_SUBSCRIBER_AFTER_ALL],
             "examples": [
@@ -265,28 +286,12 @@ class Message(Content):
 
         One chat has two, if it is addressed by subscriber and by number.
         """
-        address = "\0".join(filter(None, (self.subscriber_id, self.bot_id, self.number)))
-        return hashlib.sha256(address.encode()).hexdigest()[:32]
+        return chat_of(self.subscriber_id, self.bot_id, self.number)
 
     @model_validator(mode="before")
     @classmethod
     def _one_address(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            return data
-        match [name for name in ADDRESS if data.get(name) is not None]:
-            case ["subscriberId"] | ["botId", "number"] | ["subscriberId", "botId", "number"]:
-                return data
-            case []:
-                field, problem = "subscriberId", "give subscriberId, or botId with number"
-            case ["botId"]:
-                field, problem = "number", "is required with botId"
-            case ["number"]:
-                field, problem = "botId", "is required with number"
-            case ["subscriberId", "botId"]:
-                field, problem = "botId", "does not go with subscriberId; leave one of them out"
-            case _:
-                field, problem = "number", "goes with botId, not with subscriberId; leave it out"
-        raise PydanticCustomError("addressing", "{problem}", {"field": field, "problem": problem})
+        return one_address(data)
 
     @model_validator(mode="after")
     def _subscriber_wins(self) -> Self:
@@ -325,6 +330,11 @@ class QueuedMessage(KeyedMessage):
         body = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
         # SQS takes only characters that XML 1.0 allows; JSON escapes all the others but these two.
         return body.replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
+
+
+def chat_of(*address: str | None) -> str:
+    """Return the chat at an address: a subscriber's id, or a bot's and a number."""
+    return hashlib.sha256("\0".join(filter(None, address)).encode()).hexdigest()[:32]
 
 
 def rfc3339(at: float) -> str:

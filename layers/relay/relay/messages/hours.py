@@ -37,13 +37,14 @@ def zone_of(name: str) -> tzinfo:
     return ZoneInfo(name)
 
 
-def _known(name: str) -> str:
+def known_zone(name: str) -> str:
+    """Return the name of a time zone; refuse, as pydantic does, what is none."""
     if name not in zones():
         raise PydanticCustomError("zone", "must be an IANA time zone, such as Europe/Moscow or UTC")
     return name
 
 
-Zone = Annotated[str, Field(max_length=64, examples=["Europe/Moscow"]), AfterValidator(_known)]
+Zone = Annotated[str, Field(max_length=64, examples=["Europe/Moscow"]), AfterValidator(known_zone)]
 """The name of a time zone."""
 
 Clock = Annotated[

@@ -85,8 +85,13 @@ class Queues(Protocol):
         """Return whether another message may wait for its time on the Messages queue."""
         ...
 
-    def enqueue_broadcast(self, messages: Sequence[QueuedMessage]) -> list[str | None]:
-        """Put a broadcast's messages on the Broadcast queue; return None or the error for each."""
+    def enqueue_broadcast(
+        self, messages: Sequence[QueuedMessage], delays: Sequence[int] = ()
+    ) -> list[str | None]:
+        """Put a broadcast's messages on the Broadcast queue; return None or the error for each.
+
+        `delays` says for how many seconds the queue holds each back, 900 at the most.
+        """
         ...
 
     def enqueue_notifier(self, body: str) -> None:
@@ -136,7 +141,7 @@ class SqsQueues:
     ) -> list[str | None]:
         """Put messages on the Ordered or the Messages queue; return None or the error for each."""
         problems: dict[int, str | None] = {}
-        delayed = list(zip(messages, delays or [0] * len(messages), strict=True))
+        delayed = _delayed(messages, delays)
         for in_line in (True, False):
             indices = [i for i, (m, d) in enumerate(delayed) if (m.in_order and not d) is in_line]
             url = self._ordered_url if in_line else self._messages_url
@@ -164,9 +169,11 @@ class SqsQueues:
                 self._waiting = sum(map(int, answer["Attributes"].values()))
         return self._waiting < ROOM_TO_WAIT
 
-    def enqueue_broadcast(self, messages: Sequence[QueuedMessage]) -> list[str | None]:
+    def enqueue_broadcast(
+        self, messages: Sequence[QueuedMessage], delays: Sequence[int] = ()
+    ) -> list[str | None]:
         """Put a broadcast's messages on the Broadcast queue; return None or the error for each."""
-        return self._send(self._broadcast_url, [(message, 0) for message in messages])
+        return self._send(self._broadcast_url, _delayed(messages, delays))
 
     def enqueue_notifier(self, body: str) -> None:
         """Put a body on the notifier's queue; raise QueueUnavailableError if that fails."""
@@ -256,6 +263,13 @@ class SqsQueues:
                 )
             except (ClientError, BotoCoreError):
                 continue
+
+
+def _delayed(
+    messages: Sequence[QueuedMessage], delays: Sequence[int]
+) -> list[tuple[QueuedMessage, int]]:
+    """Return each message with its delay, by default none."""
+    return list(zip(messages, delays or [0] * len(messages), strict=True))
 
 
 def delay_for(seconds: float) -> int:

@@ -49,6 +49,8 @@ class Received:
     """It came from the Ordered queue, where the count of receives says nothing."""
     sealed: Sealed | None = None
     """What proves that the relay wrote it; None where nobody else can have."""
+    fresh: bool = False
+    """No door has made its record, and this is its first receive: only a second copy can have."""
 
 
 @dataclass(frozen=True, slots=True)

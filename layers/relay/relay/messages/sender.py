@@ -19,6 +19,7 @@ from typing import Protocol
 from relay.messages.chats import Chats
 from relay.messages.dead_letters import DeadLetters, Ended
 from relay.messages.dispatch import Claimed, Dispatcher
+from relay.messages.envelope import QueuedMessage
 from relay.messages.in_flight import InFlight
 from relay.messages.lines import CHAT_SECONDS
 from relay.messages.pacing import BROADCAST_HORIZON, HORIZON, Pacer, Slots
@@ -110,6 +111,14 @@ class Gate(Protocol):
         ...
 
 
+class Reachability(Protocol):
+    """Is told who was reached and who refused."""
+
+    def note(self, outcomes: Sequence[tuple[QueuedMessage, State]]) -> None:
+        """Note messages that were sent or refused by the provider; never raise."""
+        ...
+
+
 Sendable = Sequence[tuple[int, Send]]
 """Messages that may be claimed, by their place in the batch."""
 
@@ -140,6 +149,7 @@ class Sender:
         queues: Queues,
         seals: Seals,
         rules: Rules,
+        reachability: Reachability | None = None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
         new_attempt: Callable[[], str] = lambda: uuid.uuid4().hex[:16],
@@ -154,6 +164,7 @@ class Sender:
         self._queues = queues
         self._seals = seals
         self._rules = rules
+        self._reachability = reachability
         self._clock = clock
         self._sleep = sleep
         self._new_attempt = new_attempt
@@ -176,6 +187,8 @@ class Sender:
         self._leave_the_line(run)
         for id_, counts in run.counts.items():
             self._gate.count(id_, counts)
+        if self._reachability:
+            self._reachability.note(_heard(run))
         return [self._spaced(run.results[i], received) for i, received in enumerate(batch)]
 
     def refuse(
@@ -237,7 +250,9 @@ class Sender:
 
     def _deliver(self, run: _Run) -> None:
         try:
-            records = self._store.load(r.message.id for r in run.batch if r.message.id)
+            # A fresh message is not looked for: its claim, an INSERT, meets a record there is.
+            ids = (r.message.id for r in run.batch if r.message.id and not r.fresh)
+            records = self._store.load(ids)
             rulings = self._check(run, range(len(run.batch)))
             proven = [self._proven(received) for received in run.batch]
         except StoreUnavailableError as error:
@@ -548,6 +563,18 @@ class Sender:
             self._hand_back(run, indices, "table_unavailable")
             return []
         return self._sendable(run, sends, rulings)
+
+
+def _heard(run: _Run) -> list[tuple[QueuedMessage, State]]:
+    """Return the messages of which the provider has said that it takes or refuses them."""
+    return [
+        (run.batch[i].message, result.record.state)
+        for i, result in run.results.items()
+        if isinstance(result, Done)
+        and result.record
+        and result.verdict
+        and result.record.state in (State.SENT, State.REJECTED)
+    ]
 
 
 _RANDOM = random.Random()  # noqa: S311 - spreads load, guards nothing

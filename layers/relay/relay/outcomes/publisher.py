@@ -101,6 +101,8 @@ def log_line(published: Published, namespace: str, service: str, now: float) -> 
     about = {"Namespace": namespace, "Dimensions": [["service"]], "Metrics": counted}
     line: dict[str, Any] = {
         "level": "ERROR" if published.back_from or published.unreadable else "INFO",
+        "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
+        "function": "publisher",
         "message": "events",
         "service": service,
         **counts,
@@ -110,4 +112,4 @@ def log_line(published: Published, namespace: str, service: str, now: float) -> 
         line |= {"back_from": published.back_from, "why": published.why}
     if published.unreadable:
         line["unreadable"] = published.unreadable
-    return json.dumps(line)
+    return json.dumps(line, separators=(",", ":"))

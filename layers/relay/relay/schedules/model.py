@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, Field, StrictBool, field_validator
 
-from relay.broadcasts.model import Broadcast
+from relay.broadcasts.model import Broadcast, stray_braces
 from relay.messages.envelope import Message, Time
 from relay.messages.hours import zones
 from relay.schedules.expressions import expression_problem, fires_once
@@ -105,6 +105,8 @@ def problems(spec: ScheduleSpec, now: datetime) -> Problems:
     zone = spec.timezone if spec.timezone in zones() else None
     if zone is None:
         found.append((("timezone",), "must be an IANA time zone, such as Europe/Moscow or UTC"))
+    if spec.broadcast is not None:
+        found += [(("broadcast", *where), what) for where, what in stray_braces(spec.broadcast)]
     if problem := expression_problem(spec.expression, ZoneInfo(zone) if zone else None, now):
         found.append((("expression",), problem))
     if fires_once(spec.expression):

@@ -23,9 +23,9 @@ from relay.messages.envelope import (
     Message,
 )
 from relay.messages.hours import Hours
+from relay.templates import Expression, Payload, Template, TemplateError, cut
 from relay.validation import InvalidMessageError, model_config, validate
 from relay.webhooks.signatures import Scheme, UnverifiedError
-from relay.webhooks.templates import Expression, Payload, Template, TemplateError, cut
 
 _model = model_config | {"arbitrary_types_allowed": True}
 
@@ -300,7 +300,7 @@ def _content(
         "text": cut(template.text.render(payload), MAX_TEXT),
         "buttons": [button for button in buttons if button],
         "reference": name,
-        "between": hook.between,
+        "between": hook.between.model_dump() if hook.between else None,
     }
     validate(Content, content)  # what is wrong with it is wrong for every recipient
     return content

@@ -109,7 +109,7 @@ class Receiver:
             if len(request.body) > MAX_BODY:
                 raise ProblemError(TOO_LARGE, f"Send at most {MAX_BODY} bytes.")
             self._verify(name, hook, request)
-            handled = self._handle(name, hook, request)
+            return self._handle(name, hook, request)
         except _NoSecretError:
             log.warning("hook without a secret", extra={"hook": name})
             raise ProblemError(NOT_FOUND, NO_HOOK) from None
@@ -120,9 +120,6 @@ class Receiver:
         except (CredentialsError, StoreUnavailableError, QueueUnavailableError) as error:
             log.error("webhook not accepted", extra={"hook": name, "reason": str(error)})
             raise ProblemError(UNAVAILABLE, "It cannot be accepted now; send it again.") from None
-        if handled.status == IGNORED:
-            log.info("webhook ignored", extra={"hook": name})
-        return handled
 
     def take(self, event: Mapping[str, Any]) -> Mapping[str, Handled]:
         """Handle an event that a rule passes on, for every hook with this door; return each result.
@@ -130,10 +127,7 @@ class Receiver:
         Raises StoreUnavailableError or QueueUnavailableError; the same event again adds nothing.
         """
         request = Request({}, json.dumps(event).encode())
-        handled = {n: self._handle(n, hook, request) for n, hook in self._by_event.items()}
-        if all(each.status == IGNORED for each in handled.values()):
-            log.info("event ignored", extra={"event_id": event.get("id")})
-        return handled
+        return {n: self._handle(n, hook, request) for n, hook in self._by_event.items()}
 
     def _verify(self, name: str, hook: Hook, request: Request) -> None:
         held = self._secrets.get()
@@ -212,13 +206,10 @@ class Receiver:
         A repeat stays a repeat even if hooks.toml has changed and it renders differently.
         """
         states: dict[str, str] = {}
-        new: set[str] = set()
         for id_, message in accepted.items():
             if isinstance(message, Broadcast):
                 started = self._broadcasts.start(queued_broadcast(message, id_))
                 states[id_] = started.broadcast.status
-                if isinstance(started, Started) and not started.replayed:
-                    new.add(id_)
         messages = [queued(m, i) for i, m in accepted.items() if not isinstance(m, Broadcast)]
         answers = (
             self._intake.accept(messages, door="hook", caller=f"hook:{name}", fresh=fresh)
@@ -229,13 +220,6 @@ class Receiver:
             if not isinstance(answer, Accepted | KeyReused):
                 raise QueueUnavailableError(str(answer))
             states[answer.record.id] = answer.record.state
-            if isinstance(answer, Accepted) and not answer.replayed:
-                new.add(answer.record.id)
-        for id_ in states:
-            log.info(
-                "webhook accepted",
-                extra={"hook": name, "message_id": id_, "replayed": id_ not in new},
-            )
         return states
 
 

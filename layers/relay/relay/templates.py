@@ -7,7 +7,7 @@ title cannot add lines to the message. Expressions may call `FUNCTIONS`.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from urllib.parse import quote
@@ -123,16 +123,24 @@ class Template:
         pieces = _PLACEHOLDER.split(source)
         if any("{{" in text or "}}" in text for text in pieces[::2]):
             raise TemplateError(f"{source!r} has unbalanced braces; write {{{{ expression }}}}")
-        self._pieces: list[Callable[[Payload], str]] = [
-            Expression(piece).text if i % 2 else _constant(piece) for i, piece in enumerate(pieces)
-        ]
+        self._constants = pieces[::2]
+        self._expressions = [Expression(piece) for piece in pieces[1::2]]
         self.is_constant = len(pieces) == 1
+        self.holes = len(self._expressions)
 
     def render(self, payload: Payload) -> str:
         """Return the text for a payload; raise TemplateError if it cannot be rendered."""
-        text = self._pieces[0](payload)
-        for piece in self._pieces[1:]:
-            text += piece(payload) or _NOTHING
+        return self.fill(self.values(payload))
+
+    def values(self, payload: Payload) -> list[str]:
+        """Return what each expression finds, as rendered; raise TemplateError if one fails."""
+        return [expression.text(payload) for expression in self._expressions]
+
+    def fill(self, values: Sequence[str]) -> str:
+        """Return the text with what its expressions have found: all it says of a payload."""
+        text = self._constants[0]
+        for value, constant in zip(values, self._constants[1:], strict=True):
+            text += (value or _NOTHING) + (constant or _NOTHING)
         lines = [
             line.replace(_NOTHING, "")
             for line in text.split("\n")
@@ -144,10 +152,6 @@ class Template:
 def cut(text: str, limit: int) -> str:
     """Return at most `limit` characters of a text; if it was cut, it ends in …."""
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
-
-
-def _constant(text: str) -> Callable[[Payload], str]:
-    return lambda _: text
 
 
 def _rendered(value: object) -> str:
