@@ -1664,6 +1664,14 @@ MUTANTS = [
         "",
         "tests/integration/test_deploy.py",
     ),
+    # What a start pays for.
+    Mutant(
+        "a service loses a member",
+        "layers/relay/pack.py",
+        'if name != "documentation" or not isinstance(one, str)',
+        'if name != "documentation"',
+        "tests/unit/test_startup.py",
+    ),
 ]
 
 

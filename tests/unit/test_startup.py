@@ -1,6 +1,7 @@
 """What a cold start pays for: the imports of each function, and the garbage collector meanwhile."""
 
 import ast
+import gzip
 import json
 import os
 import subprocess
@@ -122,3 +123,10 @@ def test_what_is_trimmed_from_the_layer_is_imported_by_no_function(
     }
 
     assert utilities <= kept, name
+
+
+def test_a_service_loses_its_documentation_but_no_member_of_that_name() -> None:
+    members = {"documentation": {"shape": "Text", "documentation": "Says more."}}
+    service = {"documentation": "<p>Long.</p>", "shapes": {"Topic": {"members": members}}}
+    packed = json.loads(gzip.decompress(pack.compressed(service)))
+    assert packed == {"shapes": {"Topic": {"members": {"documentation": {"shape": "Text"}}}}}
