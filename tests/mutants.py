@@ -1247,8 +1247,8 @@ MUTANTS = [
     Mutant(
         "a message leaves its line although no queue took it",
         SENDER,
-        "            if problem is None:\n                result = run.results[i]\n",
-        "            if True:\n                result = run.results[i]\n",
+        "            if problem is None:\n                run.results[i] = Done(",
+        "            if True:\n                run.results[i] = Done(",
         WHEN,
     ),
     Mutant(
