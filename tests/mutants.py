@@ -1672,6 +1672,55 @@ MUTANTS = [
         'if name != "documentation"',
         "tests/unit/test_startup.py",
     ),
+    Mutant(
+        "a message that cannot leave its line waits there for its time",
+        SENDER,
+        "seconds=min(soon, result.seconds)",
+        "seconds=max(soon, result.seconds)",
+        test=f"{WHEN}::test_a_queue_that_fails_once_holds_up_no_line_for_hours",
+    ),
+    Mutant(
+        "what leaves its line counts as accepted again",
+        "layers/relay/relay/metrics.py",
+        'counts["Accepted"] += received.sent_at <= record.accepted_at',
+        'counts["Accepted"] += 1',
+        test="tests/unit/test_metrics.py::test_what_leaves_its_line_or_is_sent_again_was_accepted_once",
+    ),
+    Mutant(
+        "marks are looked for until the run ends",
+        REFUSALS,
+        "for tried in range(TRIES):",
+        "for tried in range(TRIES**9):",
+        test=f"{REACH_TESTS}::test_a_table_that_is_throttled_costs_no_run",
+    ),
+    Mutant(
+        "marks are written although the run ends",
+        REFUSALS,
+        "if self._clock() + NOTING_SECONDS > ends_at:",
+        "if self._clock() > ends_at:",
+        test=f"{REACH_TESTS}::test_a_run_that_ends_leaves_its_marks_rather_than_its_answer",
+    ),
+    Mutant(
+        "what its caller waits for is not counted",
+        "layers/relay/relay/messages/service.py",
+        "            self._count([received], [result])\n",
+        "",
+        test="tests/unit/test_metrics.py::test_a_message_that_its_caller_waits_for_counts_like_any_other",
+    ),
+    Mutant(
+        "a message that its caller waits for counts as accepted twice",
+        "layers/relay/relay/metrics.py",
+        'record.door == received.door == "sqs"',
+        "record.door == received.door",
+        test="tests/unit/test_metrics.py::test_a_message_that_its_caller_waits_for_counts_like_any_other",
+    ),
+    Mutant(
+        "repeats fill a queue that is full",
+        INTAKE,
+        "        too_many = self._refused(again, now)\n",
+        "        too_many = self._refused([], now)\n",
+        test=f"{WHEN}::test_a_repeat_is_answered_however_many_wait",
+    ),
 ]
 
 
