@@ -23,6 +23,7 @@ from relay.broadcasts.model import (
 from relay.broadcasts.recounts import HEARTBEAT, Turn
 from relay.broadcasts.table import CHUNK, Listed
 from relay.messages.envelope import QueuedMessage
+from relay.messages.queues import LONGEST_DELAY
 from relay.messages.states import State
 from relay.templates import TemplateError
 from relay.validation import InvalidMessageError, parse, validate
@@ -525,6 +526,18 @@ def test_the_next_chunk_goes_on_the_queue_just_ahead_of_its_time(fanned: Fanned)
     fanned.run()
     assert min(fanned.relay.queues.delays) == 3
     assert max(fanned.relay.queues.delays) == 52
+
+
+def test_a_slow_broadcast_that_is_stopped_asks_for_no_delay_that_sqs_refuses(
+    fanned: Fanned,
+) -> None:
+    fanned.listed = entries(3 * CHUNK)
+    fanned.start(perSecond=1)
+    fanned.run()
+    fanned.broadcasts.command("x", Command.STOP)
+    fanned.run()
+    assert (fanned.progress().halted, fanned.progress().enqueued) == (True, 2 * CHUNK)
+    assert max(fanned.relay.queues.delays) <= LONGEST_DELAY
 
 
 def test_ten_thousand_get_their_own_text_though_the_notifier_is_killed_twice(
