@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import tracemalloc
 from collections import Counter
 from typing import Any
@@ -379,6 +380,23 @@ def test_a_broken_line_is_named_before_anything_is_sent(
     assert sent(fanned) == {}
     with pytest.raises(AudienceError, match=problem):
         tried(fanned, recipientsFrom=address)
+
+
+def test_what_is_wrong_with_a_line_tells_the_table_no_number_and_no_name(fanned: Fanned) -> None:
+    wrong = [
+        '{"subscriberId": "s", "+7 (916) 000-11-22": "x"}',
+        '{"79160001122": "x"}',
+        '{"data": {"7916-000-11-22": 1, "7916-000-11-22": 2}}',
+        '{"subscriberId": "s", "Анна Белова": 1}',
+    ]
+    fanned.start(recipientsFrom=put(fanned, wrong))
+    fanned.run()
+    detail = fanned.progress().detail
+    assert detail.count("line ") == len(wrong)
+    assert "…: is not a known field; check its spelling" in detail
+    digits = re.sub(r"\D", "", re.sub(r"line \d+", "", detail))
+    assert len(digits) < 5, detail
+    assert "Анна" not in detail
 
 
 def test_a_file_that_is_not_there_or_not_the_stacks_is_refused(fanned: Fanned) -> None:

@@ -3,6 +3,7 @@
 A dry run and the real one read the list here, one entry at a time, so that they find the same.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,10 @@ from relay.validation import InvalidMessageError, model_config, parse, validate
 
 BAD_LINES = 5
 """Broken lines of a list that are named; no more are looked for."""
+
+_PERSONAL = re.compile(r"[^ -~]+|\+?\d(?:[ ().-]*\d){4,}")
+"""What may be a name or a number in a sentence about a broken line, which quotes fields' names: the
+table holds none."""
 
 DID_NOT_GET_IT = frozenset({State.REJECTED, State.FAILED, State.EXPIRED, State.CANCELED})
 """The states of a message that did not reach its recipient, and never will by itself."""
@@ -277,7 +282,7 @@ class Audience:
                 try:
                     recipient = parse(Recipient, text)
                 except InvalidMessageError as error:
-                    broken.append(f"line {n}: {error}")
+                    broken.append(f"line {n}: {_PERSONAL.sub('…', str(error))}")
                     if len(broken) == BAD_LINES:
                         break
                     continue

@@ -299,8 +299,8 @@ def _spread(broadcast: BroadcastRecord, count: int, now: float) -> tuple[list[in
     if not broadcast.per_second:
         return [0] * count, 0.0
     first = max(now, broadcast.next_chunk_at)
-    # The queue counts whole seconds: as many messages as may go in one have the same. A stopped one's
-    # last chunk comes ahead of its time, further than a queue holds anything back.
+    # The queue counts whole seconds: as many messages as may go in one have the same. A stopped
+    # one's last chunk comes ahead of its time, further than a queue holds anything back.
     delays = [delay_for(math.ceil(first - now) + n // broadcast.per_second) for n in range(count)]
     return delays, first + math.ceil(count / broadcast.per_second)
 
