@@ -759,7 +759,7 @@ def test_messages_are_found_one_line_each(stack: Stack) -> None:
         "there",  # … and there may be more: MAX=20
     ]
     assert show(status="expired") == [
-        "There are none. Messages accepted before the table had indexes are not in a list."
+        "There are none. (What version 0.1.0 finished is not found.)"
     ]
     for wrong in ({}, {"reference": "order 1", "status": "failed"}):
         with pytest.raises(OperatorError, match="REFERENCE=…, or STATUS="):
