@@ -45,7 +45,9 @@ def parser() -> argparse.ArgumentParser:
     hook.add_argument("--drop-old", action="store_true", help="end a rotation: keep the newest")
     look = commands.add_parser("find", parents=[every], help="find messages, one line each")
     look.add_argument("--reference", help="those with this reference")
-    look.add_argument("--status", choices=[end.value for end in BAD_ENDS], help="those that ended so")
+    look.add_argument(
+        "--status", choices=[end.value for end in BAD_ENDS], help="those that ended so"
+    )
     look.add_argument("--max", type=int, default=100, help="at most this many (default: 100)")
     commands.add_parser("remove", parents=[every], help="delete it, but not its table and queues")
     show = commands.add_parser(

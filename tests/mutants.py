@@ -1247,8 +1247,8 @@ MUTANTS = [
     Mutant(
         "a message leaves its line although no queue took it",
         SENDER,
-        "            if problem is None:\n                result = run.results[i]\n",
-        "            if True:\n                result = run.results[i]\n",
+        "            if problem is None:\n                run.results[i] = Done(",
+        "            if True:\n                run.results[i] = Done(",
         WHEN,
     ),
     Mutant(
@@ -1326,8 +1326,8 @@ MUTANTS = [
     Mutant(
         "a broadcast's order is forgotten by SQS while it waits",
         "functions/notifier/app.py",
-        "    if time.time() - sent_at > RENEWED_AFTER:\n",
-        "    if time.time() - sent_at > 3 * RENEWED_AFTER:\n",
+        "    if time.time() - sent_at > RENEWED_AFTER or",
+        "    if time.time() - sent_at > 3 * RENEWED_AFTER or",
         "tests/unit/test_notifier.py",
     ),
     Mutant(
@@ -1546,14 +1546,21 @@ MUTANTS = [
     Mutant(
         "a message that was received before is not looked for",
         "functions/sender/app.py",
-        "    fresh = message.id is None and count == 1",
-        "    fresh = message.id is None",
+        "    fresh = made_here and count == 1",
+        "    fresh = made_here",
         "tests/unit/test_sender.py",
+    ),
+    Mutant(
+        "a broadcast's message is looked for before anybody can have sent it",
+        "functions/sender/app.py",
+        'made_here = message.id is None or queues.is_broadcast(record["eventSourceARN"])',
+        "made_here = message.id is None",
+        "tests/integration/test_counts.py",
     ),
     Mutant(
         "a message with an id of its own is not looked for",
         "functions/sender/app.py",
-        "    fresh = message.id is None and count == 1",
+        "    fresh = made_here and count == 1",
         "    fresh = count == 1",
         "tests/unit/test_sender.py",
     ),
@@ -1656,6 +1663,14 @@ MUTANTS = [
         "    _refuse_unknown(stage, samconfig)\n",
         "",
         "tests/integration/test_deploy.py",
+    ),
+    # What a start pays for.
+    Mutant(
+        "a service loses a member",
+        "layers/relay/pack.py",
+        'if name != "documentation" or not isinstance(one, str)',
+        'if name != "documentation"',
+        "tests/unit/test_startup.py",
     ),
 ]
 

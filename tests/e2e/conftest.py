@@ -24,6 +24,7 @@ PARAMETERS = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what lies in this folder, so that `-m "not e2e"` leaves it out.
 

@@ -1,7 +1,8 @@
 """What is counted of a run, and how it is written."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from statistics import fmean
 
 import pytest
@@ -11,7 +12,7 @@ from relay.messages.envelope import QueuedMessage
 from relay.messages.results import Done, Later, Received, Result
 from relay.messages.states import Attempt, Record, Rules, State
 from smsgold.responses import Outcome, Verdict
-from tests.support.world import Relay
+from tests.support.world import START, Relay
 from tools.translated import translated
 
 
@@ -82,6 +83,33 @@ def test_the_queues_own_door_counts_a_message_when_it_is_first_received() -> Non
 
     assert metrics.measure([delivery()], [result])[0]["Accepted"] == 1
     assert "Accepted" not in metrics.measure([delivery(receive_count=2)], [result])[0]
+
+
+def test_what_leaves_its_line_or_is_sent_again_was_accepted_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    relay = Relay(Rules())
+    deliver = relay.sender.deliver
+    counts: Counter[str] = Counter()
+
+    def counted(batch: Sequence[Received], **times: float) -> list[Result]:
+        results = deliver(batch, **times)
+        counts.update(metrics.measure(batch, results)[0])
+        return results
+
+    monkeypatch.setattr(relay.sender, "deliver", counted)
+    later = datetime.fromtimestamp(START + 20.0, UTC)
+    message = QueuedMessage(subscriberId="s-1", text="-", id="m-1", sendAt=later)
+    relay.queues.put_own(message, line=message.chat)
+    relay.world.now += 1.0
+    relay.run()
+    relay.world.now += 30.0
+    relay.provider.next = ["refuses"]
+    relay.run()
+    relay.queues.redrive(relay.queues.dead[0])
+    relay.settle_down()
+
+    assert counts == {"Accepted": 1, "Attempts": 2, "Rejected": 1, "Sent": 1}
 
 
 def test_only_what_was_exchanged_has_a_latency() -> None:

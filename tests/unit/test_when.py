@@ -408,6 +408,17 @@ def test_it_stays_in_line_while_the_other_queue_does_not_take_it(relay: Relay) -
     assert state(relay) is State.SENT
 
 
+def test_a_queue_that_fails_once_holds_up_no_line_for_hours(relay: Relay) -> None:
+    in_line(relay, message("m-1", "s", sendAt=rfc(START + DAY)))
+    in_line(relay, message("m-2", "s"))
+    relay.world.next_sends = ["refused"]
+    relay.run()
+    assert all(c.visible_at <= START + RULES.backoff_max for c in relay.queues.messages)
+    go_on(relay, START + RULES.backoff_max)
+    assert (state(relay, "m-1"), state(relay, "m-2")) == (State.QUEUED, State.SENT)
+    assert not [c for c in relay.queues.messages if c.line]
+
+
 def test_what_nobody_sealed_gets_no_seal_by_leaving_its_line(relay: Relay) -> None:
     forged = message("k-forged", "s", sendAt=rfc(START + HOUR))
     relay.queues.put(forged.to_body(), line=forged.chat)

@@ -224,9 +224,13 @@ class Sender:
         messages = [run.batch[i].message for i in leaving]
         problems = self._queues.enqueue(messages, list(leaving.values()))
         for i, problem in zip(leaving, problems, strict=True):
+            result = run.results[i]
             if problem is None:
-                result = run.results[i]
                 run.results[i] = Done(result.record, result.verdict)
+            elif isinstance(result, Later):
+                # It tries to leave again soon: else those behind it would wait as long as it does.
+                soon = self._back_off(run.batch[i], "cannot_leave_its_line").seconds
+                run.results[i] = replace(result, seconds=min(soon, result.seconds))
 
     def _spaced(self, result: Result, received: Received) -> Result:
         """Space out the looks at a message that stays on its queue; one is just in time."""
