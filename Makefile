@@ -106,7 +106,7 @@ broadcast: $(INSTALLED) ## try out, ask, send to a sandbox bot: make broadcast T
 # -- the checks ---------------------------------------------------------------------------------
 
 test: $(INSTALLED) ## run all tests, end to end included
-	@$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadscope $(ARGS)
 
 test-unit: $(INSTALLED) ## run the unit tests
 	@$(BIN)/pytest tests/unit $(ARGS)

@@ -61,11 +61,16 @@ def run(
         return 1
     id_ = _call(facts, "POST", "/broadcasts", request)["id"]
     print(f"Broadcast {id_}. Watch it in the inbox: {facts['sandboxUrl']}/")
+    shown = ""
     while True:
         state = _call(facts, "GET", f"/broadcasts/{id_}")
-        print(f"\r{progress(state)}", end="", flush=True)
+        if sys.stdout.isatty():
+            print(f"\r{progress(state):100}", end="", flush=True)
+        elif progress(state) != shown:
+            shown = progress(state)
+            print(shown, flush=True)
         if state["status"] not in ("preparing", "running"):
-            print()
+            print(end="\n" if sys.stdout.isatty() else "")
             return 0 if state["status"] == "completed" else 1
         time.sleep(0.5)
 
@@ -81,8 +86,8 @@ def _agreed(ask: Callable[[str], str], total: int) -> bool:
 def preview(tried: Json) -> str:
     """Describe what a dry run has found."""
     told = [f"{n} {cause}" for cause, n in tried["skipped"].items() if n]
-    until = f", until {tried['eta'][11:19]}" if "eta" in tried else ""
-    found = [f"To {tried['total']}{until}; skipped: {', '.join(told) or 'nobody'}."]
+    last = f", the last at {tried['eta'][11:19]} UTC" if "eta" in tried else ""
+    found = [f"Messages to send: {tried['total']}{last}. Left out: {', '.join(told) or 'nobody'}."]
     if not tried["complete"]:
         found.append("The list is so long that only its beginning was read.")
     for sample in tried["samples"]:
@@ -101,8 +106,10 @@ def progress(state: Json) -> str:
     done = total - state["queued"]
     bar = "#" * round(30 * done / total) if total else ""
     numbers = ", ".join(f"{state[name]} {name}" for name in NUMBERS if state[name])
-    until = f"; until {state['eta'][11:19]}" if "eta" in state else ""
-    return f"[{bar:30}] {done} of {total}: {numbers or 'none yet'} ({state['status']}{until})   "
+    if not total:
+        return f"[{'':30}] {state['status']}"
+    last = f"; the last at {state['eta'][11:19]} UTC" if "eta" in state else ""
+    return f"[{bar:30}] {done} of {total}: {numbers or 'none yet'} ({state['status']}{last})"
 
 
 def recipients(rows: Iterable[str]) -> tuple[list[Json], list[int]]:
@@ -235,7 +242,8 @@ def main() -> int:
             rows = given.recipients.read_text("utf-8-sig").splitlines(keepends=True)
             found, lines = recipients(rows)
         except (OSError, UnicodeError, RefusedError) as error:
-            print(f"Nothing was sent.\n{given.recipients}: {error}", file=sys.stderr)
+            problem = error.strerror if isinstance(error, OSError) else error
+            print(f"Nothing was sent.\n{given.recipients}: {problem}", file=sys.stderr)
             return 1
         request |= addressed(facts, found)
     return run(facts, request, more=given.more, yes=given.yes, lines=lines)

@@ -44,8 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
         names = ", ".join(configured)
         print(f"There is no hook {options.name!r}. The hooks are {names}.", file=sys.stderr)
         return 1
-    if not (options.payload and options.payload.is_file()):
+    if not options.payload:
         print("Give a file with the payload: make hook NAME=… PAYLOAD=file.json", file=sys.stderr)
+        return 1
+    if not options.payload.is_file():
+        print(f"There is no file {options.payload}.", file=sys.stderr)
         return 1
     request = Request(_headers(options.headers), options.payload.read_bytes())
     hook = configured[options.name]

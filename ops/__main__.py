@@ -1,9 +1,13 @@
 """The operator's commands; the Makefile has a target for each."""
 
 import argparse
+import os
+import re
 import sys
+from typing import NoReturn
 
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from ops import dead_letters, deploy, doctor, hook_secret, remove, secret, shell_variables
 from ops import find as finding
@@ -11,13 +15,22 @@ from ops.stack import OperatorError, find
 from relay.messages.lists import BAD_ENDS
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors speak of make's variables: STATUS, not --status."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with one line that says what to change."""
+        text = re.sub("--([a-z-]+)", lambda m: m[1].upper().replace("-", "_"), message)
+        self.exit(2, f"{text.removeprefix('argument ')}\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """Describe the commands and their options."""
-    every = argparse.ArgumentParser(add_help=False)
+    every = Parser(add_help=False)
     every.add_argument(
         "--stack", help="a stack on AWS; without it, the one that `make up` started here"
     )
-    top = argparse.ArgumentParser(prog="python -m ops", description="Look after a deployed stack.")
+    top = Parser(prog="python -m ops", description="Look after a deployed stack.")
     commands = top.add_subparsers(dest="command", required=True)
     deployment = commands.add_parser("deploy", help="deploy what was built, and protect it")
     deployment.add_argument("stage", help="the environment of samconfig.toml")
@@ -32,7 +45,9 @@ def parser() -> argparse.ArgumentParser:
     hook.add_argument("--drop-old", action="store_true", help="end a rotation: keep the newest")
     look = commands.add_parser("find", parents=[every], help="find messages, one line each")
     look.add_argument("--reference", help="those with this reference")
-    look.add_argument("--status", choices=BAD_ENDS, help="those that ended so")
+    look.add_argument(
+        "--status", choices=[end.value for end in BAD_ENDS], help="those that ended so"
+    )
     look.add_argument("--max", type=int, default=100, help="at most this many (default: 100)")
     commands.add_parser("remove", parents=[every], help="delete it, but not its table and queues")
     show = commands.add_parser(
@@ -53,6 +68,13 @@ def parser() -> argparse.ArgumentParser:
 
 def perform(options: argparse.Namespace) -> int:
     """Do what a command says; return 1 if it finds something wrong."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint and (options.command == "deploy" or options.stack):
+        print(
+            f"AWS_ENDPOINT_URL is set in this shell, so this is about the stack at {endpoint}, not "
+            "on AWS. For AWS, use a new shell.",
+            file=sys.stderr,
+        )
     if options.command == "deploy":
         deploy.deploy(options.stage)
         return 0
@@ -90,7 +112,7 @@ def main() -> int:
     options = parser().parse_args()
     try:
         return perform(options)
-    except (OperatorError, ClientError, BotoCoreError) as error:
+    except (OperatorError, ClientError, BotoCoreError, ResponseParserError) as error:
         print(error, file=sys.stderr)
         return 1
     except EOFError:

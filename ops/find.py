@@ -43,7 +43,7 @@ def show(
         if not after:
             break
     if not found:
-        say("There are none. Messages accepted before the table had indexes are not in a list.")
+        say("There are none. What version 0.1.0 finished is in no list.")
     elif after:
         say(f"… and there may be more: MAX={most * 10}")
 

@@ -31,13 +31,15 @@ from local import ROOT
 from local.stack import STACK_NAME, StackError
 from ops.dead_letters import redrive
 from ops.deploy import deploy
-from ops.stack import describe
+from ops.stack import Stack, describe
 from relay.messages.states import TERMINAL, State
 from scenarios.traffic import Planned, at_rest
 from tests.support.deployment import Deployment
+from tests.support.notifier import kill
 from tests.support.poll import until
 from tests.support.sandbox import Sandbox
 from tests.support.verifier import Evidence, Reader, Sent, violations
+from tests.support.webhooks import SECRETS, signed
 
 OLD = "a9f82513842990066e5ea27212f99543199d50ae"
 """The commit of version 0.1.0."""
@@ -52,6 +54,7 @@ PARAMETERS = {
 }
 """The rest is as the template says: Events too, which 0.1.0 does not know."""
 
+HOOK = "plain"
 CALLERS = 4
 """Requests at a time."""
 BROADCAST = 60
@@ -91,10 +94,14 @@ class Old:
     """The bodies that went with an Idempotency-Key, by key."""
     bodies: list[dict[str, str]] = field(default_factory=list)
     """The envelopes that were put on the queue with an id of their own."""
+    deliveries: dict[str, bytes] = field(default_factory=dict)
+    """The bodies of webhooks, by the id of their message."""
     scheduled: list[str] = field(default_factory=list)
     """The texts of schedules that are to fire yet."""
     everybody: dict[str, tuple[str, set[str]]] = field(default_factory=dict)
     """The broadcasts: text and subscribers, by id."""
+    started: dict[str, dict[str, str]] = field(default_factory=dict)
+    """The bodies of the broadcasts, by Idempotency-Key."""
 
 
 class Filling:
@@ -171,12 +178,27 @@ class Filling:
             self.deployment.call("POST", "/schedules", {**terms, "message": envelope})
             self.old.scheduled.append(envelope["text"])
 
+    def deliver(self, times: int) -> None:
+        """Send webhooks to the example that takes a plain text."""
+        outputs = _stack(self.deployment).outputs
+        self.deployment.client("secretsmanager").put_secret_value(
+            SecretId=outputs["HookSecretsArn"], SecretString=json.dumps({HOOK: SECRETS[HOOK]})
+        )
+        for n in range(times):
+            text = f"upgrade {next(self._numbers)}: by webhook"
+            body = json.dumps({"id": f"delivery-{n}", "text": text}).encode()
+            [id_] = _delivered(self.deployment, body)
+            self.expect(id_, {"subscriberId": "", "text": text}, State.SENT)
+            self.old.deliveries[id_] = body
+
     def broadcast(self, what: str) -> str:
         """Start a broadcast to subscribers of its own; return its id."""
         bot = self.sandbox.add_bot(what)
         everybody = {e["id"] for e in self.sandbox.add_subscribers(bot, BROADCAST)}
         body = {"botId": bot, "text": f"upgrade: {what}"}
-        id_ = str(self.deployment.call("POST", "/broadcasts", body)["id"])
+        headers = {"Idempotency-Key": what.replace(" ", "-")}
+        id_ = str(self.deployment.call("POST", "/broadcasts", body, **headers)["id"])
+        self.old.started[headers["Idempotency-Key"]] = body
         self.old.everybody[id_] = (body["text"], everybody)
         return id_
 
@@ -184,7 +206,7 @@ class Filling:
         """Wait until messages have one of these states."""
 
         def there() -> bool:
-            known = _records(self.deployment)
+            known = _states(self.deployment)
             return all(known.get(id_) in states for id_ in ids)
 
         until(there, " or ".join(states), every=0.5)
@@ -196,13 +218,35 @@ def put(deployment: Deployment, body: str) -> str:
     return str(deployment.client("sqs").send_message(QueueUrl=url, MessageBody=body)["MessageId"])
 
 
+def _delivered(deployment: Deployment, body: bytes) -> list[str]:
+    """Send a webhook; return its messages' ids."""
+    response = requests.post(
+        f"{deployment.facts['apiUrl']}/hooks/{HOOK}",
+        data=body,
+        headers={"Content-Type": "application/json", **signed(HOOK, body, time.time())},
+        timeout=60,
+    )
+    assert response.ok, response.text
+    answer = response.json()
+    return [answer["id"]] if "id" in answer else [one["id"] for one in answer["messages"]]
+
+
+def _stack(deployment: Deployment) -> Stack:
+    """Return the stack as the operator's commands see it."""
+    facts = deployment.facts
+    session = boto3.Session(
+        facts["accessKeyId"], facts["secretAccessKey"], region_name=facts["region"]
+    )
+    return describe(STACK_NAME, session, facts["awsEndpoint"])
+
+
 def run(deployment: Deployment, _given: Namespace) -> list[str]:
     """Fill 0.1.0, upgrade, judge; return what is not as promised."""
     filling = Filling(deployment)
     old, sandbox = filling.old, filling.sandbox
     began = time.monotonic()
     sources = _fill(filling)
-    before = _records(deployment)
+    before = _states(deployment)
     _print(f"0.1.0, filled in {time.monotonic() - began:.0f} s", before)
     began = time.monotonic()
     deployment = _upgrade(deployment)
@@ -254,6 +298,10 @@ def _fill(filling: Filling) -> list[str]:
         pass  # their dead letters are to be deleted, says docs/operations.md
     filling.put(4, "expired", State.EXPIRED, named=True, expires="2026-11-01T00:00:00Z")
     filling.post(3, "waited for", State.SENT, prefer="wait=5")  # each leaves a copy on the queue
+    # While nothing else is on its way, so that the kill breaks off nothing else.
+    killed = filling.post(4, "claimed by a run that was killed", State.UNKNOWN, fault="hang")
+    filling.await_states(killed[-1:], State.SENDING, State.UNKNOWN)  # too late is no failure
+    kill(deployment.home, deployment.facts["senderFunction"])
     retried = filling.post(10, "retried", State.SENT, fault="503 times=2", reference="retried")
     filling.post(2, "throttled", State.SENT, fault="429 retry-after=10 times=1")
     until(lambda: not _tried(deployment).isdisjoint(retried), "retry", seconds=120, every=0.5)
@@ -275,6 +323,7 @@ def _fill(filling: Filling) -> list[str]:
     filling.put(10, "on the queue without an id", State.SENT, named=False)
     for id_ in filling.post(4, "canceled", State.CANCELED):
         deployment.call("DELETE", f"/messages/{id_}")
+    filling.deliver(3)
     filling.schedule(6)
     return sources
 
@@ -321,7 +370,7 @@ def _items(deployment: Deployment) -> dict[str, Mapping[str, Any]]:
     }
 
 
-def _records(deployment: Deployment) -> dict[str, str]:
+def _states(deployment: Deployment) -> dict[str, str]:
     """Return the state of every message in the table."""
     return {id_: item["state"]["S"] for id_, item in _items(deployment).items()}
 
@@ -349,8 +398,8 @@ def _upgrade(deployment: Deployment) -> Deployment:
     stack.build(ROOT)
 
     def run_sam(command: Sequence[str]) -> int:
-        given = command[command.index("--template-file") + 1] if len(command) > 5 else None
-        stack.deploy(Path(given) if given else None)
+        one_more = "--template-file" in command  # an index: the last word is its template
+        stack.deploy(Path(command[-1]) if one_more else None)
         return 0
 
     with _environment(stack.aws_environment):
@@ -433,6 +482,15 @@ def _repeats(deployment: Deployment, reader: Reader, old: Old, first: Evidence) 
 
     with ThreadPoolExecutor(CALLERS) as pool:
         found += filter(None, pool.map(repeat, old.keyed))
+    for id_, body in old.deliveries.items():
+        if (ids := _delivered(deployment, body)) != [id_]:
+            found.append(f"the repeat of the webhook {id_} is {ids}")
+    for key, started in old.started.items():
+        headers = {"Idempotency-Key": key}
+        if (id_ := deployment.call("POST", "/broadcasts", started, **headers)["id"]) not in (
+            old.everybody
+        ):
+            found.append(f"the repeat of the broadcast {key} is {id_}")
     for envelope in old.bodies:
         put(deployment, json.dumps(envelope))
     then = at_rest(reader, len(first.records))
@@ -458,12 +516,7 @@ def _redriven(deployment: Deployment, reader: Reader, messages: int, old: Old) -
     deployment.call("POST", f"/messages/{held[0]}/resolve", {"as": "failed"})
     before = reader.read()
     letters = {str(letter.message.id) for letter in before.dead if letter.message}
-    facts = deployment.facts
-    session = boto3.Session(
-        facts["accessKeyId"], facts["secretAccessKey"], region_name=facts["region"]
-    )
-    stack = describe(STACK_NAME, session, facts["awsEndpoint"])
-    redrive(stack, queue="messages", reason=None, most=None, apply=True)
+    redrive(_stack(deployment), queue="messages", reason=None, most=None, apply=True)
     after = at_rest(reader, messages)
     sent = [Sent(id_, message.text) for id_, message in old.planned.items()]
     found = violations(replace(after, lists=None, told="none"), sent)

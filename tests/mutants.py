@@ -1326,8 +1326,8 @@ MUTANTS = [
     Mutant(
         "a broadcast's order is forgotten by SQS while it waits",
         "functions/notifier/app.py",
-        "    if time.time() - sent_at > RENEWED_AFTER:\n",
-        "    if time.time() - sent_at > 3 * RENEWED_AFTER:\n",
+        "    if time.time() - sent_at > RENEWED_AFTER or",
+        "    if time.time() - sent_at > 3 * RENEWED_AFTER or",
         "tests/unit/test_notifier.py",
     ),
     Mutant(
@@ -1546,14 +1546,21 @@ MUTANTS = [
     Mutant(
         "a message that was received before is not looked for",
         "functions/sender/app.py",
-        "    fresh = message.id is None and count == 1",
-        "    fresh = message.id is None",
+        "    fresh = made_here and count == 1",
+        "    fresh = made_here",
         "tests/unit/test_sender.py",
+    ),
+    Mutant(
+        "a broadcast's message is looked for before anybody can have sent it",
+        "functions/sender/app.py",
+        'made_here = message.id is None or queues.is_broadcast(record["eventSourceARN"])',
+        "made_here = message.id is None",
+        "tests/integration/test_counts.py",
     ),
     Mutant(
         "a message with an id of its own is not looked for",
         "functions/sender/app.py",
-        "    fresh = message.id is None and count == 1",
+        "    fresh = made_here and count == 1",
         "    fresh = count == 1",
         "tests/unit/test_sender.py",
     ),
@@ -1657,6 +1664,14 @@ MUTANTS = [
         "",
         "tests/integration/test_deploy.py",
     ),
+    # What a start pays for.
+    Mutant(
+        "a service loses a member",
+        "layers/relay/pack.py",
+        'if name != "documentation" or not isinstance(one, str)',
+        'if name != "documentation"',
+        "tests/unit/test_startup.py",
+    ),
     Mutant(
         "a message that cannot leave its line waits there for its time",
         SENDER,
@@ -1712,6 +1727,63 @@ MUTANTS = [
         "    return min(at, _LATEST_BEGIN)\n",
         "    return at\n",
         test=f"{WHEN}::test_a_time_at_the_end_of_all_calendars_is_too_far_like_any_other",
+    ),
+    # Where the parts of broadcasts, webhooks and the notifier meet.
+    Mutant(
+        "a slow broadcast's order is given up by its queue",
+        "functions/notifier/app.py",
+        " or count >= RENEWED_AFTER_RECEIVES:",
+        ":",
+        "tests/unit/test_notifier.py",
+    ),
+    Mutant(
+        "a list whose chunks fill at the wrong moment is repeated for ever",
+        "layers/relay/relay/broadcasts/fanout.py",
+        "                put()\n                keep()\n",
+        "                put()\n",
+        f"{AUDIENCE_TESTS}::test_a_list_too_long_for_a_run_fails_and_is_not_repeated_for_ever",
+    ),
+    Mutant(
+        "whom to exclude is read for ever",
+        "layers/relay/relay/broadcasts/audience.py",
+        "            keep()\n            try:\n                found =",
+        "            try:\n                found =",
+        f"{AUDIENCE_TESTS}::test_whom_to_exclude_may_take_too_long_as_well",
+    ),
+    Mutant(
+        "a broadcast excludes nobody while the other lists its recipients",
+        "layers/relay/relay/broadcasts/audience.py",
+        "        if other.awaits_snapshot:\n",
+        "        if False:\n",
+        f"{AUDIENCE_TESTS}::test_a_broadcast_waits_for_the_excluded_one_to_list_its_recipients",
+    ),
+    Mutant(
+        "what is wrong with a line tells a number",
+        "layers/relay/relay/broadcasts/audience.py",
+        "{_PERSONAL.sub('…', str(error))}",
+        "{error}",
+        f"{AUDIENCE_TESTS}::test_what_is_wrong_with_a_line_tells_the_table_no_number_and_no_name",
+    ),
+    Mutant(
+        "a stopped broadcast asks for a delay that SQS refuses",
+        "layers/relay/relay/broadcasts/fanout.py",
+        "[delay_for(math.ceil(first - now) + n // broadcast.per_second) for",
+        "[math.ceil(first - now) + n // broadcast.per_second for",
+        f"{AUDIENCE_TESTS}::test_a_slow_broadcast_that_is_stopped_asks_for_no_delay_that_sqs_refuses",
+    ),
+    Mutant(
+        "a recount without a snapshot fails for ever",
+        "layers/relay/relay/broadcasts/recounts.py",
+        "        except SnapshotGoneError:\n",
+        "        except ZeroDivisionError:\n",
+        "tests/integration/test_broadcast_counts.py",
+    ),
+    Mutant(
+        "one hook keeps an event from the next",
+        "layers/relay/relay/webhooks/receiver.py",
+        "                failure = error\n",
+        "                raise\n",
+        RECEIVER,
     ),
 ]
 

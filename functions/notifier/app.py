@@ -31,6 +31,10 @@ RENEWED_AFTER = 7 * 86400.0
 """Seconds after which a new copy takes an order's place: SQS keeps none for more than 14 days, and
 a broadcast may wait for 12 before it begins. Two copies do no more than one."""
 
+RENEWED_AFTER_RECEIVES = 500
+"""Receives after which a new copy takes an order's place: at 1,000 SQS gives it up (maxReceiveCount
+in template.yaml), and a slowed broadcast takes one for each 500 recipients."""
+
 
 class UnknownKindError(Exception):
     """A body on the notifier's queue is none of those that this version knows."""
@@ -83,7 +87,7 @@ def has_ended(go_on: Callable[..., float | None], record: dict[str, Any], ends_a
     if seconds is None:
         return True
     sent_at = int(record["attributes"]["SentTimestamp"]) / 1000
-    if time.time() - sent_at > RENEWED_AFTER:
+    if time.time() - sent_at > RENEWED_AFTER or count >= RENEWED_AFTER_RECEIVES:
         with suppress(QueueUnavailableError):
             queues.enqueue_notifier(record["body"])
             return True

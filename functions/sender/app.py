@@ -85,7 +85,9 @@ def from_sqs(record: dict[str, Any]) -> Received:
     """Return the message an SQS record holds; raise InvalidMessageError if it holds none."""
     message = parse(QueuedMessage, record["body"])
     sent_at, count = _on_the_queue(record)
-    fresh = message.id is None and count == 1
+    # A broadcast's message has no record before the sender makes it.
+    made_here = message.id is None or queues.is_broadcast(record["eventSourceARN"])
+    fresh = made_here and count == 1
     if message.id is None:
         message = message.model_copy(update={"id": record["messageId"]})
     in_line = queues.is_ordered(record["eventSourceARN"])

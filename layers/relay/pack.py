@@ -6,12 +6,14 @@ both, so that tracebacks show their lines. Only the runtime's own version of Pyt
 can compile for it; if this machine has none, the sources stay.
 """
 
+import gzip
 import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 OURS = ("relay", "smsgold")
 
@@ -55,12 +57,34 @@ def trim(layer: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+    for described in data.glob("*/*/service-2.json.gz"):
+        described.write_bytes(compressed(json.loads(gzip.decompress(described.read_bytes()))))
     endpoints = data / "endpoints.json"
     known = json.loads(endpoints.read_bytes())
     for partition in known["partitions"]:
         services = partition["services"]
         partition["services"] = {s: services[s] for s in AWS_SERVICES if s in services}
     endpoints.write_text(json.dumps(known, separators=(",", ":")), encoding="utf-8")
+
+
+def compressed(service: Any) -> bytes:
+    """Return botocore's description of a service without what people would read in it."""
+    text = json.dumps(_undocumented(service), separators=(",", ":"))
+    return gzip.compress(text.encode(), mtime=0)  # the same bytes from build to build
+
+
+def _undocumented(value: Any) -> Any:
+    match value:
+        case dict():
+            return {
+                name: _undocumented(one)
+                for name, one in value.items()
+                if name != "documentation" or not isinstance(one, str)  # it may be a member's name
+            }
+        case list():
+            return [_undocumented(one) for one in value]
+        case _:
+            return value
 
 
 def _others(folder: Path, kept: tuple[str, ...]) -> list[Path]:

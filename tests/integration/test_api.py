@@ -17,7 +17,7 @@ from relay.broadcasts.service import FoundBroadcasts
 from relay.directory import Directory
 from relay.http.api import answer, api
 from relay.messages.envelope import QueuedMessage, rfc3339
-from relay.messages.service import Found
+from relay.messages.lists import Found
 from relay.messages.states import Rules, State
 from relay.problems import MAX_BODY
 from relay.validation import parse

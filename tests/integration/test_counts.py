@@ -96,8 +96,8 @@ def test_a_batch_takes_few_calls(aws: Stub) -> None:
     deliver(aws, [events.envelope() for _ in range(BATCH)])
 
     counts = aws.counts
-    assert counts["records looked for"] == 0, "only a record that there may be is read"
-    assert counts["call:BatchGetItem"] == 1, "the marks of earlier refusals, all at once"
+    assert counts["call:BatchGetItem"] == 1, "one look for marks of refusals"
+    assert counts["read units"] == BATCH / 2, "no record is read that can hardly be there"
     assert counts["pace writes"] == 1, "one block of slots for all"
     # One claim of all; outcomes in groups as they come in, each alone at the worst.
     assert counts["call:BatchExecuteStatement"] <= 1 + BATCH
@@ -205,3 +205,11 @@ def test_a_message_costs_few_bytes_of_logs(
         *HOOK_SECRETS.values(),
     ):
         assert all(secret not in line for line in logged)
+
+
+def test_a_broadcast_s_messages_are_claimed_without_a_read(aws: Stub) -> None:
+    aws.reset()
+    invoke("sender", aws, of_broadcast())
+
+    assert aws.counts["posts"] == BATCH
+    assert aws.counts["records looked for"] == 0

@@ -758,9 +758,7 @@ def test_messages_are_found_one_line_each(stack: Stack) -> None:
         *("m-0", "m-1"),
         "there",  # … and there may be more: MAX=20
     ]
-    assert show(status="expired") == [
-        "There are none. Messages accepted before the table had indexes are not in a list."
-    ]
+    assert show(status="expired") == ["There are none. What version 0.1.0 finished is in no list."]
     for wrong in ({}, {"reference": "order 1", "status": "failed"}):
         with pytest.raises(OperatorError, match="REFERENCE=…, or STATUS="):
             show(**wrong)
@@ -779,3 +777,38 @@ def test_the_doctor_misses_an_index(stack: Stack) -> None:
     table.create_table(stack.client("dynamodb"))
     whole = replace(stack, outputs={**stack.outputs, "TableName": "Relay"})
     assert doctor._unlisted(whole) == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["find", "--status", "sent"], "STATUS: invalid choice: 'sent' (choose from 'rejected'"),
+        (["redrive", "--queue", "x"], "QUEUE: invalid choice: 'x' (choose from 'messages'"),
+        (["find", "--max", "few"], "MAX: invalid int value: 'few'"),
+    ],
+)
+def test_a_wrong_variable_is_named_as_make_knows_it(
+    arguments: list[str],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["ops", *arguments])
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err.startswith(says)
+
+
+def test_a_shell_that_has_the_local_stack_is_told_that_this_is_not_aws(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["ops", "remove", "--stack", "relay"])
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    monkeypatch.setattr("ops.__main__.find", lambda _: stack)
+    monkeypatch.setattr("ops.remove.remove", lambda _: None)
+    assert main() == 0
+    assert capsys.readouterr().err == ""
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:4566")
+    assert main() == 0
+    assert "not on AWS. For AWS, use a new shell." in capsys.readouterr().err

@@ -247,7 +247,7 @@ class Life:
                 there = with_run(world._replace(copies=tuple(rest)), run)
                 for words, after in self._read(there, len(world.runs), run):
                     yield Move(f"{{new}} receives {_copy(copy)}{words}", -1, after)
-                if world.record and not copy.generation and not world.status:
+                if world.record and not copy.generation:
                     unread = run._replace(at=At.DECIDE, known=NONE, version=0)
                     words = f"{{new}} receives {_copy(copy)} and takes it for new"
                     yield Move(words, -1, with_run(there._replace(runs=world.runs), unread))

@@ -619,8 +619,9 @@ class Relay:
             else:
                 last = ends_by(copy.sent_at, copy.receive_count, in_line=in_line)
                 sealed = Sealed(copy.body, copy.seal)
-                # More than the sender's function takes for fresh: whatever is not sealed may be.
-                fresh = copy.receive_count == 1 and not claim_of(message) and self.takes_for_fresh
+                # More than the sender's function takes for fresh: doors have made some's records.
+                own = not claim_of(message) or (message.broadcast and not message.generation)
+                fresh = bool(own and copy.receive_count == 1 and self.takes_for_fresh)
                 good[i] = Received(
                     message, "sqs", copy.sent_at, copy.receive_count, last, in_line, sealed, fresh
                 )

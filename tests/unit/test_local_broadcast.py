@@ -70,7 +70,7 @@ def test_what_the_api_refuses_is_named_by_the_files_line() -> None:
 
 def test_the_dry_run_is_shown() -> None:
     shown = preview(TRIED)
-    assert "To 2, until 10:00:05; skipped: 1 duplicates." in shown
+    assert "Messages to send: 2, the last at 10:00:05 UTC. Left out: 1 duplicates." in shown
     assert "  to s-1:\n  | Привет,\n  | Анна" in shown
     assert "  s-9: text: must not be blank" in shown
 

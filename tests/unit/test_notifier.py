@@ -52,6 +52,7 @@ class Broadcasts:
     worked: list[QueuedBroadcast] = field(default_factory=list)
     recounted: list[tuple[str, float]] = field(default_factory=list)
     left: float | None = None
+    receives: int = 1
 
     def start(self, broadcast: QueuedBroadcast, *, late: bool) -> Started:
         self.started.append(broadcast)
@@ -62,13 +63,13 @@ class Broadcasts:
         return first_record_of(broadcast, START)
 
     def run(self, broadcast: QueuedBroadcast, turn: Turn, *, receive_count: int) -> float | None:
-        assert receive_count == 1
+        assert receive_count == self.receives
         self.worked.append(broadcast)
         turn.keep()
         return self.left
 
     def again(self, id_: str, turn: Turn, *, asked_at: float, receive_count: int) -> float | None:
-        assert receive_count == 1
+        assert receive_count == self.receives
         self.recounted.append((id_, asked_at))
         turn.keep()
         return self.left
@@ -187,6 +188,18 @@ def test_an_order_that_sqs_would_forget_in_a_week_is_put_on_the_queue_anew(
     stack.broadcasts.left = None
     assert invoke(event) == {"batchItemFailures": []}
     assert len(stack.renewed) == (not queue_down), "what has ended needs no order"
+
+
+def test_an_order_that_its_queue_would_soon_give_up_is_put_on_it_anew(stack: Stack) -> None:
+    """A million recipients, one chunk a run, are more receives than a queue allows."""
+    stack.broadcasts.left = 30.0
+    event = on_queue({**BROADCAST, "kind": "broadcast", "id": "x"})
+    [record] = event["Records"]
+    for count, renewed in ((499, []), (500, [record["body"]])):
+        stack.broadcasts.receives = count
+        record["attributes"]["ApproximateReceiveCount"] = str(count)
+        assert bool(invoke(event)["batchItemFailures"]) is not bool(renewed)
+        assert stack.renewed == renewed
 
 
 @pytest.mark.parametrize(("left", "stays"), [(None, False), (30.0, True)])

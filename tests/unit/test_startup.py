@@ -1,6 +1,7 @@
 """What a cold start pays for: the imports of each function, and the garbage collector meanwhile."""
 
 import ast
+import gzip
 import json
 import os
 import subprocess
@@ -72,6 +73,14 @@ def test_the_publisher_imports_no_model_and_no_client(
     assert bool(heavy & modules) is (name != "publisher")
 
 
+def test_a_part_is_imported_by_the_functions_that_have_it(
+    started: tuple[str, set[str], bool, int],
+) -> None:
+    name, modules, _, _ = started
+    assert ("relay.messages.sender" in modules) is (name in {"sender", "api"})
+    assert ("relay.broadcasts.fanout" in modules) is (name == "notifier")
+
+
 def test_the_garbage_collector_starts_after_the_imports_and_past_them(
     started: tuple[str, set[str], bool, int],
 ) -> None:
@@ -114,3 +123,10 @@ def test_what_is_trimmed_from_the_layer_is_imported_by_no_function(
     }
 
     assert utilities <= kept, name
+
+
+def test_a_service_loses_its_documentation_but_no_member_of_that_name() -> None:
+    members = {"documentation": {"shape": "Text", "documentation": "Says more."}}
+    service = {"documentation": "<p>Long.</p>", "shapes": {"Topic": {"members": members}}}
+    packed = json.loads(gzip.decompress(pack.compressed(service)))
+    assert packed == {"shapes": {"Topic": {"members": {"documentation": {"shape": "Text"}}}}}

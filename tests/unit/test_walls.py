@@ -159,7 +159,7 @@ def wired(app: Path) -> set[str]:
     wiring = ast.parse((LAYER / "relay" / "wiring.py").read_text("utf-8"))
     homes: dict[str, str] = {}
     returned: dict[str, str] = {}
-    for node in wiring.body:
+    for node in ast.walk(wiring):
         match node:
             case ast.ImportFrom(str(module), names):
                 homes |= {alias.name: module for alias in names}

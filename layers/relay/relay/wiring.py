@@ -1,4 +1,9 @@
-"""Builds each part from the stack's settings, once per execution environment."""
+"""Builds each part from the stack's settings, once per execution environment.
+
+A part that some functions do without is imported where it is made: no start pays for it in vain.
+"""
+
+from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -9,32 +14,14 @@ from botocore.config import Config
 from botocore.session import Session
 
 from relay import metrics
-from relay.broadcasts.audience import Audience
-from relay.broadcasts.bucket import Bucket
-from relay.broadcasts.fanout import FanOut
-from relay.broadcasts.gate import BroadcastGate
-from relay.broadcasts.reach import Reach
-from relay.broadcasts.recounts import Recounts
-from relay.broadcasts.service import Broadcasts
 from relay.broadcasts.table import BroadcastTable
-from relay.directory import Directory
 from relay.logs import redact
-from relay.messages.breaker import Breaker
-from relay.messages.chats import Chats
-from relay.messages.dead_letters import DeadLetters
-from relay.messages.dispatch import Dispatcher
 from relay.messages.intake import Intake
-from relay.messages.pacing import TablePacer
 from relay.messages.queues import SqsQueues
-from relay.messages.refusals import Refusals
 from relay.messages.seals import Seals
-from relay.messages.sender import Sender
-from relay.messages.service import Messages
 from relay.messages.store import TableStore
 from relay.settings import settings
 from relay.webhooks.secrets import HookSecrets, Secrets
-from smsgold.account import Account
-from smsgold.client import Client
 from smsgold.credentials import Credentials, CredentialsSource, from_secrets_manager
 from smsgold.errors import CredentialsError
 
@@ -42,6 +29,20 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
     from mypy_boto3_s3.client import S3Client
     from mypy_boto3_scheduler.client import EventBridgeSchedulerClient
+
+    from relay.broadcasts.audience import Audience
+    from relay.broadcasts.bucket import Bucket
+    from relay.broadcasts.fanout import FanOut
+    from relay.broadcasts.gate import BroadcastGate
+    from relay.broadcasts.reach import Reach
+    from relay.broadcasts.recounts import Recounts
+    from relay.broadcasts.service import Broadcasts
+    from relay.directory import Directory
+    from relay.messages.refusals import Refusals
+    from relay.messages.sender import Sender
+    from relay.messages.service import Messages
+    from smsgold.account import Account
+    from smsgold.client import Client
 
 IN_FLIGHT = 34
 """Concurrent POSTs: they send a batch of 100 in three rounds, at its physical bound. More threads
@@ -83,7 +84,7 @@ def _aws(service: str, config: Config = _CONFIG) -> Any:
 
 
 @cache
-def _dynamodb() -> "DynamoDBClient":
+def _dynamodb() -> DynamoDBClient:
     client: DynamoDBClient = _aws("dynamodb", TABLE_CONFIG)
     return client
 
@@ -109,11 +110,13 @@ def broadcast_table() -> BroadcastTable:
 @cache
 def bucket() -> Bucket:
     """Return the stack's bucket; few runs need its client."""
+    from relay.broadcasts.bucket import Bucket
+
     return Bucket(_s3, settings.bucket)
 
 
 @cache
-def _s3() -> "S3Client":
+def _s3() -> S3Client:
     client: S3Client = _aws("s3")
     return client
 
@@ -121,6 +124,8 @@ def _s3() -> "S3Client":
 @cache
 def gate() -> BroadcastGate:
     """Return the gate that the sender asks about broadcasts."""
+    from relay.broadcasts.gate import BroadcastGate
+
     return BroadcastGate(
         broadcast_table(), queues(), refusals_percent=settings.broadcast_refusals_percent
     )
@@ -149,6 +154,8 @@ def intake() -> Intake:
 @cache
 def provider() -> Client:
     """Return the provider's client."""
+    from smsgold.client import Client
+
     return Client(
         settings.provider_base_url, deadline=settings.provider_timeout, connections=IN_FLIGHT
     )
@@ -170,12 +177,16 @@ def credentials() -> CredentialsSource:
 @cache
 def account() -> Account:
     """Return the account's lists at the provider."""
+    from smsgold.account import Account
+
     return Account(provider(), credentials())
 
 
 @cache
 def broadcasts() -> Broadcasts:
     """Return the broadcasts service."""
+    from relay.broadcasts.service import Broadcasts
+
     return Broadcasts(
         broadcast_table(),
         store(),
@@ -189,12 +200,16 @@ def broadcasts() -> Broadcasts:
 @cache
 def recounts() -> Recounts:
     """Return the recounts of broadcasts."""
+    from relay.broadcasts.recounts import Recounts
+
     return Recounts(broadcast_table(), store(), settings.rules, longest_run=settings.sender_timeout)
 
 
 @cache
 def audience() -> Audience:
     """Return who reads the audience of broadcasts."""
+    from relay.broadcasts.audience import Audience
+
     return Audience(
         # Made on the first call: most runs of the notifier ask the provider for nothing.
         subscribers=lambda bot_id: account().subscribers(bot_id),
@@ -208,12 +223,16 @@ def audience() -> Audience:
 @cache
 def refusals() -> Refusals:
     """Return the marks of refusals in the Relay table."""
+    from relay.messages.refusals import Refusals
+
     return Refusals(_dynamodb(), settings.table)
 
 
 @cache
 def reach() -> Reach:
     """Return who cannot be reached."""
+    from relay.broadcasts.reach import Reach
+
     return Reach(
         refusals(), broadcast_table(), refusals_percent=settings.broadcast_refusals_percent
     )
@@ -222,6 +241,8 @@ def reach() -> Reach:
 @cache
 def fan_out() -> FanOut:
     """Return the fan-out of broadcasts."""
+    from relay.broadcasts.fanout import FanOut
+
     return FanOut(
         table=broadcast_table(),
         queues=queues(),
@@ -254,6 +275,13 @@ def _stale(error: CredentialsError) -> None:
 @cache
 def sender() -> Sender:
     """Return the sender."""
+    from relay.messages.breaker import Breaker
+    from relay.messages.chats import Chats
+    from relay.messages.dead_letters import DeadLetters
+    from relay.messages.dispatch import Dispatcher
+    from relay.messages.pacing import TablePacer
+    from relay.messages.sender import Sender
+
     rules = settings.rules
     pacer = TablePacer(
         _dynamodb(),
@@ -285,7 +313,7 @@ def sender() -> Sender:
 
 
 @cache
-def scheduler() -> "EventBridgeSchedulerClient":
+def scheduler() -> EventBridgeSchedulerClient:
     """Return the client of EventBridge Scheduler; few requests need it."""
     client: EventBridgeSchedulerClient = _aws("scheduler")
     return client
@@ -294,6 +322,8 @@ def scheduler() -> "EventBridgeSchedulerClient":
 @cache
 def messages() -> Messages:
     """Return the messages service."""
+    from relay.messages.service import Messages
+
     return Messages(
         store=store(),
         lists=store(),
@@ -308,4 +338,6 @@ def messages() -> Messages:
 @cache
 def directory() -> Directory:
     """Return the directory of bots and subscribers."""
+    from relay.directory import Directory
+
     return Directory(account())

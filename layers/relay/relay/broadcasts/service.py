@@ -20,9 +20,8 @@ from relay.broadcasts.model import (
 from relay.broadcasts.reach import Reach
 from relay.broadcasts.table import CHUNK, BroadcastTable, SnapshotGoneError
 from relay.messages.envelope import differ
-from relay.messages.lists import id_at
+from relay.messages.lists import Found, id_at
 from relay.messages.queues import Queues
-from relay.messages.service import Found
 from relay.messages.states import TOO_FAR, Record, State, is_too_far
 from relay.messages.store import KEYS_PER_CALL, Store, StoreUnavailableError
 from relay.validation import InvalidMessageError

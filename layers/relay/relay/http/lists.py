@@ -15,8 +15,8 @@ from relay.http.broadcasts import BroadcastState, Id
 from relay.http.contract import Body, answer
 from relay.http.messages import MessageState
 from relay.messages.envelope import MAX_REFERENCE, Time
-from relay.messages.lists import that_ended, with_reference
-from relay.messages.service import Found, Messages
+from relay.messages.lists import Found, that_ended, with_reference
+from relay.messages.service import Messages
 from relay.messages.states import State
 from relay.problems import ProblemError
 

@@ -121,3 +121,11 @@ def place(at: float, id_: str = "") -> str:
 def id_at(place: str) -> str:
     """Return the id of what is at a place."""
     return place.partition("#")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Messages of a list, in its order; `after` is where the next ones begin, "" at the end."""
+
+    records: Sequence[Record]
+    after: str = ""

@@ -50,8 +50,7 @@ class Received:
     sealed: Sealed | None = None
     """What proves that the relay wrote it; None where nobody else can have."""
     fresh: bool = False
-    """Its id is its queue's own, and this is its first receive: only a second delivery of the same
-    message can have made its record."""
+    """No door has made its record, and this is its first receive: only a second copy can have."""
 
 
 @dataclass(frozen=True, slots=True)

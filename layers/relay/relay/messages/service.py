@@ -8,7 +8,7 @@ from typing import Literal
 
 from relay.messages.envelope import QueuedMessage
 from relay.messages.intake import Accepted, Answer, Intake
-from relay.messages.lists import Listing, Lists, id_at, keys_of
+from relay.messages.lists import Found, Listing, Lists, id_at, keys_of
 from relay.messages.queues import Queues, delay_for
 from relay.messages.results import Done, Received, Result, reopened
 from relay.messages.sender import Gate, Sender
@@ -27,14 +27,6 @@ class Refused:
     """The message is in a state that does not allow it."""
 
     record: Record
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """Messages of a list, in its order; `after` is where the next ones begin, "" at the end."""
-
-    records: Sequence[Record]
-    after: str = ""
 
 
 def find(lists: Lists, store: Store, listing: Listing, *, limit: int, after: str = "") -> Found:
