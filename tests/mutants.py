@@ -1688,9 +1688,9 @@ MUTANTS = [
     ),
     Mutant(
         "marks are looked for until the run ends",
-        REFUSALS,
-        "for tried in range(TRIES):",
-        "for tried in range(TRIES**9):",
+        STORE,
+        "left: Any = keys[start : start + KEYS_PER_CALL]\n        for tried in range(TRIES):",
+        "left: Any = keys[start : start + KEYS_PER_CALL]\n        for tried in range(TRIES**9):",
         test=f"{REACH_TESTS}::test_a_table_that_is_throttled_costs_no_run",
     ),
     Mutant(

@@ -9,9 +9,11 @@ import pytest
 
 from relay.broadcasts.model import Broadcast, Cause, queued_broadcast
 from relay.broadcasts.recounts import Turn
+from relay.broadcasts.table import BroadcastTable
 from relay.messages.envelope import QueuedMessage, chat_of
 from relay.messages.refusals import MOST_SOURCES, NOTING_SECONDS, Refusals
 from relay.messages.states import State
+from relay.messages.store import StoreUnavailableError
 from relay.validation import parse, validate
 from tests.support.fanned import Fanned, entries
 
@@ -193,6 +195,8 @@ def test_a_table_that_is_throttled_costs_no_run() -> None:
     message = QueuedMessage.model_construct(subscriber_id="s", text="-", id="m", broadcast="1")
     refusals.note([(message, State.REJECTED)])
     assert 0 < sum(pauses) < 1.0
+    with pytest.raises(StoreUnavailableError):
+        BroadcastTable(cast("Any", Throttled()), "Relay").load(["b-1", "b-2"])
 
 
 def test_a_run_that_ends_leaves_its_marks_rather_than_its_answer(listed: Fanned) -> None:

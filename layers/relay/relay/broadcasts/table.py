@@ -18,7 +18,7 @@ from relay.broadcasts.model import (
 )
 from relay.messages.lists import BROADCASTS, Page, broadcast_keys
 from relay.messages.states import State
-from relay.messages.store import KEPT_DAYS, KEYS_PER_CALL, StoreUnavailableError, page
+from relay.messages.store import KEPT_DAYS, StoreUnavailableError, items_under, page
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -77,19 +77,8 @@ class BroadcastTable:
     def load(self, ids: Iterable[str]) -> dict[str, BroadcastRecord]:
         """Return the broadcasts there are, by id, as of now."""
         keys = [_key(id_) for id_ in dict.fromkeys(ids)]
-        found: dict[str, BroadcastRecord] = {}
-        for start in range(0, len(keys), KEYS_PER_CALL):
-            wanted: Any = keys[start : start + KEYS_PER_CALL]
-            while wanted:
-                answer = self._request(
-                    "batch_get_item",
-                    RequestItems={self._table: {"Keys": wanted, "ConsistentRead": True}},
-                )
-                for item in answer["Responses"].get(self._table, []):
-                    broadcast = _record(item)
-                    found[broadcast.id] = broadcast
-                wanted = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
-        return found
+        found = map(_record, items_under(self._client, self._table, keys))
+        return {broadcast.id: broadcast for broadcast in found}
 
     def page(self, *, limit: int, after: str = "") -> Page:
         """Return up to `limit` places of the list of broadcasts, after a place."""

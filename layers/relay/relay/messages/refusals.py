@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from relay.messages.dispatch import TABLE_SECONDS
 from relay.messages.envelope import QueuedMessage
 from relay.messages.states import State
-from relay.messages.store import KEYS_PER_CALL, TRIES, StoreUnavailableError
+from relay.messages.store import KEYS_PER_CALL, Item, StoreUnavailableError, items_under
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -174,21 +174,8 @@ class Refusals:
                 own = chats.get(_shard_key(n)["pk"]["S"], [])
                 yield n, list(self.marks(own).values()) if own else []
 
-    def _items(self, keys: Sequence[Any]) -> Iterator[dict[str, Any]]:
-        for start in range(0, len(keys), KEYS_PER_CALL):
-            wanted: Any = keys[start : start + KEYS_PER_CALL]
-            for tried in range(TRIES):
-                if tried:
-                    self._sleep(0.05 * 2**tried)
-                answer = self._request(
-                    "batch_get_item", RequestItems={self._table: {"Keys": wanted}}
-                )
-                yield from answer["Responses"].get(self._table, [])
-                wanted = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
-                if not wanted:
-                    break
-            else:
-                raise StoreUnavailableError("keys left unprocessed")
+    def _items(self, keys: Sequence[Item]) -> Iterator[Item]:
+        return items_under(self._client, self._table, keys, consistently=False, sleep=self._sleep)
 
     def _call(self, operation: str, **arguments: Any) -> Any:
         return self._request(operation, TableName=self._table, **arguments)

@@ -129,24 +129,8 @@ class TableStore:
 
     def _items(self, keys: Sequence[str]) -> Iterator[Item]:
         """Yield the items there are under keys of the table, read consistently."""
-        for start in range(0, len(keys), KEYS_PER_CALL):
-            left: list[Any] = [{"pk": {"S": pk}} for pk in keys[start : start + KEYS_PER_CALL]]
-            for tried in range(TRIES):
-                if tried:
-                    self._sleep(0.05 * 2**tried)
-                try:
-                    answer = self._client.batch_get_item(
-                        RequestItems={self._table: {"Keys": left, "ConsistentRead": True}}
-                    )
-                except (ClientError, BotoCoreError) as error:
-                    raise StoreUnavailableError(_name(error)) from None
-                yield from answer["Responses"].get(self._table, [])
-                unread: Any = answer.get("UnprocessedKeys", {})
-                left = unread.get(self._table, {}).get("Keys", [])
-                if not left:
-                    break
-            else:
-                raise StoreUnavailableError("keys left unprocessed")
+        under = [{"pk": {"S": pk}} for pk in keys]
+        return items_under(self._client, self._table, under, sleep=self._sleep)
 
     def apply(self, changes: Sequence[Change]) -> list[Written]:
         """Write each step if its record is unchanged; answer in order, whatever goes wrong.
@@ -233,6 +217,38 @@ class TableStore:
         if key := self._read_seal_key():
             return key
         raise StoreUnavailableError("the key of the seals is not written")
+
+
+def items_under(
+    client: "DynamoDBClient",
+    table: str,
+    keys: Sequence[Item],
+    *,
+    consistently: bool = True,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Item]:
+    """Yield the items there are under keys of a table; raise StoreUnavailableError.
+
+    It does not ask for ever where the table is throttled: a run has to end in time.
+    """
+    for start in range(0, len(keys), KEYS_PER_CALL):
+        left: Any = keys[start : start + KEYS_PER_CALL]
+        for tried in range(TRIES):
+            if tried:
+                sleep(0.05 * 2**tried)
+            try:
+                answer = client.batch_get_item(
+                    RequestItems={table: {"Keys": left, "ConsistentRead": consistently}}
+                )
+            except (ClientError, BotoCoreError) as error:
+                raise StoreUnavailableError(_name(error)) from None
+            yield from answer["Responses"].get(table, [])
+            unread: Any = answer.get("UnprocessedKeys", {})
+            left = unread.get(table, {}).get("Keys", [])
+            if not left:
+                break
+        else:
+            raise StoreUnavailableError("keys left unprocessed")
 
 
 def page(client: "DynamoDBClient", table: str, listing: Listing, limit: int, after: str) -> Page:
