@@ -96,8 +96,8 @@ class Recounts:
             look_again = min(LATEST, max(SOONEST, (now - asked_at) / 4))
             return self.finish(broadcast, turn, look_again)
         except SnapshotGoneError:
-            # Its objects were deleted, or the redrive came more than 35 days after its start. S3 says
-            # the same while somebody has taken the permission away.
+            # Its objects were deleted, or the redrive came more than 35 days after its start. S3
+            # says the same while somebody has taken the permission away.
             log.warning("nobody knows who got it", extra={"broadcast": id_})
             return LATEST if now < asked_at + GONE_AFTER else None
         except StoreUnavailableError as error:
