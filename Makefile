@@ -37,8 +37,10 @@ export __SAM_CLI_APP_DIR := $(CURDIR)/.local/sam
 .PHONY: help $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(MAKEFILE_LIST))
 
 help: ## list these targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; \
-	do printf '  make %-15s %s\n' "$$name" "$$what"; done
+	@sed -n -e 's/^# -- \(.*[^-]\) --*$$/\1:/p' -e 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | \
+	while IFS="$$(printf '\t')" read -r name what; do \
+		if [ -n "$$what" ]; then printf '  make %-15s %s\n' "$$name" "$$what"; else printf '\n%s\n' "$$name"; fi; \
+	done
 
 # -- the tools ----------------------------------------------------------------------------------
 
@@ -84,12 +86,17 @@ lock: $(INSTALLED) ## update the lock files to the newest versions that pyprojec
 	$(COMPILE) --group checkov -o requirements/checkov.txt
 	@$(MAKE) venv
 
+clean: ## stop the local stack and remove everything that was built, .venv included
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m local.stack down; fi
+	rm -rf .venv $(SCANNER) .local .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -r {} +
+
 # -- the stack on this machine ------------------------------------------------------------------
 
 run: $(INSTALLED) ## start the stack, send a message, show the logs until Ctrl-C (RAW=1: as JSON), clean up
 	@$(BIN)/python -m local.stack run $(if $(RAW),--raw)
 
-up: $(INSTALLED) ## start the stack in the background; .local/stack.json has its addresses
+up: $(INSTALLED) ## start the stack in the background; make env prints its addresses and keys
 	@$(BIN)/python -m local.stack up
 
 down: $(INSTALLED) ## stop the stack
@@ -102,6 +109,9 @@ hook: $(INSTALLED) ## show the message a webhook would become: make hook NAME=â€
 broadcast: $(INSTALLED) ## try out, ask, send to a sandbox bot: make broadcast TEXT='â€¦' [MORE=500] [RECIPIENTS=file.csv] [YES=1]
 	@$(BIN)/python -m local.broadcast $${TEXT:+--text="$$TEXT"} $${MORE:+--more="$$MORE"} \
 		$${RECIPIENTS:+--recipients="$$RECIPIENTS"} $(if $(YES),--yes)
+
+watch: $(INSTALLED) ## show the local stack's events as they happen, until Ctrl-C (RAW=1: as JSON)
+	@$(BIN)/python -m local.watch $(if $(RAW),--raw)
 
 # -- the checks ---------------------------------------------------------------------------------
 
@@ -128,22 +138,19 @@ soak: $(INSTALLED) ## load a stack of its own steadily, with faults, and watch i
 pacing: $(INSTALLED) ## measure the account's pace with 2, 5 and 10 concurrent senders
 	@$(SCENARIO) pacing $(ARGS)
 
-order: $(INSTALLED) ## a busy chat beside others, each limited to one message a second; ten kills
+order: $(INSTALLED) ## send to a busy chat beside others, each limited to one message a second; kill ten runs
 	@$(SCENARIO) order $(ARGS)
 
-events: $(INSTALLED) ## a thousand messages, the publisher killed again and again; POST to event, in ms
+events: $(INSTALLED) ## send a thousand messages, kill the publisher again and again; measure from POST to event
 	@$(SCENARIO) events $(ARGS)
 
 upgrade-check: $(INSTALLED) ## deploy 0.1.0 with messages in every state, and this version over it
 	@$(SCENARIO) upgrade $(ARGS)
 
-watch: $(INSTALLED) ## show the local stack's events as they happen, until Ctrl-C (RAW=1: as JSON)
-	@$(BIN)/python -m local.watch $(if $(RAW),--raw)
-
 verify: $(INSTALLED) ## check that a running stack has kept the relay's promises
 	@PYTHONPATH=layers/relay $(BIN)/python -m tests.support.verifier $(ARGS)
 
-bench-broadcast: $(INSTALLED) ## a broadcast to 10,000, the notifier killed twice: make bench-broadcast ARGS='--rate 50'
+bench-broadcast: $(INSTALLED) ## send a broadcast to 10,000, kill the notifier twice: make bench-broadcast ARGS='--rate 50'
 	@$(SCENARIO) broadcast $(ARGS)
 
 .PHONY: bench cost bench-events
@@ -158,7 +165,7 @@ cost: $(INSTALLED) ## print what a million messages cost by each door
 	@$(BIN)/python -m benchmarks cost
 
 bench-events: export PYTHONPATH := layers/relay
-bench-events: $(INSTALLED) ## INIT of the publisher, and what a million events cost
+bench-events: $(INSTALLED) ## measure how fast the publisher starts, and print what a million events cost
 	@$(BIN)/python -m benchmarks events
 
 check: $(INSTALLED) $(SCANNER)/.installed ## check format, style, types and the template
@@ -180,9 +187,6 @@ format: $(INSTALLED) ## format the code and fix what can be fixed automatically
 fuzz: $(INSTALLED) ## test a deployed API against its contract, by API key and by IAM; takes minutes
 	@FUZZ_EXAMPLES=20 $(BIN)/pytest tests/e2e/test_api.py $(ARGS)
 
-openapi: $(INSTALLED) ## rewrite docs/openapi.json and docs/events.json from the code
-	@PYTHONPATH=layers/relay $(BIN)/python -m tools.openapi
-
 # -- AWS ----------------------------------------------------------------------------------------
 
 # SAM's cache knows the sources only: forget a layer that no Python 3.13 was there to compile. The
@@ -195,6 +199,8 @@ build: $(INSTALLED) ## build for AWS, into .aws-sam/build
 # In a terminal, the first deployment asks for the parameters and keeps them in samconfig.toml.
 deploy: build ## deploy to AWS: make deploy STAGE=prod
 	@$(OPS) deploy "$${STAGE:-dev}"
+
+# -- a stack: of STAGE=dev or STAGE=prod, STACK=its-name, or else of make up --------------------
 
 OPS = PYTHONPATH=layers/relay $(BIN)/python -m ops
 WHERE = $${STACK:+--stack="$$STACK"}
@@ -235,13 +241,13 @@ audit: $(INSTALLED) ## check the dependencies for known vulnerabilities (needs t
 		$(BIN)/uv tool run pip-audit@2.9.0 --disable-pip --require-hashes -r "$$lock" || failed=1; \
 	done; test -z "$$failed"
 
+# -- the documentation --------------------------------------------------------------------------
+
+openapi: $(INSTALLED) ## rewrite docs/openapi.json and docs/events.json from the code
+	@PYTHONPATH=layers/relay $(BIN)/python -m tools.openapi
+
 picture: $(INSTALLED) ## take docs/inbox.png anew, the READMEs' picture of the inbox (needs chromium)
 	@$(BIN)/python -m tools.picture
 
 reference: $(INSTALLED) ## rewrite the parts of docs/ that follow from the template, the code and the lock files
 	@$(BIN)/python -m tools.reference
-
-clean: ## stop the local stack and remove everything that was built, .venv included
-	@if [ -x $(BIN)/python ]; then $(BIN)/python -m local.stack down; fi
-	rm -rf .venv $(SCANNER) .local .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find . -name __pycache__ -type d -prune -exec rm -r {} +

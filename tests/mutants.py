@@ -1785,6 +1785,13 @@ MUTANTS = [
         "                raise\n",
         RECEIVER,
     ),
+    Mutant(
+        "an event without an id is sent again whenever Lambda repeats it",
+        "layers/relay/relay/webhooks/receiver.py",
+        "self._hand_in(name, results, delivery or own_id)",
+        "self._hand_in(name, results, delivery)",
+        RECEIVER,
+    ),
 ]
 
 

@@ -88,8 +88,8 @@ def of_validation(errors: Iterable[dict[str, Any]]) -> ProblemError:
             case "body":
                 continue
             case _:
-                name = str(error["loc"][1])
-                return ProblemError(MALFORMED, f"Check the header or parameter {name}.")
+                [((_, name, *_), problem)] = field_problems([error])
+                return ProblemError(MALFORMED, f"The header or parameter {name} {problem}.")
     found = [({**error, "loc": error["loc"][1:]}) for error in errors]
     return invalid(field_problems(found))
 
