@@ -189,11 +189,11 @@ def test_steps_of_many_messages_are_answered_each_on_its_own(store: Store) -> No
 
 def test_a_step_that_was_decided_before_a_mark_does_not_land_after_it(store: Store) -> None:
     """Else the record would go on saying that a letter lies there, which is another's."""
-    expired = replace(fresh(), expires_at=NOW + 60, deadline=NOW + 60, tries=1)
-    dead = replace(expired, state=State.FAILED, dead_letter=DeadLetter.DUE)
+    expiring = message().model_copy(update={"expires_at": datetime.fromtimestamp(NOW + 60, UTC)})
+    first = first_record(expiring, door="http", accepted_at=NOW, now=NOW, rules=RULES)
+    dead = replace(first, state=State.FAILED, tries=1, dead_letter=DeadLetter.DUE)
     store.apply([Change(None, dead)])
-    expires = datetime.fromtimestamp(NOW + 60, UTC)
-    redriven = message().model_copy(update={"generation": 1, "expires_at": expires})
+    redriven = expiring.model_copy(update={"generation": 1})
     decision = decide(dead, redriven, door="sqs", sent_at=NOW, now=NOW + 61, rules=RULES)
     assert isinstance(decision, Finish)
 
