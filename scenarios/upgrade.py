@@ -298,6 +298,10 @@ def _fill(filling: Filling) -> list[str]:
         pass  # their dead letters are to be deleted, says docs/operations.md
     filling.put(4, "expired", State.EXPIRED, named=True, expires="2026-11-01T00:00:00Z")
     filling.post(3, "waited for", State.SENT, prefer="wait=5")  # each leaves a copy on the queue
+    # While nothing else is on its way, so that the kill breaks off nothing else.
+    killed = filling.post(4, "claimed by a run that was killed", State.UNKNOWN, fault="hang")
+    filling.await_states(killed[-1:], State.SENDING, State.UNKNOWN)  # too late is no failure
+    kill(deployment.home, deployment.facts["senderFunction"])
     retried = filling.post(10, "retried", State.SENT, fault="503 times=2", reference="retried")
     filling.post(2, "throttled", State.SENT, fault="429 retry-after=10 times=1")
     until(lambda: not _tried(deployment).isdisjoint(retried), "retry", seconds=120, every=0.5)
@@ -307,9 +311,6 @@ def _fill(filling: Filling) -> list[str]:
     filling.broadcast("half a broadcast")
     until(lambda: len(sandbox.ledger(text="half a broadcast")) > BROADCAST // 3, "half a broadcast")
     sources = _sources(deployment)
-    killed = filling.post(4, "claimed by a run that was killed", State.UNKNOWN, fault="hang")
-    until(lambda: not _in_state(deployment, State.SENDING).isdisjoint(killed), "claim", seconds=120)
-    kill(deployment.home, deployment.facts["senderFunction"])
     _receive(deployment, sources, enabled=False)
     for body in _taken(deployment, set(again)):
         put(deployment, body)  # as SQS's own redrive does
@@ -372,10 +373,6 @@ def _items(deployment: Deployment) -> dict[str, Mapping[str, Any]]:
 def _states(deployment: Deployment) -> dict[str, str]:
     """Return the state of every message in the table."""
     return {id_: item["state"]["S"] for id_, item in _items(deployment).items()}
-
-
-def _in_state(deployment: Deployment, state: State) -> set[str]:
-    return {id_ for id_, found in _states(deployment).items() if found == state}
 
 
 def _tried(deployment: Deployment) -> set[str]:

@@ -1,6 +1,25 @@
 """What all tiers share."""
 
+from pathlib import Path
+
+import pytest
 from hypothesis import Phase, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 # `make mutants` wants to know that a test fails, not the shortest way there.
 settings.register_profile("unshrunk", phases=[Phase.explicit, Phase.generate])
+
+END_TO_END = Path(__file__).parent.name + "/e2e/"
+
+
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it ships no types
+    """Hands the end-to-end tests, which share a deployment, to one process, and others by file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return END_TO_END if nodeid.startswith(END_TO_END) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    """Say how `make test` shares the tests out between its processes."""
+    return Scheduling(config, log)

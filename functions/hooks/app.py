@@ -40,6 +40,8 @@ def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
     try:
         handled = receiver.receive(name, event)
     except ProblemError as problem:
+        if counted := metrics.fields():  # some of its messages were accepted
+            log.info("webhook", extra={"hook": name, "problem": problem.kind.name, **counted})
         return problem.raw(request_id)
     log.info("webhook", extra={"hook": name, **handled.body(), **metrics.fields()})
     return {

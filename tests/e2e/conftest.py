@@ -24,16 +24,11 @@ PARAMETERS = {
 }
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what lies in this folder, so that `-m "not e2e"` leaves it out.
-
-    All of it runs in one process, since it shares one deployment, and in its order.
-    """
+    """Mark what lies in this folder, so that `-m "not e2e"` leaves it out."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.e2e)
-            item.add_marker(pytest.mark.xdist_group("e2e"))
 
 
 @pytest.fixture(scope="session")

@@ -339,6 +339,23 @@ def test_a_recount_of_a_broadcast_that_is_not_there_is_dropped(fanned: Fanned) -
     assert fanned.queued == []
 
 
+def test_a_recount_of_a_broadcast_whose_snapshot_is_gone_is_dropped(fanned: Fanned) -> None:
+    """Somebody asked for his data to be deleted, or 35 days are over."""
+    fanned.listed = [{"id": "s-0"}]
+    fanned.start(text="{{ id }}", template=True)
+    fanned.run()
+    fanned.settle(["s-0"], State.REJECTED, at=START)
+    fanned.relay.world.now += SETTLED + 1
+    assert fanned.run() is None
+    fanned.gate().reopen("x", {State.REJECTED: 1})
+    for found in fanned.s3.list_objects_v2(Bucket="stack")["Contents"]:
+        fanned.s3.delete_object(Bucket="stack", Key=found["Key"])
+    asked_at = fanned.relay.world.now
+    fanned.relay.world.now += SETTLED + 1
+    assert fanned.recount(asked_at=asked_at) is None
+    assert fanned.counts() == {State.REJECTED: 1}
+
+
 # ------------------------------------------------------------------- many, and older ones
 
 

@@ -42,10 +42,10 @@ def test_duplicates_and_entries_without_an_id_are_skipped_and_counted(fanned: Fa
 def test_a_run_stops_before_its_time_ends_and_the_next_goes_on(fanned: Fanned) -> None:
     fanned.listed = entries(2 * CHUNK + 1)
     fanned.start()
-    assert fanned.run(ends_in=1.0) == 0.0
+    assert fanned.run(ends_in=5.0) == 0.0
     assert fanned.progress().enqueued == CHUNK
-    assert fanned.run(ends_in=1.0) == 0.0
-    assert fanned.run(ends_in=1.0) != 0.0
+    assert fanned.run(ends_in=5.0) == 0.0
+    assert fanned.run(ends_in=5.0) != 0.0
     assert fanned.enqueued() == dict.fromkeys(ids(2 * CHUNK + 1), 1)
 
 
@@ -75,7 +75,7 @@ def test_of_two_runs_at_once_the_first_snapshot_counts_for_both(fanned: Fanned) 
     def meanwhile() -> list[Mapping[str, object]]:
         slow, fanned.meanwhile = fanned.listed, None
         fanned.listed = [*reversed(slow)]
-        fanned.run(ends_in=1.0)  # the quicker run enqueues a chunk
+        fanned.run(ends_in=5.0)  # the quicker run enqueues a chunk
         return slow
 
     fanned.meanwhile = meanwhile
@@ -86,7 +86,7 @@ def test_of_two_runs_at_once_the_first_snapshot_counts_for_both(fanned: Fanned) 
 def test_a_stopped_one_enqueues_no_more_and_what_was_enqueued_is_due(fanned: Fanned) -> None:
     fanned.listed = entries(3 * CHUNK)
     fanned.start()
-    fanned.run(ends_in=1.0)
+    fanned.run(ends_in=5.0)
     assert isinstance(fanned.broadcasts.command("x", Command.STOP), BroadcastRecord)
     fanned.run()
     fanned.run()

@@ -10,7 +10,7 @@ import pytest
 from relay.broadcasts.model import Broadcast, Cause, queued_broadcast
 from relay.broadcasts.recounts import Turn
 from relay.messages.envelope import QueuedMessage, chat_of
-from relay.messages.refusals import MOST_SOURCES, Refusals
+from relay.messages.refusals import MOST_SOURCES, NOTING_SECONDS, Refusals
 from relay.messages.states import State
 from relay.validation import parse, validate
 from tests.support.fanned import Fanned, entries
@@ -175,13 +175,49 @@ def test_a_table_that_is_down_costs_no_run() -> None:
     refusals.note([(message, State.REJECTED)])
 
 
+class Throttled:
+    """A client of a table that hands out no key, however often it is asked."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def batch_get_item(self, RequestItems: Any) -> Any:  # noqa: N803 - as boto3 names it
+        self.reads += 1
+        assert self.reads < 100, "asks for ever"
+        return {"Responses": {}, "UnprocessedKeys": RequestItems}
+
+
+def test_a_table_that_is_throttled_costs_no_run() -> None:
+    pauses: list[float] = []
+    refusals = Refusals(cast("Any", Throttled()), "Relay", sleep=pauses.append)
+    message = QueuedMessage.model_construct(subscriber_id="s", text="-", id="m", broadcast="1")
+    refusals.note([(message, State.REJECTED)])
+    assert 0 < sum(pauses) < 1.0
+
+
+def test_a_run_that_ends_leaves_its_marks_rather_than_its_answer(listed: Fanned) -> None:
+    now = listed.relay.world.now
+    outcomes = [
+        (
+            QueuedMessage.model_construct(subscriber_id=s, text="-", id=s, broadcast="b"),
+            State.REJECTED,
+        )
+        for s in ("s-1", "s-2")
+    ]
+    listed.refusals.note(outcomes, ends_at=now + NOTING_SECONDS - 0.1)
+    assert not listed.refusals.marks(message.chat for message, _ in outcomes)
+    listed.refusals.note(outcomes, ends_at=now + NOTING_SECONDS + 0.1)
+    assert len(listed.refusals.marks(message.chat for message, _ in outcomes)) == 2
+
+
 class Heard:
     """Keeps what a sender tells of its messages."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, State]] = []
 
-    def note(self, outcomes: Sequence[tuple[QueuedMessage, State]]) -> None:
+    def note(self, outcomes: Sequence[tuple[QueuedMessage, State]], *, ends_at: float) -> None:
+        assert ends_at > 0
         self.told += [(message.text, state) for message, state in outcomes]
 
 

@@ -10,6 +10,7 @@ import pytest
 from relay import metrics
 from relay.messages.envelope import QueuedMessage
 from relay.messages.results import Done, Later, Received, Result
+from relay.messages.service import Messages
 from relay.messages.states import Attempt, Record, Rules, State
 from smsgold.responses import Outcome, Verdict
 from tests.support.world import START, Relay
@@ -110,6 +111,29 @@ def test_what_leaves_its_line_or_is_sent_again_was_accepted_once(
     relay.settle_down()
 
     assert counts == {"Accepted": 1, "Attempts": 2, "Rejected": 1, "Sent": 1}
+
+
+def test_a_message_that_its_caller_waits_for_counts_like_any_other() -> None:
+    relay = Relay(Rules())
+    counts: Counter[str] = Counter()
+    service = Messages(
+        store=relay.store,
+        lists=relay.store,
+        queues=relay.queues,
+        intake=relay.intake,
+        sender=relay.sender,
+        gate=relay.broadcasts,
+        count=lambda batch, results: counts.update(metrics.measure(batch, results)[0]),
+        clock=relay.world.clock,
+        sleep=relay.world.sleep,
+    )
+    relay.provider.next = ["is busy"]
+    message = QueuedMessage(subscriberId="s-1", text="-", id="m-1")
+    service.accept_and_wait(message, seconds=20.0, time_left=28.0)
+
+    assert relay.store.records["m-1"].state is State.SENT
+    # Its door counted that it was accepted.
+    assert counts == {"Attempts": 2, "Sent": 1}
 
 
 def test_only_what_was_exchanged_has_a_latency() -> None:

@@ -498,6 +498,31 @@ def test_an_outage_fails_the_event_so_that_it_comes_again() -> None:
         assert door.relay.provider.posts.total() == 2
 
 
+def test_a_hook_that_cannot_accept_an_event_keeps_it_from_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    news = """
+    [news]
+    verify = { scheme = "eventbridge" }
+    to = { broadcast = "b-1" }
+    [[news.messages]]
+    text = "Order {{ detail.order }} is paid"
+    """
+    door = Door(news + ORDERS)
+
+    def down(_: QueuedBroadcast) -> Started:
+        raise QueueUnavailableError("down")
+
+    monkeypatch.setattr(door.broadcasts, "start", down)
+    with pytest.raises(QueueUnavailableError):
+        door.receiver.take(ORDER)
+    assert len(door.accepted()) == 2
+    monkeypatch.undo()
+    assert door.receiver.take(ORDER).keys() == {"news", "orders"}
+    door.relay.settle_down()
+    assert (len(door.broadcasts.started), door.relay.provider.posts.total()) == (1, 2)
+
+
 CONTEXT: Any = SimpleNamespace(
     function_name="hooks",
     memory_limit_in_mb=512,

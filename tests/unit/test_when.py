@@ -508,6 +508,7 @@ def test_a_repeat_is_answered_however_many_wait(relay: Relay) -> None:
     accepted(relay, message(sendAt=rfc(START + 60)))
     relay.queues.room_to_wait = False
     assert isinstance(relay.accept(message(sendAt=rfc(START + 60))), Accepted)
+    assert len(relay.queues.messages) == 1, "one more would take room that there is not"
 
 
 def test_an_envelope_without_a_time_has_the_fingerprint_it_had() -> None:

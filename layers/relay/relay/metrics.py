@@ -107,7 +107,7 @@ def measure(
             values["NotSent"].append(1)
         # The other doors count what they accept. A queue may deliver twice: count the first time,
         # and no later copy, which left its line or was redriven.
-        if record and record.door == received.door and received.receive_count == 1:
+        if record and record.door == received.door == "sqs" and received.receive_count == 1:
             counts["Accepted"] += received.sent_at <= record.accepted_at
         if verdict is None:
             continue

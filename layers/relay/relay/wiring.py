@@ -331,6 +331,7 @@ def messages() -> Messages:
         intake=intake(),
         sender=sender(),
         gate=gate(),
+        count=metrics.delivered,
     )
 
 

@@ -3,6 +3,7 @@
 A dry run and the real one read the list here, one entry at a time, so that they find the same.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,10 @@ from relay.validation import InvalidMessageError, model_config, parse, validate
 BAD_LINES = 5
 """Broken lines of a list that are named; no more are looked for."""
 
+_PERSONAL = re.compile(r"[^ -~]+|\+?\d(?:[ ().-]*\d){4,}")
+"""What may be a name or a number in a sentence about a broken line, which quotes fields' names: the
+table holds none."""
+
 DID_NOT_GET_IT = frozenset({State.REJECTED, State.FAILED, State.EXPIRED, State.CANCELED})
 """The states of a message that did not reach its recipient, and never will by itself."""
 
@@ -53,6 +58,17 @@ class AudienceError(Exception):
         self.reason = reason
         self.field = field
         self.detail = detail
+
+
+class NotListedYetError(AudienceError):
+    """The broadcast to exclude has not listed its recipients; nobody knows yet who will get it."""
+
+    def __init__(self) -> None:
+        super().__init__("exclude_not_listed", "exclude", "has not listed its recipients yet")
+
+
+class _TimeIsUpError(Exception):
+    """There is no time for more of a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,18 +187,20 @@ class Audience:
     ) -> "Iterator[Listed | Skipped]":
         """Yield who gets a broadcast and who does not, in the order of the list.
 
-        `keep` is called now and then. Raises AudienceError, ProviderError, CredentialsError and
-        StoreUnavailableError.
+        `keep` is called now and then while nobody is yielded; what it raises ends the list. Raises
+        AudienceError, ProviderError, CredentialsError and StoreUnavailableError.
         """
         personal = Personal(broadcast)
-        entries = self._entries(broadcast)
+        entries = self._entries(broadcast, keep)
         with _Addresses() as excluded, _Addresses() as refused, _Addresses() as seen:
             if broadcast.exclude:
                 for address in self._reached_by(broadcast.exclude, keep):
                     excluded.add(chat_of(*address))
             if not broadcast.include_unreachable:
-                for chat in self._unreachable():
+                for n, chat in enumerate(self._unreachable()):
                     refused.add(chat)
+                    if n % CHUNK == 0:
+                        keep()
             for who, address, entry in entries:
                 chat = chat_of(*_full(address, broadcast.bot_id))
                 if not address:
@@ -202,18 +220,24 @@ class Audience:
         """Return what a broadcast would do; `goes_on` says whether there is time for more of it."""
         trial = Trial()
         personal = Personal(broadcast)
-        for found in self.select(broadcast):
-            if isinstance(found, Skipped):
-                trial.skipped[found.cause] += 1
-                if found.problem and len(trial.unrenderable) < 10:
-                    trial.unrenderable.append(found)
-            else:
-                trial.total += 1
-                if len(trial.samples) < samples:
-                    trial.samples.append(personal.message(broadcast, found))
+
+        def keep() -> None:
             if not goes_on():
-                trial.complete = False
-                break
+                raise _TimeIsUpError
+
+        try:
+            for found in self.select(broadcast, keep):
+                if isinstance(found, Skipped):
+                    trial.skipped[found.cause] += 1
+                    if found.problem and len(trial.unrenderable) < 10:
+                        trial.unrenderable.append(found)
+                else:
+                    trial.total += 1
+                    if len(trial.samples) < samples:
+                        trial.samples.append(personal.message(broadcast, found))
+                keep()
+        except _TimeIsUpError:
+            trial.complete = False
         return trial
 
     def check(self, broadcast: Broadcast) -> None:
@@ -226,7 +250,7 @@ class Audience:
     # -------------------------------------------------------------------------------- the lists
 
     def _entries(
-        self, broadcast: Broadcast
+        self, broadcast: Broadcast, keep: Callable[[], None]
     ) -> "Iterable[tuple[str, tuple[str, ...], Mapping[str, Any]]]":
         """Return (who, address, entry) of everybody in the list."""
         if broadcast.recipients is not None:
@@ -235,7 +259,7 @@ class Audience:
                 for n, recipient in enumerate(broadcast.recipients, start=1)
             )
         if broadcast.recipients_from:
-            return self._from_file(self._key(broadcast.recipients_from), broadcast.bot_id)
+            return self._from_file(self._key(broadcast.recipients_from), broadcast.bot_id, keep)
         return (
             (address[0] if address else "", address, entry)
             for entry in self._subscribers(broadcast.bot_id)
@@ -243,20 +267,22 @@ class Audience:
         )
 
     def _from_file(
-        self, key: str, bot_id: str
+        self, key: str, bot_id: str, keep: Callable[[], None]
     ) -> "Iterator[tuple[str, tuple[str, ...], Mapping[str, Any]]]":
         """Yield the recipients in a file; read on after a broken line only to name others."""
         broken: list[str] = []
         n = 0
         try:
             for n, line in enumerate(self._bucket.lines(key), start=1):
+                if n % CHUNK == 0:
+                    keep()
                 text = line.removeprefix(b"\xef\xbb\xbf") if n == 1 else line
                 if not text.strip():
                     continue
                 try:
                     recipient = parse(Recipient, text)
                 except InvalidMessageError as error:
-                    broken.append(f"line {n}: {error}")
+                    broken.append(f"line {n}: {_PERSONAL.sub('…', str(error))}")
                     if len(broken) == BAD_LINES:
                         break
                     continue
@@ -288,6 +314,8 @@ class Audience:
     def _reached_by(self, id_: str, keep: Callable[[], None]) -> Iterator[tuple[str, ...]]:
         """Yield the addresses that a broadcast has reached, or may have or yet reach."""
         other = self._excluded(id_)
+        if other.awaits_snapshot:
+            raise NotListedYetError
         for n in range((other.due + CHUNK - 1) // CHUNK if other.snapshot else 0):
             keep()
             try:

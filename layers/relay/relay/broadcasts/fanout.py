@@ -13,7 +13,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
-from relay.broadcasts.audience import Audience, AudienceError, Personal, Skipped
+from relay.broadcasts.audience import (
+    Audience,
+    AudienceError,
+    NotListedYetError,
+    Personal,
+    Skipped,
+)
 from relay.broadcasts.model import (
     BroadcastRecord,
     Cause,
@@ -25,10 +31,10 @@ from relay.broadcasts.model import (
     hold_for,
     paced,
 )
-from relay.broadcasts.recounts import LATEST, SOONEST, Recounts, Turn
+from relay.broadcasts.recounts import HEARTBEAT, LATEST, SOONEST, Recounts, Turn
 from relay.broadcasts.table import APART, CHUNK, BroadcastTable, Listed
 from relay.messages.envelope import differ
-from relay.messages.queues import Queues, QueueUnavailableError
+from relay.messages.queues import Queues, QueueUnavailableError, delay_for
 from relay.messages.states import Rules, backoff, deadline
 from relay.messages.store import StoreUnavailableError
 from smsgold.errors import (
@@ -46,8 +52,9 @@ lets a queue have "a maximum of approximately 120,000 in flight messages" (stand
 after that it hands out none until some come back. A dozen broadcasts may be paused before that."""
 
 
-LAST_MOMENT = 0.5
-"""Seconds before a run's end at which it gives a list up: the next run would not get further."""
+LAST_MOMENT = 2.0
+"""Seconds before a run's end at which it gives a list up: the next run would not get further. What
+comes between two looks at the clock takes less: a chunk, to read or to write."""
 
 AHEAD = 5.0
 """Seconds ahead of its time at which a chunk of a slowed broadcast goes on the queue, which then
@@ -127,15 +134,18 @@ class FanOut:
         problem: tuple[str, str]
         try:
             after = self._list(queued, replace(broadcast, started_at=now), turn)
-        except AudienceError as error:
-            problem = (error.reason, error.detail)
-        except ProviderRefusedError as error:
-            problem = (error.reason, error.detail)
-        except (ProviderUnavailableError, CredentialsRefusedError, CredentialsError) as error:
+        except (
+            NotListedYetError,
+            ProviderUnavailableError,
+            CredentialsRefusedError,
+            CredentialsError,
+        ) as error:
             kept = queued.model_copy(update={"expires_at": None, "between": queued.hours})
             if now < deadline(broadcast.created_at, kept, self._rules):
                 raise _NotYetError(str(error)) from None
             problem = ("retry_window_ended", str(error))
+        except (AudienceError, ProviderRefusedError) as error:
+            problem = (error.reason, error.detail)
         else:
             self._table.commit_snapshot(broadcast, after)
             return self._unless_changed(broadcast.id)
@@ -151,25 +161,34 @@ class FanOut:
         skipped: Counter[Cause] = Counter()
         chunks = 0
         chunk: list[Listed] = []
+        kept_at = self._clock()
+
+        def keep() -> None:
+            """Go on while there is time: a killed run would be repeated, and killed again."""
+            nonlocal kept_at
+            now = self._clock()
+            if now > turn.ends_at - LAST_MOMENT:
+                raise AudienceError("list_too_long", "", "one run cannot read the list")
+            if now > kept_at + HEARTBEAT / 4:
+                turn.keep()
+                kept_at = now
 
         def put() -> None:
             nonlocal chunks
             self._table.put_chunk(broadcast.id, name, chunks, chunk, broadcast.started_at)
             chunks += 1
             chunk.clear()
-            turn.keep()
 
-        for seen, found in enumerate(self._audience.select(queued, turn.keep)):
+        for seen, found in enumerate(self._audience.select(queued, keep)):
             if isinstance(found, Skipped):
                 skipped[found.cause] += 1
             else:
                 chunk.append(found)
             if len(chunk) == CHUNK:
                 put()
+                keep()
             elif seen % CHUNK == 0:
-                turn.keep()
-                if self._clock() > turn.ends_at - LAST_MOMENT:
-                    raise AudienceError("list_too_long", "", "one run cannot read the list")
+                keep()
         total = chunks * CHUNK + len(chunk)
         if chunk:
             put()
@@ -280,8 +299,9 @@ def _spread(broadcast: BroadcastRecord, count: int, now: float) -> tuple[list[in
     if not broadcast.per_second:
         return [0] * count, 0.0
     first = max(now, broadcast.next_chunk_at)
-    # The queue counts whole seconds: as many messages as may go in one have the same.
-    delays = [math.ceil(first - now) + n // broadcast.per_second for n in range(count)]
+    # The queue counts whole seconds: as many messages as may go in one have the same. A stopped
+    # one's last chunk comes ahead of its time, further than a queue holds anything back.
+    delays = [delay_for(math.ceil(first - now) + n // broadcast.per_second) for n in range(count)]
     return delays, first + math.ceil(count / broadcast.per_second)
 
 

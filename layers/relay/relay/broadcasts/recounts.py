@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from relay.broadcasts.model import BroadcastRecord, message_id
-from relay.broadcasts.table import CHUNK, BroadcastTable
+from relay.broadcasts.table import CHUNK, BroadcastTable, SnapshotGoneError
 from relay.messages.states import TERMINAL, Rules, State, backoff
 from relay.messages.store import Store, StoreUnavailableError, Unreadable
 
@@ -92,6 +92,10 @@ class Recounts:
                 return None  # one that has not ended is counted at its end
             look_again = min(LATEST, max(SOONEST, (now - asked_at) / 4))
             return self.finish(broadcast, turn, look_again)
+        except SnapshotGoneError:
+            # Its objects were deleted, or the redrive came more than 35 days after its start.
+            log.warning("cannot be counted any more", extra={"broadcast": id_})
+            return None
         except StoreUnavailableError as error:
             log.warning("recount waits", extra={"broadcast": id_, "reason": str(error)})
             return backoff(receive_count, None, self._rules)

@@ -166,6 +166,9 @@ class Intake:
         refusals = self._refused(new, now)
         answers |= refusals
         new = [message for message in new if str(message.id) not in refusals]
+        # Each repeat's copy would wait as long as the first one.
+        too_many = self._refused(again, now)
+        again = [message for message in again if str(message.id) not in too_many]
         delays = [max(delay, delay_for(m.may_go_at(now) - now)) for m in [*new, *again]]
         refused = self._queues.enqueue([*new, *again], delays)
         for message, problem in zip([*new, *again], refused, strict=True):

@@ -6,6 +6,7 @@ marks decides which refusals count, by what else was refused with them.
 """
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from relay.messages.dispatch import TABLE_SECONDS
 from relay.messages.envelope import QueuedMessage
 from relay.messages.states import State
-from relay.messages.store import KEYS_PER_CALL, StoreUnavailableError
+from relay.messages.store import KEYS_PER_CALL, TRIES, StoreUnavailableError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -38,6 +40,9 @@ KEPT_DAYS = 400
 RECENT = 20
 """Outcomes by which a run tells a chat that refuses from a provider that refuses everybody."""
 
+NOTING_SECONDS = 2 * TABLE_SECONDS
+"""What a chat's mark and its place on the list may take: a call to the table each."""
+
 BROADCAST = "broadcast:"
 """How a source begins that is a broadcast's id."""
 
@@ -58,21 +63,34 @@ class Refusals:
     """The marks in the Relay table."""
 
     def __init__(
-        self, client: "DynamoDBClient", table: str, *, clock: Callable[[], float] = time.time
+        self,
+        client: "DynamoDBClient",
+        table: str,
+        *,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._client = client
         self._table = table
         self._clock = clock
+        self._sleep = sleep
         self._recent: deque[bool] = deque(maxlen=RECENT)
 
-    def note(self, outcomes: Sequence[tuple[QueuedMessage, State]]) -> None:
-        """Mark the chats that refused, and clear those that did not; never raise."""
+    def note(
+        self, outcomes: Sequence[tuple[QueuedMessage, State]], *, ends_at: float = math.inf
+    ) -> None:
+        """Mark the chats that refused, and clear those that did not; never raise.
+
+        What there is no time for before `ends_at` is left out.
+        """
         if not outcomes:
             return
         self._recent.extend(state is State.SENT for _, state in outcomes)
         try:
+            self._have_time(ends_at)
             known = self.marks(message.chat for message, _ in outcomes)
             for message, state in outcomes:
+                self._have_time(ends_at)
                 mark = known.get(message.chat)
                 if state is State.SENT:
                     if mark:
@@ -81,6 +99,10 @@ class Refusals:
                     self._add(message)
         except StoreUnavailableError as error:
             log.warning("refusals not noted", extra={"reason": str(error)})
+
+    def _have_time(self, ends_at: float) -> None:
+        if self._clock() + NOTING_SECONDS > ends_at:
+            raise StoreUnavailableError("the run ends")
 
     def _counts(self, message: QueuedMessage, mark: Mark | None) -> bool:
         """Return whether a refusal says something about the chat that is not known yet."""
@@ -155,12 +177,18 @@ class Refusals:
     def _items(self, keys: Sequence[Any]) -> Iterator[dict[str, Any]]:
         for start in range(0, len(keys), KEYS_PER_CALL):
             wanted: Any = keys[start : start + KEYS_PER_CALL]
-            while wanted:
+            for tried in range(TRIES):
+                if tried:
+                    self._sleep(0.05 * 2**tried)
                 answer = self._request(
                     "batch_get_item", RequestItems={self._table: {"Keys": wanted}}
                 )
                 yield from answer["Responses"].get(self._table, [])
                 wanted = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
+                if not wanted:
+                    break
+            else:
+                raise StoreUnavailableError("keys left unprocessed")
 
     def _call(self, operation: str, **arguments: Any) -> Any:
         return self._request(operation, TableName=self._table, **arguments)

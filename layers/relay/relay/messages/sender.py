@@ -114,8 +114,11 @@ class Gate(Protocol):
 class Reachability(Protocol):
     """Is told who was reached and who refused."""
 
-    def note(self, outcomes: Sequence[tuple[QueuedMessage, State]]) -> None:
-        """Note messages that were sent or refused by the provider; never raise."""
+    def note(self, outcomes: Sequence[tuple[QueuedMessage, State]], *, ends_at: float) -> None:
+        """Note messages that were sent or refused by the provider; never raise.
+
+        What there is no time for before `ends_at`, when the run has to have answered, is left out.
+        """
         ...
 
 
@@ -188,7 +191,7 @@ class Sender:
         for id_, counts in run.counts.items():
             self._gate.count(id_, counts)
         if self._reachability:
-            self._reachability.note(_heard(run))
+            self._reachability.note(_heard(run), ends_at=ends_at)
         return [self._spaced(run.results[i], received) for i, received in enumerate(batch)]
 
     def refuse(

@@ -10,7 +10,7 @@ from relay.messages.envelope import QueuedMessage
 from relay.messages.intake import Accepted, Answer, Intake
 from relay.messages.lists import Found, Listing, Lists, id_at, keys_of
 from relay.messages.queues import Queues, delay_for
-from relay.messages.results import Done, Received, reopened
+from relay.messages.results import Done, Received, Result, reopened
 from relay.messages.sender import Gate, Sender
 from relay.messages.states import RESOLVED, TERMINAL, Change, Record, State, cancel, resolve, tally
 from relay.messages.store import Applied, Conflict, Store, StoreUnavailableError, Unreadable
@@ -57,15 +57,18 @@ class Messages:
         intake: Intake,
         sender: Sender,
         gate: Gate,
+        count: Callable[[Sequence[Received], Sequence[Result]], None] = lambda *_: None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        """`count` is told what came of each try to send a message at once."""
         self._store = store
         self._lists = lists
         self._queues = queues
         self._intake = intake
         self._sender = sender
         self._gate = gate
+        self._count = count
         self._clock = clock
         self._sleep = sleep
 
@@ -171,6 +174,7 @@ class Messages:
         received = Received(message, door="http", sent_at=record.accepted_at)
         while True:
             [result] = self._sender.deliver([received], ends_at=ends_at, start_by=until)
+            self._count([received], [result])
             record = result.record or record
             if isinstance(result, Done):
                 return record

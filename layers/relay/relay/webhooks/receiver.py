@@ -124,10 +124,21 @@ class Receiver:
     def take(self, event: Mapping[str, Any]) -> Mapping[str, Handled]:
         """Handle an event that a rule passes on, for every hook with this door; return each result.
 
-        Raises StoreUnavailableError or QueueUnavailableError; the same event again adds nothing.
+        Raises StoreUnavailableError or QueueUnavailableError if one could not accept it, after all
+        have been asked; the same event again adds nothing.
         """
         request = Request({}, json.dumps(event).encode())
-        return {n: self._handle(n, hook, request) for n, hook in self._by_event.items()}
+        taken: dict[str, Handled] = {}
+        failure: StoreUnavailableError | QueueUnavailableError | None = None
+        for name, hook in self._by_event.items():
+            try:
+                taken[name] = self._handle(name, hook, request)
+            except (StoreUnavailableError, QueueUnavailableError) as error:
+                log.error("event not accepted", extra={"hook": name, "reason": str(error)})
+                failure = error
+        if failure:
+            raise failure
+        return taken
 
     def _verify(self, name: str, hook: Hook, request: Request) -> None:
         held = self._secrets.get()
