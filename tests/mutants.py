@@ -1721,6 +1721,13 @@ MUTANTS = [
         "        too_many = self._refused([], now)\n",
         test=f"{WHEN}::test_a_repeat_is_answered_however_many_wait",
     ),
+    Mutant(
+        "hours are looked for after the end of the calendar",
+        "layers/relay/relay/messages/envelope.py",
+        "    return min(at, _LATEST_BEGIN)\n",
+        "    return at\n",
+        test=f"{WHEN}::test_a_time_at_the_end_of_all_calendars_is_too_far_like_any_other",
+    ),
     # Where the parts of broadcasts, webhooks and the notifier meet.
     Mutant(
         "a slow broadcast's order is given up by its queue",
@@ -1776,6 +1783,13 @@ MUTANTS = [
         "layers/relay/relay/webhooks/receiver.py",
         "                failure = error\n",
         "                raise\n",
+        RECEIVER,
+    ),
+    Mutant(
+        "an event without an id is sent again whenever Lambda repeats it",
+        "layers/relay/relay/webhooks/receiver.py",
+        "self._hand_in(name, results, delivery or own_id)",
+        "self._hand_in(name, results, delivery)",
         RECEIVER,
     ),
 ]

@@ -30,7 +30,8 @@ def handler(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
     """Answer one webhook: 202 once handled, otherwise an RFC 9457 problem; or take an event."""
     if "requestContext" not in event:  # API Gateway's own, which no caller can leave out
         begin(context.aws_request_id)
-        bodies = {name: handled.body() for name, handled in receiver.take(event).items()}
+        taken = receiver.take(event, invocation=context.aws_request_id)
+        bodies = {name: handled.body() for name, handled in taken.items()}
         about = {"event_id": event.get("id"), "hooks": bodies}
         log.info("event", extra={**about, **metrics.fields()})
         return bodies

@@ -435,7 +435,7 @@ def test_a_long_list_takes_as_much_memory_as_a_short_one() -> None:
         assert sum(isinstance(each, Listed) for each in over(count).select(queued)) == count
         peaks[count] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    # To hold 19,000 addresses more would take 2 MB at least; what awaits collection, 0.2.
+    # To hold 19,000 addresses more would take 2 MB; what waits for the garbage collector takes 0.2.
     assert peaks[20_000] < peaks[1_000] + 1_000_000, "bytes"
 
 

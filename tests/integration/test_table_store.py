@@ -5,6 +5,7 @@ MiniStack plays DynamoDB here: moto cannot read an UPDATE with more than one SET
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -191,7 +192,8 @@ def test_a_step_that_was_decided_before_a_mark_does_not_land_after_it(store: Sto
     expired = replace(fresh(), expires_at=NOW + 60, deadline=NOW + 60, tries=1)
     dead = replace(expired, state=State.FAILED, dead_letter=DeadLetter.DUE)
     store.apply([Change(None, dead)])
-    redriven = message().model_copy(update={"generation": 1})
+    expires = datetime.fromtimestamp(NOW + 60, UTC)
+    redriven = message().model_copy(update={"generation": 1, "expires_at": expires})
     decision = decide(dead, redriven, door="sqs", sent_at=NOW, now=NOW + 61, rules=RULES)
     assert isinstance(decision, Finish)
 

@@ -405,20 +405,20 @@ ORDER = {
 
 
 def test_an_event_is_accepted_once_however_often_it_comes(door: Door) -> None:
-    first = door.receiver.take(EVENT)
+    first = door.receiver.take(EVENT, invocation="r-1")
     door.relay.settle_down()
-    second = door.receiver.take(EVENT)
+    second = door.receiver.take(EVENT, invocation="r-1")
     assert (first["alarms"].status, second["alarms"].status) == ("queued", "sent")
     assert first["alarms"].id == second["alarms"].id == scoped_id("hook", "alarms", EVENT["id"])
-    door.receiver.take({**EVENT, "id": "another"})
+    door.receiver.take({**EVENT, "id": "another"}, invocation="r-1")
     door.relay.settle_down()
     assert door.relay.provider.posts.total() == 2
 
 
 def test_an_event_reaches_no_hook_of_the_web(door: Door) -> None:
-    assert door.receiver.take(EVENT).keys() == {"alarms"}
+    assert door.receiver.take(EVENT, invocation="r-1").keys() == {"alarms"}
     forged = {**api_event("plain", b'{"text": "t"}', {}), **ORDER, "text": "t"}
-    assert door.receiver.take(forged) == {"alarms": Handled("ignored")}
+    assert door.receiver.take(forged, invocation="r-1") == {"alarms": Handled("ignored")}
     assert len(door.relay.store.records) == 1
 
 
@@ -439,7 +439,7 @@ def test_an_event_goes_to_each_hook_whose_message_is_for_it() -> None:
         + ORDERS.replace("orders", "x").replace("'shop'", "'other'")
     )
     door = Door(hooks)
-    taken = door.receiver.take(ORDER)
+    taken = door.receiver.take(ORDER, invocation="r-1")
     assert {name: len(handled.results) for name, handled in taken.items()} == {
         "orders": 2,
         "copies": 2,
@@ -462,7 +462,7 @@ def test_what_an_events_fields_hold_chooses_no_recipient_and_breaks_no_message(n
     door = Door(ORDERS)
     detail = {"order": 4711, "state": nasty, "other": "s3", "customer": {"phone": "+79160001001"}}
     names = {"subscriberId": "s2", "to": [{"subscriberId": "s2"}], "message": {"text": "forged"}}
-    door.receiver.take({**ORDER, "detail": {**detail, **names}, **names})
+    door.receiver.take({**ORDER, "detail": {**detail, **names}, **names}, invocation="r-1")
     assert not door.relay.queues.dead
     sent = door.accepted()
     assert [(m.get("subscriberId"), m.get("number")) for m in sent] == [
@@ -478,11 +478,28 @@ def test_what_an_events_fields_hold_chooses_no_recipient_and_breaks_no_message(n
 @pytest.mark.parametrize("nasty", NASTY)
 def test_a_recipient_in_an_event_is_a_number_or_nobody(nasty: str) -> None:
     door = Door(ORDERS)
-    door.receiver.take({**ORDER, "detail": {"order": 1, "customer": {"phone": nasty}}})
+    event = {**ORDER, "detail": {"order": 1, "customer": {"phone": nasty}}}
+    door.receiver.take(event, invocation="r-1")
     [message] = door.accepted()
     assert message["subscriberId"] == "s1"
     [letter] = door.relay.queues.dead
     assert letter.reason == "hook_template"
+
+
+@pytest.mark.parametrize("own", ["", 'delivery = "detail.payment"\n'], ids=["", "its own"])
+def test_an_event_in_which_a_hook_finds_no_id_is_accepted_once_though_lambda_repeats_it(
+    own: str,
+) -> None:
+    """An input transformer made it, or the hook's own `delivery` is not in it."""
+    door = Door(ORDERS.replace("messages =", f"{own}messages ="))
+    event = ORDER if own else {name: value for name, value in ORDER.items() if name != "id"}
+    for _ in range(2):
+        door.receiver.take(event, invocation="r-1")
+        door.relay.settle_down()
+    assert door.relay.provider.posts.total() == 2
+    door.receiver.take(event | {"id": "another"}, invocation="r-2")
+    door.relay.settle_down()
+    assert door.relay.provider.posts.total() == 4
 
 
 def test_an_outage_fails_the_event_so_that_it_comes_again() -> None:
@@ -490,10 +507,10 @@ def test_an_outage_fails_the_event_so_that_it_comes_again() -> None:
         door = Door(ORDERS)
         setattr(door.world, trouble, True)
         with pytest.raises((StoreUnavailableError, QueueUnavailableError)):
-            door.receiver.take(ORDER)
+            door.receiver.take(ORDER, invocation="r-1")
         setattr(door.world, trouble, False)
         for _ in range(2):
-            door.receiver.take(ORDER)
+            door.receiver.take(ORDER, invocation="r-1")
             door.relay.settle_down()
         assert door.relay.provider.posts.total() == 2
 
@@ -515,10 +532,10 @@ def test_a_hook_that_cannot_accept_an_event_keeps_it_from_no_other(
 
     monkeypatch.setattr(door.broadcasts, "start", down)
     with pytest.raises(QueueUnavailableError):
-        door.receiver.take(ORDER)
+        door.receiver.take(ORDER, invocation="r-1")
     assert len(door.accepted()) == 2
     monkeypatch.undo()
-    assert door.receiver.take(ORDER).keys() == {"news", "orders"}
+    assert door.receiver.take(ORDER, invocation="r-1").keys() == {"news", "orders"}
     door.relay.settle_down()
     assert (len(door.broadcasts.started), door.relay.provider.posts.total()) == (1, 2)
 

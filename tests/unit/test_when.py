@@ -123,6 +123,21 @@ def test_a_time_that_is_too_far_is_refused_and_names_the_way(relay: Relay) -> No
     assert not relay.store.records
 
 
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "UTC", "America/New_York"])
+@pytest.mark.parametrize("at", ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59-14:00"])
+def test_a_time_at_the_end_of_all_calendars_is_too_far_like_any_other(
+    relay: Relay, at: str, zone: str
+) -> None:
+    hours = {"from": "23:59", "to": "23:58", "timezone": zone}
+    for between in (hours, {**DAYTIME, "timezone": zone}):
+        late = message(sendAt=at, between=between)
+        assert relay.accept(late) == TooFar()
+        assert relay.service.accept_and_wait(late, seconds=1.0, time_left=28.0) == TooFar()
+        in_line(relay, late)
+        relay.run()
+    assert [letter.reason for letter in relay.queues.dead] == ["invalid"] * 2
+
+
 def test_a_producer_s_time_that_is_too_far_becomes_a_dead_letter(relay: Relay) -> None:
     relay.queues.put_own(message(sendAt=rfc(START + FURTHEST + 90)))
     relay.run()

@@ -27,6 +27,9 @@ SPARE_SECONDS = 15.0
 LONGEST_REQUEST = 29.0
 """Seconds that the API may take, and so the run in which somebody resolves a message."""
 
+GONE_AFTER = 86400.0
+"""Seconds for which a recount looks for a snapshot that is not there."""
+
 SOONEST, LATEST = 5.0, 1800.0
 """Bounds of the seconds between two looks at messages that are to end."""
 
@@ -93,9 +96,10 @@ class Recounts:
             look_again = min(LATEST, max(SOONEST, (now - asked_at) / 4))
             return self.finish(broadcast, turn, look_again)
         except SnapshotGoneError:
-            # Its objects were deleted, or the redrive came more than 35 days after its start.
-            log.warning("cannot be counted any more", extra={"broadcast": id_})
-            return None
+            # Its objects were deleted, or the redrive came more than 35 days after its start. S3
+            # says the same while somebody has taken the permission away.
+            log.warning("nobody knows who got it", extra={"broadcast": id_})
+            return LATEST if now < asked_at + GONE_AFTER else None
         except StoreUnavailableError as error:
             log.warning("recount waits", extra={"broadcast": id_, "reason": str(error)})
             return backoff(receive_count, None, self._rules)

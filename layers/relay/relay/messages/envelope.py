@@ -64,12 +64,18 @@ def _within_what_numbers_hold(at: datetime) -> datetime:
     return min(max(at, _EARLIEST), _LATEST)
 
 
+def _within_what_calendars_hold(at: datetime) -> datetime:
+    """Clamp a time from which days are counted, in any time zone; no real time is affected."""
+    return min(at, _LATEST_BEGIN)
+
+
 _RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
     r"([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
 _EARLIEST = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
 _LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+_LATEST_BEGIN = datetime(9999, 1, 1, tzinfo=UTC)
 
 ProviderId = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
 
@@ -142,7 +148,7 @@ class Content(BaseModel):
     on_unknown: OnUnknown | None = Field(
         None, description="What to do if the outcome is unknown; the stack's default otherwise."
     )
-    send_at: Time | None = Field(
+    send_at: Annotated[Time, AfterValidator(_within_what_calendars_hold)] | None = Field(
         None,
         description="Not sent before this: up to 12 days ahead. It waits outside its chat's line.",
     )

@@ -121,18 +121,20 @@ class Receiver:
             log.error("webhook not accepted", extra={"hook": name, "reason": str(error)})
             raise ProblemError(UNAVAILABLE, "It cannot be accepted now; send it again.") from None
 
-    def take(self, event: Mapping[str, Any]) -> Mapping[str, Handled]:
+    def take(self, event: Mapping[str, Any], *, invocation: str) -> Mapping[str, Handled]:
         """Handle an event that a rule passes on, for every hook with this door; return each result.
 
         Raises StoreUnavailableError or QueueUnavailableError if one could not accept it, after all
-        have been asked; the same event again adds nothing.
+        have been asked; the same event again adds nothing. `invocation` stays the same when Lambda
+        repeats it; it identifies an event without an id, as an input transformer makes it.
         """
         request = Request({}, json.dumps(event).encode())
+        own_id = str(event.get("id") or invocation)
         taken: dict[str, Handled] = {}
         failure: StoreUnavailableError | QueueUnavailableError | None = None
         for name, hook in self._by_event.items():
             try:
-                taken[name] = self._handle(name, hook, request)
+                taken[name] = self._handle(name, hook, request, own_id)
             except (StoreUnavailableError, QueueUnavailableError) as error:
                 log.error("event not accepted", extra={"hook": name, "reason": str(error)})
                 failure = error
@@ -157,7 +159,10 @@ class Receiver:
             raise CredentialsError(f"HookSecrets: {name} must be {USABLE}")
         hook.verify.verify(request.headers, request.body, own, self._clock())
 
-    def _handle(self, name: str, hook: Hook, request: Request) -> Handled:
+    def _handle(
+        self, name: str, hook: Hook, request: Request, own_id: str | None = None
+    ) -> Handled:
+        """Handle a delivery; `own_id` identifies it if the hook finds no id in it."""
         match render(name, hook, request):
             case Ignored():
                 return Handled(IGNORED)
@@ -165,7 +170,7 @@ class Receiver:
                 self._bury(name, [unrenderable])
                 return Handled("failed")
             case Rendered(results, delivery):
-                handled = self._hand_in(name, results, delivery)
+                handled = self._hand_in(name, results, delivery or own_id)
                 if len(hook.to) == 1:
                     return handled[0]
                 return Handled("accepted", results=tuple(handled))
