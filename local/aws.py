@@ -142,13 +142,8 @@ def verify(signature: Signature, request: Request, body_hash: str, secret: str |
     text = signer.string_to_sign(unsigned, signer.canonical_request(unsigned))
     if not hmac.compare_digest(signer.signature(text, unsigned), signature.signature):
         raise RefusedError(
-<<<<<<< HEAD
-            f"the signature is not that of the access key {signature.key!r}; "
-            'after a new `make up` load the new one: `eval "$(make -s env)"`'
-=======
             f"the signature is not that of the access key {signature.key!r}; a stack that was "
             'started again has a new one: `eval "$(make -s env)"`'
->>>>>>> main
         )
 
 
