@@ -66,9 +66,9 @@ def run(
         state = _call(facts, "GET", f"/broadcasts/{id_}")
         if sys.stdout.isatty():
             print(f"\r{progress(state):100}", end="", flush=True)
-        elif progress(state) != shown:
-            shown = progress(state)
-            print(shown, flush=True)
+        elif state["status"] != shown:
+            shown = state["status"]
+            print(progress(state), flush=True)
         if state["status"] not in ("preparing", "running"):
             print(end="\n" if sys.stdout.isatty() else "")
             return 0 if state["status"] == "completed" else 1
