@@ -1668,8 +1668,8 @@ MUTANTS = [
     Mutant(
         "a service loses a member",
         "layers/relay/pack.py",
-        'if name != "documentation" or not isinstance(one, str)',
-        'if name != "documentation"',
+        'name == "documentation" and isinstance(one, str)',
+        'name == "documentation"',
         "tests/unit/test_startup.py",
     ),
     Mutant(

@@ -76,10 +76,10 @@ def compressed(service: Any) -> bytes:
 def _undocumented(value: Any) -> Any:
     match value:
         case dict():
+            # botocore reads some of it, so it is there, and empty. A member may have its name.
             return {
-                name: _undocumented(one)
+                name: "" if name == "documentation" and isinstance(one, str) else _undocumented(one)
                 for name, one in value.items()
-                if name != "documentation" or not isinstance(one, str)  # it may be a member's name
             }
         case list():
             return [_undocumented(one) for one in value]

@@ -129,4 +129,5 @@ def test_a_service_loses_its_documentation_but_no_member_of_that_name() -> None:
     members = {"documentation": {"shape": "Text", "documentation": "Says more."}}
     service = {"documentation": "<p>Long.</p>", "shapes": {"Topic": {"members": members}}}
     packed = json.loads(gzip.decompress(pack.compressed(service)))
-    assert packed == {"shapes": {"Topic": {"members": {"documentation": {"shape": "Text"}}}}}
+    emptied = {"documentation": {"shape": "Text", "documentation": ""}}
+    assert packed == {"documentation": "", "shapes": {"Topic": {"members": emptied}}}
