@@ -292,8 +292,8 @@ def test_an_alarms_change_of_state_arrives(sandbox: Sandbox, events: Stack) -> N
 
 
 def test_any_other_event_arrives_by_a_rule_and_an_entry(sandbox: Sandbox, events: Stack) -> None:
-    put_event(events, "shop", "Order paid", order(4711))
-    [sent] = until(lambda: sandbox.ledger(text="Order 4711 is paid"), "event")
+    put_event(events, "shop", "Order paid", order(4731))
+    [sent] = until(lambda: sandbox.ledger(text="Order 4731 is paid"), "event")
     assert json.loads(sent["raw"])["number"] == "79160001002"
 
 
