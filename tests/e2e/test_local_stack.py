@@ -23,10 +23,10 @@ KEYS = [
     "bucketName",
     "credentialsSecret",
     "eventBus",
-    "events",
     "publisherFunction",
     "notifierFunction",
     "senderFunction",
+    "events",
     "awsEndpoint",
     "accessKeyId",
     "secretAccessKey",
@@ -47,7 +47,9 @@ def test_a_run_shows_a_message_being_sent_and_leaves_nothing(tmp_path: Path) -> 
         )
     try:
         until(
-            lambda: " state=sent" in output.read_text("utf-8"), "message in the logs", seconds=120
+            lambda: " messages=sent:" in output.read_text("utf-8"),
+            "message in the logs",
+            seconds=120,
         )
     finally:
         run.send_signal(signal.SIGINT)
