@@ -259,7 +259,6 @@ class Message(Content):
 
     model_config = {
         **model_config,
-        "defer_build": False,  # a first message does not wait for it
         "json_schema_extra": {
             "oneOf": [_TO_A_SUBSCRIBER, _TO_A_NUMBER, _TO_A_SUBSCRIBER_AFTER_ALL],
             "examples": [
@@ -320,6 +319,8 @@ class QueuedMessage(KeyedMessage):
     `generation` counts redrives: a dead letter carries one more than the message that failed, so
     moving it back to the Messages queue sends it once more.
     """
+
+    model_config = {"defer_build": False}  # every function's first message needs it
 
     generation: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     broadcast: Annotated[str, Field(max_length=MAX_ID)] = ""
