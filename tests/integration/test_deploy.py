@@ -10,7 +10,6 @@ import pty
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from ops import deploy as ops_deploy
 from ops import doctor
 from ops.remove import leftovers, remove
 from ops.stack import OperatorError, Stack, describe, find
-from tests.support.ministack import KEY, SECRET, ministack
 from tests.support.table import definition
 from tools.translated import template
 
@@ -47,22 +45,6 @@ TEMPLATE = {
         "BucketName": {"Value": {"Ref": "RelayBucket"}},
     },
 }
-
-
-@pytest.fixture(scope="module")
-def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with ministack(tmp_path_factory.mktemp("ministack")) as address:
-        yield address
-
-
-@pytest.fixture
-def aws(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    return endpoint
 
 
 @pytest.fixture

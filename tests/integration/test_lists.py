@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import boto3
 import pytest
 
 from relay.messages.envelope import QueuedMessage
@@ -27,8 +26,6 @@ from relay.messages.service import Messages
 from relay.messages.states import Change, DeadLetter, Record, Rules, State, first_record, step
 from relay.messages.store import Applied, Item, StoreUnavailableError, TableStore
 from tests.support.fanned import Fanned, entries
-from tests.support.ministack import KEY, SECRET, ministack
-from tests.support.table import create_table
 from tests.support.world import MemoryStore, World
 
 if TYPE_CHECKING:
@@ -36,25 +33,6 @@ if TYPE_CHECKING:
 
 NOW = 1_800_000_000.0
 RULES = Rules()
-
-
-@pytest.fixture(scope="module")
-def dynamodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator["DynamoDBClient"]:
-    with ministack(tmp_path_factory.mktemp("ministack")) as address:
-        yield boto3.client(
-            "dynamodb",
-            endpoint_url=address,
-            region_name="us-east-1",
-            aws_access_key_id=KEY,
-            aws_secret_access_key=SECRET,
-        )
-
-
-@pytest.fixture
-def table(dynamodb: "DynamoDBClient", request: pytest.FixtureRequest) -> str:
-    name = f"lists-{abs(hash(request.node.nodeid))}"
-    create_table(dynamodb, name)
-    return name
 
 
 Store = MemoryStore | TableStore

@@ -3,12 +3,11 @@
 MiniStack plays DynamoDB here: moto cannot read an UPDATE with more than one SET.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
@@ -47,8 +46,6 @@ from relay.messages.store import (
     to_item,
 )
 from smsgold.responses import Outcome, Verdict
-from tests.support.ministack import KEY, SECRET, ministack
-from tests.support.table import create_table
 from tests.support.world import MemoryStore, World
 
 if TYPE_CHECKING:
@@ -56,25 +53,6 @@ if TYPE_CHECKING:
 
 NOW = 1_800_000_000.1239996
 RULES = Rules()
-
-
-@pytest.fixture(scope="module")
-def dynamodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator["DynamoDBClient"]:
-    with ministack(tmp_path_factory.mktemp("ministack")) as address:
-        yield boto3.client(
-            "dynamodb",
-            endpoint_url=address,
-            region_name="us-east-1",
-            aws_access_key_id=KEY,
-            aws_secret_access_key=SECRET,
-        )
-
-
-@pytest.fixture
-def table(dynamodb: "DynamoDBClient", request: pytest.FixtureRequest) -> str:
-    name = f"relay-{abs(hash(request.node.nodeid))}"
-    create_table(dynamodb, name)
-    return name
 
 
 @pytest.fixture(params=["memory", "table"])
