@@ -77,7 +77,8 @@ def test_a_part_is_imported_by_the_functions_that_have_it(
     started: tuple[str, set[str], bool, int],
 ) -> None:
     name, modules, _, _ = started
-    assert ("relay.messages.sender" in modules) is (name in {"sender", "api"})
+    for part in ("sender", "dispatch"):
+        assert (f"relay.messages.{part}" in modules) is (name in {"sender", "api"})
     assert ("relay.broadcasts.fanout" in modules) is (name == "notifier")
 
 

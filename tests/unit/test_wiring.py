@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from relay import wiring
-from relay.messages.dispatch import RENEW_SECONDS, SETTLE_SECONDS, TABLE_SECONDS
+from relay.messages.dispatch import RENEW_SECONDS, SETTLE_SECONDS
+from relay.messages.store import TABLE_SECONDS
 from smsgold.errors import CredentialsError
 from tests.support.template import settings
 

@@ -62,7 +62,7 @@ TABLE_CONFIG = _CONFIG.merge(
     )
 )
 """The table answers in milliseconds; a claim must not wait long for a lost packet, nor an outcome
-for longer than a run keeps for it: dispatch.TABLE_SECONDS."""
+for longer than a run keeps for it: store.TABLE_SECONDS."""
 
 SECRET_CONFIG = _CONFIG.merge(
     Config(connect_timeout=1, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 2})

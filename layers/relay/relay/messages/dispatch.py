@@ -13,16 +13,13 @@ from relay.messages.envelope import QueuedMessage
 from relay.messages.pacing import Pacer
 from relay.messages.results import SOON
 from relay.messages.states import TOO_MANY_REQUESTS, Record
-from relay.messages.store import StoreUnavailableError
+from relay.messages.store import TABLE_SECONDS, StoreUnavailableError
 from smsgold.client import OutgoingMessage
 from smsgold.credentials import Credentials
 from smsgold.errors import CredentialsError
 from smsgold.responses import Outcome, Verdict
 
 log = logging.getLogger(__name__)
-
-TABLE_SECONDS = 4.0
-"""What one call to the table may take; a test holds the client's time-outs and tries to it."""
 
 SETTLE_SECONDS = 4.0
 """Kept at a run's end for recording what the provider answered: one call to the table."""

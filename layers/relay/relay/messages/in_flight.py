@@ -9,10 +9,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 
 from relay.messages.dead_letters import DeadLetters, Ended
-from relay.messages.dispatch import SETTLE_SECONDS, TABLE_SECONDS, Claimed, Exchange, Sent, Unsent
+from relay.messages.dispatch import SETTLE_SECONDS, Claimed, Exchange, Sent, Unsent
 from relay.messages.results import SOON, Counts, Later, Result
 from relay.messages.states import Change, Rules, release, settle, take_back
-from relay.messages.store import Applied, Conflict, Store
+from relay.messages.store import TABLE_SECONDS, Applied, Conflict, Store
 from smsgold.responses import Verdict
 
 log = logging.getLogger(__name__)

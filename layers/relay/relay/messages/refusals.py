@@ -15,10 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from relay.messages.dispatch import TABLE_SECONDS
 from relay.messages.envelope import QueuedMessage
 from relay.messages.states import State
-from relay.messages.store import KEYS_PER_CALL, Item, StoreUnavailableError, items_under
+from relay.messages.store import (
+    KEYS_PER_CALL,
+    TABLE_SECONDS,
+    Item,
+    StoreUnavailableError,
+    items_under,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient

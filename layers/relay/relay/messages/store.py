@@ -38,6 +38,9 @@ LEFT: Mapping[str, Any] = {
 """The same of an index's keys: a text "must have a length greater than zero if the attribute is
 used as a key attribute for a table or index" (API reference, PutItem)."""
 
+TABLE_SECONDS = 4.0
+"""What one call to the table may take; a test holds the client's time-outs and tries to it."""
+
 STATEMENTS_PER_CALL = 25
 KEYS_PER_CALL = 100
 TRIES = 4
