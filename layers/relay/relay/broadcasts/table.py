@@ -18,7 +18,7 @@ from relay.broadcasts.model import (
 )
 from relay.messages.lists import BROADCASTS, Page, broadcast_keys
 from relay.messages.states import State
-from relay.messages.store import KEPT_DAYS, StoreUnavailableError, items_under, page
+from relay.messages.store import KEPT_DAYS, StoreUnavailableError, code_of, items_under, page
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -285,18 +285,12 @@ class BroadcastTable:
         return True
 
     def _call(self, operation: str, **arguments: Any) -> Any:
-        return self._request(operation, TableName=self._table, **arguments)
-
-    def _request(self, operation: str, **arguments: Any) -> Any:
         try:
-            return getattr(self._client, operation)(**arguments)
-        except ClientError as error:
-            code = error.response["Error"]["Code"]
-            if code == "ConditionalCheckFailedException":
+            return getattr(self._client, operation)(TableName=self._table, **arguments)
+        except (ClientError, BotoCoreError) as error:
+            if (code := code_of(error)) == "ConditionalCheckFailedException":
                 raise _ConditionError from None
             raise StoreUnavailableError(code) from None
-        except BotoCoreError as error:
-            raise StoreUnavailableError(type(error).__name__) from None
 
 
 @dataclass(frozen=True, slots=True)

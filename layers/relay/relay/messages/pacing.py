@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from relay.messages.store import StoreUnavailableError
+from relay.messages.store import StoreUnavailableError, code_of
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -250,11 +250,11 @@ class TablePacer:
                 **{name: value for name, value in request.items() if value},
             )
         except ClientError as error:
-            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-                raise StoreUnavailableError(error.response["Error"]["Code"]) from None
+            if (code := code_of(error)) != "ConditionalCheckFailedException":
+                raise StoreUnavailableError(code) from None
             return _Update(False, line_of(error.response.get("Item")))
         except BotoCoreError as error:
-            raise StoreUnavailableError(type(error).__name__) from None
+            raise StoreUnavailableError(code_of(error)) from None
         return _Update(True, line_of(answer.get("Attributes")))
 
 

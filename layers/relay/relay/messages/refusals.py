@@ -22,6 +22,7 @@ from relay.messages.store import (
     TABLE_SECONDS,
     Item,
     StoreUnavailableError,
+    code_of,
     items_under,
 )
 
@@ -128,8 +129,7 @@ class Refusals:
         if message.subscriber_id:
             values[":id"] = {"S": message.subscriber_id}
             setting += ", subscriberId = :id"
-        answer = self._call(
-            "update_item",
+        answer = self._update(
             Key=_key(chat),
             UpdateExpression=f"ADD sources :source {setting}",
             ExpressionAttributeNames={"#ttl": "ttl"},
@@ -143,8 +143,7 @@ class Refusals:
         """Forget a chat's refusals; raise StoreUnavailableError."""
         if len(mark.sources) >= IN_A_ROW:
             self._list("DELETE", mark.chat)
-        self._call(
-            "update_item",
+        self._update(
             Key=_key(mark.chat),
             UpdateExpression="REMOVE sources SET #ttl = :ttl",
             ExpressionAttributeNames={"#ttl": "ttl"},
@@ -153,8 +152,7 @@ class Refusals:
 
     def _list(self, verb: str, chat: str) -> None:
         """Put a chat on the list of those that may be unreachable, or take it off."""
-        self._call(
-            "update_item",
+        self._update(
             Key=_shard_key(int(chat[:2], 16)),
             UpdateExpression=f"{verb} chats :chat",
             ExpressionAttributeValues={":chat": {"SS": [chat]}},
@@ -182,16 +180,11 @@ class Refusals:
     def _items(self, keys: Sequence[Item]) -> Iterator[Item]:
         return items_under(self._client, self._table, keys, consistently=False, sleep=self._sleep)
 
-    def _call(self, operation: str, **arguments: Any) -> Any:
-        return self._request(operation, TableName=self._table, **arguments)
-
-    def _request(self, operation: str, **arguments: Any) -> Any:
+    def _update(self, **arguments: Any) -> Any:
         try:
-            return getattr(self._client, operation)(**arguments)
-        except ClientError as error:
-            raise StoreUnavailableError(error.response["Error"]["Code"]) from None
-        except BotoCoreError as error:
-            raise StoreUnavailableError(type(error).__name__) from None
+            return self._client.update_item(TableName=self._table, **arguments)
+        except (ClientError, BotoCoreError) as error:
+            raise StoreUnavailableError(code_of(error)) from None
 
 
 def _source(message: QueuedMessage) -> str:

@@ -165,7 +165,7 @@ class TableStore:
             except (ClientError, BotoCoreError) as error:
                 for i in left:
                     answers[i] = Unwritten("", i in in_doubt or _may_be_written(error))
-                raise StoreUnavailableError(_name(error)) from None
+                raise StoreUnavailableError(code_of(error)) from None
             if _repeated(answer):
                 in_doubt.update(left)
             refused: dict[int, Record | Unreadable | None] = {}
@@ -215,7 +215,7 @@ class TableStore:
                 Statements=[{"Statement": insert, "Parameters": made}]
             )
         except (ClientError, BotoCoreError) as error:
-            raise StoreUnavailableError(_name(error)) from None
+            raise StoreUnavailableError(code_of(error)) from None
         # Another function may have made it meanwhile: what the table has now is the key.
         if key := self._read_seal_key():
             return key
@@ -244,7 +244,7 @@ def items_under(
                     RequestItems={table: {"Keys": left, "ConsistentRead": consistently}}
                 )
             except (ClientError, BotoCoreError) as error:
-                raise StoreUnavailableError(_name(error)) from None
+                raise StoreUnavailableError(code_of(error)) from None
             yield from answer["Responses"].get(table, [])
             unread: Any = answer.get("UnprocessedKeys", {})
             left = unread.get(table, {}).get("Keys", [])
@@ -279,7 +279,7 @@ def page(client: "DynamoDBClient", table: str, listing: Listing, limit: int, aft
             **begin,
         )
     except (ClientError, BotoCoreError) as error:
-        raise StoreUnavailableError(_name(error)) from None
+        raise StoreUnavailableError(code_of(error)) from None
     last = answer.get("LastEvaluatedKey", {}).get(index.place, {}).get("S", "")
     return Page([item[index.place]["S"] for item in answer["Items"]], last)
 
@@ -311,7 +311,8 @@ def _repeated(answer: Any) -> bool:
     return bool(answer.get("ResponseMetadata", {}).get("RetryAttempts"))
 
 
-def _name(error: ClientError | BotoCoreError) -> str:
+def code_of(error: ClientError | BotoCoreError) -> str:
+    """Return a short name of what went wrong with a call: AWS's code, or botocore's class."""
     if isinstance(error, ClientError):
         return str(error.response["Error"]["Code"])
     return type(error).__name__
