@@ -9,6 +9,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from ops import indexes
 from ops.stack import OperatorError, Stack
 from relay.messages.dispatch import SETTLE_SECONDS
 from relay.messages.lists import INDEXES
@@ -542,13 +543,8 @@ def _denied(stack: Stack) -> tuple[str, ...]:
 
 
 def _unlisted(stack: Stack) -> tuple[str, ...]:
-    table = stack.client("dynamodb").describe_table(TableName=stack.outputs["TableName"])["Table"]
-    filled = {
-        index["IndexName"]
-        for index in table.get("GlobalSecondaryIndexes", [])
-        if index.get("IndexStatus", "ACTIVE") == "ACTIVE"
-    }
-    return tuple(index.name for index in INDEXES if index.name not in filled)
+    status = indexes.statuses(stack, stack.outputs["TableName"])
+    return tuple(index.name for index in INDEXES if status.get(index.name) != "ACTIVE")
 
 
 def _in_alarm(stack: Stack) -> tuple[str, ...]:

@@ -108,7 +108,7 @@ def _refuse_strangers(stack: Stack, table: Mapping[str, Any]) -> None:
     delete the index" (as above).
     """
     name = stack.resources[TABLE]
-    for index in _there(stack).keys() - _indexes(table).keys():
+    for index in statuses(stack, name).keys() - _indexes(table).keys():
         region = stack.session.region_name
         change = f'[{{"Delete":{{"IndexName":"{index}"}}}}]'
         raise OperatorError(
@@ -125,7 +125,7 @@ def _await(
     """Wait until the table has these indexes, each of them filled."""
     waited = 0.0
     while True:
-        there = _there(stack)
+        there = statuses(stack, stack.resources[TABLE])
         status = {name: there.get(name, "not there yet") for name in names}
         behind = {name: what for name, what in status.items() if what != "ACTIVE"}
         if not behind:
@@ -142,8 +142,8 @@ def _await(
         waited += POLL_SECONDS
 
 
-def _there(stack: Stack) -> dict[str, str]:
-    """Return the status of each index that the table has."""
-    answer = stack.client("dynamodb").describe_table(TableName=stack.resources[TABLE])
+def statuses(stack: Stack, table: str) -> dict[str, str]:
+    """Return the status of each index that a table has."""
+    answer = stack.client("dynamodb").describe_table(TableName=table)
     indexes = answer["Table"].get("GlobalSecondaryIndexes", [])
     return {index["IndexName"]: index.get("IndexStatus", "ACTIVE") for index in indexes}
