@@ -187,7 +187,7 @@ class Filling:
         for n in range(times):
             text = f"upgrade {next(self._numbers)}: by webhook"
             body = json.dumps({"id": f"delivery-{n}", "text": text}).encode()
-            [id_] = _delivered(self.deployment, body)
+            id_ = _delivered(self.deployment, body)
             self.expect(id_, {"subscriberId": "", "text": text}, State.SENT)
             self.old.deliveries[id_] = body
 
@@ -218,8 +218,8 @@ def put(deployment: Deployment, body: str) -> str:
     return str(deployment.client("sqs").send_message(QueueUrl=url, MessageBody=body)["MessageId"])
 
 
-def _delivered(deployment: Deployment, body: bytes) -> list[str]:
-    """Send a webhook; return its messages' ids."""
+def _delivered(deployment: Deployment, body: bytes) -> str:
+    """Send a webhook to its one recipient; return its message's id."""
     response = requests.post(
         f"{deployment.facts['apiUrl']}/hooks/{HOOK}",
         data=body,
@@ -227,8 +227,7 @@ def _delivered(deployment: Deployment, body: bytes) -> list[str]:
         timeout=60,
     )
     assert response.ok, response.text
-    answer = response.json()
-    return [answer["id"]] if "id" in answer else [one["id"] for one in answer["messages"]]
+    return str(response.json()["id"])
 
 
 def _stack(deployment: Deployment) -> Stack:
@@ -483,8 +482,8 @@ def _repeats(deployment: Deployment, reader: Reader, old: Old, first: Evidence) 
     with ThreadPoolExecutor(CALLERS) as pool:
         found += filter(None, pool.map(repeat, old.keyed))
     for id_, body in old.deliveries.items():
-        if (ids := _delivered(deployment, body)) != [id_]:
-            found.append(f"the repeat of the webhook {id_} is {ids}")
+        if (repeated := _delivered(deployment, body)) != id_:
+            found.append(f"the repeat of the webhook {id_} is {repeated}")
     for key, started in old.started.items():
         headers = {"Idempotency-Key": key}
         if (id_ := deployment.call("POST", "/broadcasts", started, **headers)["id"]) not in (
