@@ -9,6 +9,8 @@ from playwright.sync_api import Browser
 
 from tests.support.browser import CHROMIUM, chromium
 from tests.support.deployment import SCHEDULED_TEXT, Deployment, deployed
+from tests.support.sandbox import Sandbox
+from tests.support.verifier import Reader
 
 PARAMETERS = {
     # Retries that a test can wait for.
@@ -36,6 +38,20 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     """Build and deploy once; stop it after the last test."""
     with deployed(tmp_path_factory.mktemp("stack"), PARAMETERS) as deployment:
         yield deployment
+
+
+@pytest.fixture(scope="module")
+def sandbox(deployment: Deployment) -> Iterator[Sandbox]:
+    """Return the deployment's provider; no fault outlasts the module."""
+    sandbox = Sandbox.at(deployment.facts["sandboxUrl"])
+    yield sandbox
+    sandbox.clear()
+
+
+@pytest.fixture(scope="module")
+def reader(deployment: Deployment) -> Reader:
+    """Return what reads the evidence of the deployment's promises."""
+    return Reader(deployment.facts, deployment.home)
 
 
 @pytest.fixture(scope="session")

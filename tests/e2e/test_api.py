@@ -41,11 +41,6 @@ def http(deployment: Deployment) -> Iterator[requests.Session]:
         yield session
 
 
-@pytest.fixture(scope="module")
-def sandbox(deployment: Deployment) -> Sandbox:
-    return Sandbox.at(deployment.facts["sandboxUrl"])
-
-
 def test_the_deployed_contract_is_the_committed_one(
     deployment: Deployment, http: requests.Session
 ) -> None:

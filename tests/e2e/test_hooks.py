@@ -46,11 +46,6 @@ FIRST_LINES = {
 }
 
 
-@pytest.fixture(scope="module")
-def sandbox(deployment: Deployment) -> Sandbox:
-    return Sandbox.at(deployment.facts["sandboxUrl"])
-
-
 @pytest.fixture(scope="module", autouse=True)
 def secrets(deployment: Deployment) -> Iterator[None]:
     """Give every hook its secret; one of them is being rotated."""

@@ -5,10 +5,7 @@ show order and holds, and nothing of how fast lines go beside each other.
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from relay.messages.states import Record, State
 from tests.support.chats import accept, arrived, open_chats, texts
@@ -21,18 +18,6 @@ from tests.support.verifier import Reader, Sent
 
 CHATS = 8
 MESSAGES = 6
-
-
-@pytest.fixture(scope="module")
-def sandbox(deployment: Deployment) -> Iterator[Sandbox]:
-    sandbox = Sandbox.at(deployment.facts["sandboxUrl"])
-    yield sandbox
-    sandbox.clear()
-
-
-@pytest.fixture(scope="module")
-def reader(deployment: Deployment) -> Reader:
-    return Reader(deployment.facts, deployment.home)
 
 
 def in_order(sandbox: Sandbox, sent: list[Sent]) -> int:

@@ -28,16 +28,6 @@ from tests.support.sandbox import Sandbox
 from tests.support.verifier import Reader, Sent
 
 
-@pytest.fixture(scope="module")
-def reader(deployment: Deployment) -> Reader:
-    return Reader(deployment.facts, deployment.home)
-
-
-@pytest.fixture(scope="module")
-def sandbox(deployment: Deployment) -> Sandbox:
-    return Sandbox.at(deployment.facts["sandboxUrl"])
-
-
 @pytest.fixture
 def follower(deployment: Deployment) -> Iterator[Consumer]:
     with consumer(deployment, "follower") as follower:

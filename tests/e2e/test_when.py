@@ -2,12 +2,9 @@
 
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
-
-import pytest
 
 from relay.messages.envelope import rfc3339
 from relay.messages.states import State
@@ -17,18 +14,6 @@ from tests.support.poll import until
 from tests.support.rest import at_rest
 from tests.support.sandbox import Sandbox
 from tests.support.verifier import Reader
-
-
-@pytest.fixture(scope="module")
-def sandbox(deployment: Deployment) -> Iterator[Sandbox]:
-    sandbox = Sandbox.at(deployment.facts["sandboxUrl"])
-    yield sandbox
-    sandbox.clear()
-
-
-@pytest.fixture(scope="module")
-def reader(deployment: Deployment) -> Reader:
-    return Reader(deployment.facts, deployment.home)
 
 
 def in_two_hours() -> dict[str, str]:
