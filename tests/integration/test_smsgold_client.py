@@ -194,11 +194,14 @@ def test_unanswered_handshake_is_not_sent() -> None:
 
 
 def test_reset_handshake_is_not_sent() -> None:
-    with Server(talk=reset) as server:
+    def hang_up(sock: socket.socket) -> None:
+        # A reset before the handshake begins makes Python 3.11 forget to close its TLS socket.
+        sock.recv(1)
+        reset(sock)
+
+    with Server(talk=hang_up) as server:
         verdict = send(f"https://127.0.0.1:{server.port}")
-    assert verdict.outcome is Outcome.NOT_SENT
-    # It depends on whether the reset arrives while connecting or in the handshake.
-    assert verdict.reason in {"connect_failed", "connection_lost"}
+    assert (verdict.outcome, verdict.reason) == (Outcome.NOT_SENT, "connection_lost")
 
 
 def test_plain_http_behind_https_is_not_sent() -> None:
