@@ -95,7 +95,8 @@ class Api:
         self.keeper = Keeper()
         self.now = 0.0
         self.broadcasts: Any = Mock()
-        directory = Directory(Account(self.lists, self.keeper), clock=lambda: self.now)
+        account = Account(self.lists, self.keeper)
+        directory = Directory(lambda: account, clock=lambda: self.now)
         # test_broadcasts.py and test_schedules.py have the routes of these two.
         self._app = api(self.relay.service, self.broadcasts, Mock(), directory)
 

@@ -569,8 +569,8 @@ class Relay:
             lists=self.store,
             queues=self.queues,
             intake=self.intake,
-            sender=self.sender,
-            gate=self.broadcasts,
+            sender=lambda: self.sender,
+            gate=lambda: self.broadcasts,
             clock=self.world.clock,
             sleep=self.world.sleep,
         )

@@ -78,7 +78,7 @@ def test_a_part_is_imported_by_the_functions_that_have_it(
 ) -> None:
     name, modules, _, _ = started
     for part in ("sender", "dispatch"):
-        assert (f"relay.messages.{part}" in modules) is (name in {"sender", "api"})
+        assert (f"relay.messages.{part}" in modules) is (name == "sender")
     assert ("relay.broadcasts.fanout" in modules) is (name == "notifier")
 
 

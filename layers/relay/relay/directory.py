@@ -19,18 +19,23 @@ Entries = list[Entry]
 class Directory:
     """The account's bots and their subscribers; one per Lambda environment."""
 
-    def __init__(self, account: Account, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        account: Callable[[], Account],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._account = account
         self._clock = clock
         self._cache: dict[str, tuple[float, Entries]] = {}
 
     def bots(self) -> Entries:
         """Return the account's bots; raise ProviderError or CredentialsError."""
-        return self._cached("", self._account.bots)
+        return self._cached("", self._account().bots)
 
     def subscribers(self, bot_id: str) -> Entries:
         """Return a bot's subscribers; raise ProviderError or CredentialsError."""
-        return self._cached(bot_id, partial(self._account.subscribers, bot_id))
+        return self._cached(bot_id, partial(self._account().subscribers, bot_id))
 
     def _cached(self, name: str, fetch: Callable[[], Entries]) -> Entries:
         cached = self._cache.get(name)

@@ -6,7 +6,8 @@ A part that some functions do without is imported where it is made: no start pay
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
+import ssl
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -152,12 +153,27 @@ def intake() -> Intake:
 
 
 @cache
+def _tls() -> Future[ssl.SSLContext]:
+    """Load the system's certificate authorities in a thread, beside what comes next.
+
+    It takes as long as two of botocore's clients, and OpenSSL does it without Python.
+    """
+    executor = ThreadPoolExecutor(1)
+    loading = executor.submit(ssl.create_default_context)
+    executor.shutdown(wait=False)
+    return loading
+
+
+@cache
 def provider() -> Client:
     """Return the provider's client."""
     from smsgold.client import Client
+    from smsgold.transport import pool_manager
 
     return Client(
-        settings.provider_base_url, deadline=settings.provider_timeout, connections=IN_FLIGHT
+        settings.provider_base_url,
+        http=pool_manager(IN_FLIGHT, _tls().result()),
+        deadline=settings.provider_timeout,
     )
 
 
@@ -179,7 +195,9 @@ def account() -> Account:
     """Return the account's lists at the provider."""
     from smsgold.account import Account
 
-    return Account(provider(), credentials())
+    _tls()
+    source = credentials()
+    return Account(provider(), source)
 
 
 @cache
@@ -282,12 +300,9 @@ def sender() -> Sender:
     from relay.messages.pacing import TablePacer
     from relay.messages.sender import Sender
 
+    _tls()
     rules = settings.rules
-    pacer = TablePacer(
-        _dynamodb(),
-        settings.table,
-        settings.messages_per_second,
-    )
+    pacer = TablePacer(_dynamodb(), settings.table, settings.messages_per_second)
     chats = Chats()
     dispatcher = Dispatcher(
         provider=provider(),
@@ -329,8 +344,8 @@ def messages() -> Messages:
         lists=store(),
         queues=queues(),
         intake=intake(),
-        sender=sender(),
-        gate=gate(),
+        sender=sender,
+        gate=gate,
         count=metrics.delivered,
     )
 
@@ -340,4 +355,4 @@ def directory() -> Directory:
     """Return the directory of bots and subscribers."""
     from relay.directory import Directory
 
-    return Directory(account())
+    return Directory(account)

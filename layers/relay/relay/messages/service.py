@@ -4,16 +4,18 @@ import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from relay.messages.envelope import QueuedMessage
 from relay.messages.intake import Accepted, Answer, Intake
 from relay.messages.lists import Found, Listing, Lists, id_at, keys_of
 from relay.messages.queues import Queues, delay_for
 from relay.messages.results import Done, Received, Result, reopened
-from relay.messages.sender import Gate, Sender
 from relay.messages.states import RESOLVED, TERMINAL, Change, Record, State, cancel, resolve, tally
 from relay.messages.store import Applied, Conflict, Store, StoreUnavailableError, Unreadable
+
+if TYPE_CHECKING:
+    from relay.messages.sender import Gate, Sender
 
 POLL_SECONDS = 0.5
 """Seconds between two reads of a message that another run is sending."""
@@ -55,13 +57,16 @@ class Messages:
         lists: Lists,
         queues: Queues,
         intake: Intake,
-        sender: Sender,
-        gate: Gate,
+        sender: "Callable[[], Sender]",
+        gate: "Callable[[], Gate]",
         count: Callable[[Sequence[Received], Sequence[Result]], None] = lambda *_: None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`count` is told what came of each try to send a message at once."""
+        """`count` is told what came of each try to send a message at once.
+
+        `sender` and `gate` are called by the requests that need one: most do not.
+        """
         self._store = store
         self._lists = lists
         self._queues = queues
@@ -155,11 +160,11 @@ class Messages:
                 # A repeated request gets the first one's answer.
                 return record if record.state is state and _by_hand(record) else Refused(record)
             if record.broadcast and (ended := reopened(change)):
-                self._gate.reopen(record.broadcast, ended)
+                self._gate().reopen(record.broadcast, ended)
             match self._store.apply([change]):
                 case [Applied(written)]:
                     if written.broadcast:
-                        self._gate.count(written.broadcast, +tally(change))
+                        self._gate().count(written.broadcast, +tally(change))
                     return written
                 case [Conflict(current)]:
                     record = current
@@ -173,7 +178,7 @@ class Messages:
         """Try until the message has ended, or its next try would come after `until`."""
         received = Received(message, door="http", sent_at=record.accepted_at)
         while True:
-            [result] = self._sender.deliver([received], ends_at=ends_at, start_by=until)
+            [result] = self._sender().deliver([received], ends_at=ends_at, start_by=until)
             self._count([received], [result])
             record = result.record or record
             if isinstance(result, Done):
