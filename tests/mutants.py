@@ -137,7 +137,7 @@ MUTANTS = [
     ),
     Mutant(
         "a firing that the scheduler gave up stays wrapped",
-        "layers/relay/relay/eventbridge.py",
+        "layers/relay/relay/schedules/firings.py",
         '        case {"FunctionName": str(), "Payload": str(payload)}:',
         '        case {"FunctionName": str(), "payload": str(payload)}:',
         "tests/unit/test_notifier.py",
@@ -969,7 +969,7 @@ MUTANTS = [
     ),
     Mutant(
         "a firing is no schedule's",
-        "layers/relay/relay/eventbridge.py",
+        "layers/relay/relay/schedules/firings.py",
         "[found.content], door=DOOR, caller=found.caller",
         "[found.content], door=DOOR",
         "tests/unit/test_notifier.py",
@@ -1503,7 +1503,7 @@ MUTANTS = [
     ),
     Mutant(
         "the notifier takes the events of rules",
-        "layers/relay/relay/eventbridge.py",
+        "layers/relay/relay/schedules/firings.py",
         'event.get("schedule"), str)',
         'event.get("schedule", ""), str)',
         "tests/unit/test_notifier.py",

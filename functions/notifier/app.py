@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 from relay import metrics, wiring
 from relay.broadcasts.model import QueuedBroadcast
 from relay.broadcasts.recounts import Turn
-from relay.eventbridge import EventDoor, unwrapped
 from relay.logs import begin, logger
 from relay.messages.queues import QueueUnavailableError
+from relay.schedules.firings import FiringDoor, unwrapped
 from relay.validation import validate
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 log = logger("notifier")
-door = EventDoor(wiring.intake(), wiring.broadcasts())
+door = FiringDoor(wiring.intake(), wiring.broadcasts())
 fan_out = wiring.fan_out()
 recounts = wiring.recounts()
 queues = wiring.queues()

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, cast
 
-from relay.eventbridge import EventDoor, NotAcceptedError
 from relay.messages.envelope import Message, QueuedMessage
 from relay.messages.intake import (
     Accepted,
@@ -50,6 +49,7 @@ from relay.messages.store import (
     Written,
 )
 from relay.problems import ProblemError
+from relay.schedules.firings import FiringDoor, NotAcceptedError
 from relay.webhooks.hooks import load
 from relay.webhooks.receiver import Receiver
 from relay.webhooks.secrets import HookSecrets
@@ -273,15 +273,15 @@ def hook() -> Door:
 
 
 def event() -> Door:
-    """Return the door of EventBridge's events: a schedule's firing, which has one body."""
+    """Return the schedules' door: a firing has one body."""
     planned = datetime.fromtimestamp(NOW, UTC).isoformat()
 
     def ask(door: Door, request: Request) -> Told:
-        events = EventDoor(door.intake, cast("Any", None), clock=lambda: door.now)
+        firings = FiringDoor(door.intake, cast("Any", None), clock=lambda: door.now)
         content = {"message": {"subscriberId": "s-1", "text": BODIES[request.body]}}
         firing = {"schedule": "s", "time": planned, "skipIfLateBy": LATE_BY, **content}
         try:
-            answer = events.accept(firing, "r-1")
+            answer = firings.accept(firing, "r-1")
         except NotAcceptedError:
             return Told(request, "unavailable")
         return Told(request, "accepted", answer["status"])

@@ -1,4 +1,4 @@
-"""The notifier's handler: events of EventBridge and bodies of its queue in, each to its own end."""
+"""The notifier's handler: firings of schedules and bodies of its queue in, each to its own end."""
 
 import json
 from dataclasses import dataclass, field
@@ -16,9 +16,9 @@ from relay.broadcasts.model import (
 )
 from relay.broadcasts.recounts import Turn
 from relay.broadcasts.service import Started
-from relay.eventbridge import EventDoor, NotAcceptedError
 from relay.messages.queues import QueueUnavailableError
 from relay.messages.states import Rules, State
+from relay.schedules.firings import FiringDoor, NotAcceptedError
 from relay.schedules.model import Schedule
 from relay.schedules.scheduler import to_scheduler
 from relay.validation import InvalidMessageError
@@ -104,7 +104,7 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Stack:
     monkeypatch.setattr(app, "recounts", stack.broadcasts)
     monkeypatch.setattr(app, "queues", stack)
     monkeypatch.setattr(app, "time", SimpleNamespace(time=stack.relay.world.clock))
-    door = EventDoor(stack.relay.intake, stack.broadcasts, clock=stack.relay.world.clock)  # type: ignore[arg-type]
+    door = FiringDoor(stack.relay.intake, stack.broadcasts, clock=stack.relay.world.clock)  # type: ignore[arg-type]
     monkeypatch.setattr(app, "door", door)
     return stack
 
@@ -325,7 +325,7 @@ def test_an_event_of_a_rule_is_none_of_the_notifiers(stack: Stack) -> None:
         ({"message": {"text": "Hi"}}, "message.subscriberId: give subscriberId, or botId"),
     ],
 )
-def test_an_event_that_says_no_clear_thing_fails_and_says_why(
+def test_a_firing_that_says_no_clear_thing_fails_and_says_why(
     stack: Stack, content: dict[str, Any], why: str
 ) -> None:
     with pytest.raises(InvalidMessageError) as failed:
@@ -334,7 +334,7 @@ def test_an_event_that_says_no_clear_thing_fails_and_says_why(
     assert (stack.queued, stack.broadcasts.started) == ([], [])
 
 
-def test_the_table_out_of_order_fails_the_event_so_that_it_comes_again(stack: Stack) -> None:
+def test_the_table_out_of_order_fails_the_firing_so_that_it_comes_again(stack: Stack) -> None:
     stack.relay.world.table_down = True
     with pytest.raises(NotAcceptedError, match="table"):
         invoke({**FIRING, "message": MESSAGE})
@@ -342,7 +342,7 @@ def test_the_table_out_of_order_fails_the_event_so_that_it_comes_again(stack: St
     assert invoke({**FIRING, "message": MESSAGE})["status"] == "queued"
 
 
-def test_an_event_s_message_keeps_its_time_and_its_hours(stack: Stack) -> None:
+def test_a_firing_s_message_keeps_its_time_and_its_hours(stack: Stack) -> None:
     hours = {"from": "09:00", "to": "21:00", "timezone": "Europe/Moscow"}
     message = {**MESSAGE, "sendAt": "2027-01-16T04:00:00Z", "between": hours}
     answer = invoke({**FIRING, "message": message})
@@ -350,7 +350,7 @@ def test_an_event_s_message_keeps_its_time_and_its_hours(stack: Stack) -> None:
     assert (record.state, record.lease) == (State.QUEUED, START + 22 * 3600)
 
 
-def test_an_event_s_time_that_is_too_far_is_named(stack: Stack) -> None:
+def test_a_firing_s_time_that_is_too_far_is_named(stack: Stack) -> None:
     message = {**MESSAGE, "sendAt": "2027-02-16T04:00:00Z"}
     with pytest.raises(InvalidMessageError, match="sendAt: must be at most 12 days ahead"):
         invoke({**FIRING, "message": message})

@@ -79,7 +79,10 @@ def test_a_part_is_imported_by_the_functions_that_have_it(
     name, modules, _, _ = started
     for part in ("sender", "dispatch"):
         assert (f"relay.messages.{part}" in modules) is (name == "sender")
-    assert ("relay.broadcasts.fanout" in modules) is (name == "notifier")
+    for part in ("broadcasts.fanout", "schedules.firings"):
+        assert (f"relay.{part}" in modules) is (name == "notifier")
+    for part in ("model", "scheduler"):
+        assert (f"relay.schedules.{part}" in modules) is (name == "api")
 
 
 def test_the_garbage_collector_starts_after_the_imports_and_past_them(

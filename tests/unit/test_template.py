@@ -14,11 +14,11 @@ from samcli.cli.types import CfnParameterOverridesType
 
 from ops import doctor
 from relay import metrics
-from relay.eventbridge import read
 from relay.messages.envelope import Message
 from relay.messages.lists import INDEXES
 from relay.messages.queues import ROOM_TO_WAIT
 from relay.outcomes.publisher import Published, log_line
+from relay.schedules.firings import read
 from relay.validation import validate
 from tests.support.firing import FILLED_IN, fired, scheduled_input
 from tests.support.roles import MANAGED, ROLES

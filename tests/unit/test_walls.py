@@ -26,7 +26,6 @@ MAY_IMPORT = {
     "schedules": "broadcasts messages validation",
     "problems": "validation",
     "webhooks": "broadcasts messages problems templates validation smsgold",
-    "eventbridge": "broadcasts messages validation",
     "directory": "smsgold",
     "http": "schedules broadcasts messages directory outcomes problems validation smsgold",
     "logs": "smsgold",

@@ -41,7 +41,7 @@ class _Content(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class Firing:
     """What to send, under an id that is the same whenever the firing comes again."""
 
     id: str
@@ -50,7 +50,7 @@ class Event:
     late: bool
 
 
-def read(event: Mapping[str, Any], *, invocation: str, now: float) -> Event:
+def read(event: Mapping[str, Any], *, invocation: str, now: float) -> Firing:
     """Return what a firing asks for; raise InvalidMessageError naming each bad field.
 
     `invocation` identifies a firing whose planned time nobody filled in.
@@ -68,9 +68,9 @@ def read(event: Mapping[str, Any], *, invocation: str, now: float) -> Event:
     given = {name: event[name] for name in _Content.model_fields if name in event}
     content = validate(_Content, event.get("content", given))
     if content.broadcast:
-        return Event(id_, caller, queued_broadcast(content.broadcast, id_), late)
+        return Firing(id_, caller, queued_broadcast(content.broadcast, id_), late)
     assert content.message
-    return Event(id_, caller, queued(content.message, id_), late)
+    return Firing(id_, caller, queued(content.message, id_), late)
 
 
 def unwrapped(body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -96,7 +96,7 @@ def _planned_time(text: object) -> datetime | None:
         return None
 
 
-class EventDoor:
+class FiringDoor:
     """Accepts what a firing asks for, once however often it comes."""
 
     def __init__(
