@@ -260,7 +260,7 @@ class QueuedBroadcast(Broadcast):
     """A broadcast as it lies on the notifier's queue."""
 
     kind: Literal["broadcast"] = "broadcast"
-    """Tells it from the events moved back to that queue; version 0.1.0 did not write it."""
+    """Tells it from the firings moved back to that queue; version 0.1.0 did not write it."""
     id: Annotated[str, Field(min_length=1, max_length=MAX_ID)]
 
     def to_body(self) -> str:

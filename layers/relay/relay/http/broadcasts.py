@@ -45,7 +45,7 @@ Id = Annotated[str, Path(pattern=ID_PATTERN, description="The broadcast's id.")]
 
 
 class Skipped(Body):
-    """Entries of the bot's list that get no message."""
+    """Entries of the list that get no message."""
 
     duplicates: Annotated[int, Field(description="Entries that repeat another's address.")]
     without_id: Annotated[int, Field(description="Entries without a usable id.")]
@@ -84,15 +84,13 @@ class BroadcastState(BroadcastReceipt):
     ) = None
     detail: Annotated[str, Field(description="The same in words.")] | None = None
     accepted_at: Time
-    started_at: Annotated[Time, Field(description="When the subscribers were listed.")] | None = (
-        None
-    )
+    started_at: Annotated[Time, Field(description="When the recipients were listed.")] | None = None
     finished_at: Time | None = None
     eta: (
         Annotated[Time, Field(description="When the last message goes out, at the account's rate.")]
         | None
     ) = None
-    total: Annotated[int, Field(description="The bot's subscribers, each once.")]
+    total: Annotated[int, Field(description="How many get it, each counted once.")]
     queued: Annotated[int, Field(description="Waiting or being sent.")]
     sent: int
     rejected: int

@@ -25,7 +25,10 @@ MESSAGE: dict[str, Any] = {
     "status": {"enum": ENDS, "description": "How it ended."},
     "reason": _text("Why it was not sent; a stable code. Missing if it was."),
     "reference": _text("The caller's own reference, if there is one."),
-    "door": _text("How it came in: `http`, `sqs`, `hook`, `event` or `schedule`."),
+    "door": _text(
+        "How it came in: `http`, `sqs`, `hook` or `schedule`; `event` for what a rule handed to "
+        "version 0.1.0."
+    ),
     "broadcast": _text("The broadcast that it belongs to, if any."),
     "tries": _number("Attempts made."),
     "generation": _number("How often it was redriven."),
@@ -40,7 +43,7 @@ BROADCAST: dict[str, Any] = {
     "reason": _text("Why it is paused, stopped or failed; a stable code."),
     "reference": _text("The caller's own reference, if there is one."),
     "botId": _text("The bot whose subscribers get it."),
-    "total": _number("The bot's subscribers, each once; 0 until they are listed."),
+    "total": _number("How many get it, each counted once; 0 until they are listed."),
     **dict.fromkeys(ENDS, COUNT),
     "final": {
         "type": "boolean",
