@@ -7,7 +7,7 @@ from typing import Any
 from relay.problems import MALFORMED, MAX_BODY, TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, ProblemError
 
 LONGEST_WAIT = 20
-"""Seconds; an exchange that begins by then still ends within API Gateway's 29."""
+"""Seconds; whatever it is, no exchange begins that could take longer than API Gateway's 29."""
 
 KEY_PATTERN = r'^(?:[!#-~][ -~]{0,254}|"(?:[ !#-\[\]-~]|\\["\\]){1,255}")$'
 """An idempotency key: printable ASCII, bare or as a string of RFC 8941, 1 to 255 characters."""
