@@ -1786,6 +1786,13 @@ MUTANTS = [
         RECEIVER,
     ),
     Mutant(
+        "a name before the host chooses where a button leads",
+        "layers/relay/relay/broadcasts/model.py",
+        r"[a-z]+://[^/?#]+[/?#]",
+        r"[a-z]+://",
+        f"{AUDIENCE_TESTS}::test_nobodys_name_chooses_where_a_button_leads",
+    ),
+    Mutant(
         "an event without an id is sent again whenever Lambda repeats it",
         "layers/relay/relay/webhooks/receiver.py",
         "self._hand_in(name, results, delivery or own_id)",

@@ -101,6 +101,34 @@ def test_what_cannot_be_sent_is_refused_with_its_field(
     assert problem in what
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://{{ name }}@shop.example/",
+        "https://shop:{{ name }}@shop.example/",
+        "https://{{ name }}.shop.example/",
+        "https://shop.example{{ name }}",
+        "tg://{{ name }}",
+    ],
+)
+def test_nobodys_name_chooses_where_a_button_leads(url: str) -> None:
+    with pytest.raises(InvalidMessageError, match="buttons"):
+        broadcast(buttons=[{"text": "Open", "url": url}])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://shop.example/{{ name }}",
+        "HTTPS://me@shop.example:8443?who={{ name }}",
+        "https://shop.example#{{ name }}",
+        "tg://resolve?domain={{ name }}",
+    ],
+)
+def test_what_follows_the_host_of_an_address_may_be_a_template(url: str) -> None:
+    assert broadcast(buttons=[{"text": "Open", "url": url}]).buttons[0].url == url
+
+
 def test_a_list_and_a_file_do_not_go_together() -> None:
     with pytest.raises(InvalidMessageError, match="recipientsFrom: give either"):
         broadcast(recipients=[{"subscriberId": "s"}], recipientsFrom="s3://stack/recipients/x")

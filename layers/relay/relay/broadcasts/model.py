@@ -11,6 +11,7 @@ start again, so it has the final counts made anew.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -52,6 +53,10 @@ ENOUGH_TO_JUDGE = 20
 """Minimum outcomes before the refusal rate counts."""
 
 COUNTED = sorted(TERMINAL)
+
+_WHERE_IT_LEADS = re.compile(r"[a-z]+://[^/?#]+[/?#]", re.IGNORECASE)
+"""An address up to where its path begins: a host as in `https://{{ name }}@shop.example/` would be
+the name's, if that held a slash."""
 
 FILE_PATTERN = r"^s3://[a-z0-9.-]{3,63}/recipients/[!-~]{1,1000}$"
 FILE_PROBLEM = "must be s3://<the stack's bucket>/recipients/<name>, in printable ASCII"
@@ -203,6 +208,13 @@ class Broadcast(Content):
             for field, source in self.sources:
                 with _named_problem(field):
                     Template(source)
+            for button in self.buttons:
+                fixed, braces, _ = button.url.partition("{{")
+                if braces and not _WHERE_IT_LEADS.match(fixed):
+                    problem = "an address must begin with a fixed scheme and host, then a slash"
+                    raise PydanticCustomError(
+                        "template", "{problem}", {"field": "buttons", "problem": problem}
+                    )
         return self
 
     @property
