@@ -1799,6 +1799,56 @@ MUTANTS = [
         "self._hand_in(name, results, delivery)",
         RECEIVER,
     ),
+    # What waits for its moment, found by the exhaustive search.
+    Mutant(
+        "a message is postponed again with every copy of it",
+        STATES,
+        "    if before and (before.state in REDRIVABLE or before.lease == goes):\n",
+        "    if before and before.state in REDRIVABLE:\n",
+        MODEL,
+    ),
+    Mutant(
+        "only a message without a record is postponed",
+        STATES,
+        "    if before and (before.state in REDRIVABLE or before.lease == goes):\n",
+        "    if before:\n",
+        MODEL,
+    ),
+    Mutant(
+        "a message is postponed, and its record does not say until when",
+        STATES,
+        "waits = replace(base, state=State.QUEUED, lease=goes,",
+        "waits = replace(base, state=State.QUEUED, lease=0.0,",
+        MODEL,
+    ),
+    Mutant(
+        "a message that is postponed leaves no doubt",
+        STATES,
+        "waits = replace(base, state=State.QUEUED, lease=goes,",
+        "waits = replace(before or base, state=State.QUEUED, lease=goes,",
+        MODEL,
+    ),
+    Mutant(
+        "a door's record does not say when the message may go",
+        STATES,
+        "        lease=goes if goes > now else 0.0,\n",
+        "",
+        MODEL,
+    ),
+    Mutant(
+        "a message whose time is up waits for its moment",
+        STATES,
+        "        if record.lease - EARLY > now and now < ends:\n",
+        "        if record.lease - EARLY > now:\n",
+        MODEL,
+    ),
+    Mutant(
+        "a canceled message waits for its moment all the same",
+        STATES,
+        'state=State.CANCELED, lease=0.0, reason="canceled"',
+        'state=State.CANCELED, reason="canceled"',
+        MODEL,
+    ),
 ]
 
 

@@ -50,6 +50,8 @@ LONGEST = {
     "message: redriven, late writes, resend",
     "message: letters refused, hold",
     "message: letters refused, resend",
+    "message: hours, resend",
+    "message: hours, redriven, hold",
     "intake: http, three at once",
 }
 """The searches that take more than 25 seconds."""

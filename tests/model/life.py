@@ -12,8 +12,18 @@ from operator import eq
 from typing import NamedTuple
 
 from relay.messages.states import REDRIVABLE, TERMINAL, DeadLetter, State
-from tests.model.promises import counted, judged
-from tests.model.records import ANSWERS, NONE, NOTHING, Book, Copy, Todo
+from tests.model.promises import counted, decided, judged, timely
+from tests.model.records import (
+    ANSWERS,
+    NONE,
+    NOTHING,
+    TO_COME,
+    Book,
+    Copy,
+    Decision,
+    Hour,
+    Todo,
+)
 from tests.model.world import (
     NO_WRITE,
     At,
@@ -64,7 +74,13 @@ class Life:
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
-        self.book = Book(scope.policy, expires=scope.expires, broadcast=bool(scope.start.status))
+        self.book = Book(
+            scope.policy,
+            expires=scope.expires,
+            broadcast=bool(scope.start.status),
+            moment=scope.moment,
+            hours=scope.hours,
+        )
         self._handlers: dict[At, Callable[[World, int, Run], Iterator[Move]]] = {
             At.LOAD: self._load,
             At.DECIDE: self._decide,
@@ -220,8 +236,9 @@ class Life:
         if not world.calls:
             return
         less = world._replace(calls=world.calls - 1)
-        write = Write(self.book.accept(overdue=world.overdue), 0, new_version(world))
-        for how, answer, there, _ in self._write(less, write):
+        step = self.book.accept(overdue=world.overdue, hour=world.hour)
+        write = Write(step, 0, new_version(world))
+        for how, answer, there, _ in self._write(timely(self.book, less, step), write):
             yield Move(f"the call writes the record{how}", -1, there)
             if self.scope.waits and answer is Applied.YES:
                 run = Run(At.LOAD, Copy(), from_queue=False)
@@ -235,8 +252,7 @@ class Life:
     def _queue(self, world: World) -> Iterator[Move]:
         if not world.copies:
             return
-        if world.record and self.book.record(world.record).lease:
-            yield Move("time passes: the lease ends, the next try is due", -1, self._later(world))
+        yield from self._waiting(world)
         if world.status == "paused":
             yield Move("the broadcast goes on", -1, world._replace(status="running"))
         if sum(run.from_queue for run in world.runs) < self.scope.runs:
@@ -255,10 +271,16 @@ class Life:
     def _read(self, world: World, i: int, run: Run) -> Iterator[tuple[str, World]]:
         """Read the record; what is decided without a write is done at once."""
         known = run._replace(at=At.DECIDE, known=world.record, version=world.version)
-        match self.book.decide(world.record, run.copy, overdue=world.overdue).todo:
+        decision = self._decision(world, known)
+        if wrong := decided(self.book, world, world.record, decision):
+            yield " and decides on it", world._replace(wrong=wrong)
+            return
+        match decision.todo:
             case Todo.WAIT:
                 if not run.from_queue:
                     yield " and leaves it to another", self._done(world, i)
+                elif run.copy.line:
+                    yield from self._leave_the_line(world, i)
             case Todo.DROP:
                 gone = self._done(world, i)
                 ignored = "a redrive is ignored" if self._is_an_order(known) else ""
@@ -268,6 +290,25 @@ class Life:
                 yield " and finds a letter due", with_run_at(world, i, due)
             case _:
                 yield " and reads the record", with_run_at(world, i, known)
+
+    def _decision(self, world: World, run: Run) -> Decision:
+        return self.book.decide(run.known, run.copy, overdue=world.overdue, hour=world.hour)
+
+    def _leave_the_line(self, world: World, i: int) -> Iterator[tuple[str, World]]:
+        """Put a copy of what may not go yet on the other queue, then take this one off its own.
+
+        The sender does it at the end of each run that leaves such a message queued. Here it is left
+        to the next look, which finds that it waits: nothing needs to come in between. If the other
+        queue takes no copy, nothing happens.
+        """
+        waits = self.book.record(world.record).state is State.QUEUED
+        if not waits or world.hour is Hour.OPEN:
+            return
+        copy = Copy(world.runs[i].copy.generation)
+        yield " and moves it out of its line", with_copy(self._done(world, i), copy)
+        if self.scope.crashes and self._room(world):
+            both = with_copy(self._back(world, i), copy)
+            yield ", puts another beside its line, and dies", both
 
     def _done(self, world: World, i: int) -> World:
         """Return the world once a run has taken its copy off the queue, and ended."""
@@ -316,8 +357,15 @@ class Life:
             yield Move("{run} puts another copy on the queue", i, with_copy(left, run.copy))
 
     def _decide(self, world: World, i: int, run: Run) -> Iterator[Move]:
-        decision = self.book.decide(run.known, run.copy, overdue=world.overdue)
+        decision = self._decision(world, run)
+        if wrong := decided(self.book, world, run.known, decision):
+            yield Move("{run} decides on it", i, world._replace(wrong=wrong))
+            return
         match decision.todo:
+            case Todo.WAIT:
+                yield Move("{run} finds that it may not go any more", i, self._back(world, i))
+            case Todo.POSTPONE:
+                yield from self._postpone(world, i, run, decision.step)
             case Todo.FINISH:
                 yield from self._finish(world, i, run, decision.step)
             case Todo.SEND if world.status == "paused" and decision.stop != NOTHING:
@@ -332,6 +380,12 @@ class Life:
     def _is_an_order(self, run: Run) -> bool:
         known = self.book.record(run.known)
         return known.state in REDRIVABLE and run.copy.generation > known.generation
+
+    def _postpone(self, world: World, i: int, run: Run, step: int) -> Iterator[Move]:
+        write = self._writing(world, run, step)
+        for how, answer, there, _ in self._write(timely(self.book, world, step), write):
+            words = _heard(f"{{run}} records when it may go{how}", answer)
+            yield Move(words, i, self._back(there, i))
 
     def _finish(self, world: World, i: int, run: Run, step: int) -> Iterator[Move]:
         write = self._writing(world, run, step)
@@ -398,11 +452,13 @@ class Life:
 
     def _send(self, world: World, i: int, run: Run) -> Iterator[Move]:
         record = self.book.record(run.known)
-        if record.lease and record.deadline:
+        may_go = self.book.may_go(overdue=world.overdue, hour=world.hour)
+        if record.lease and record.deadline and may_go:
             for n, answer in enumerate(ANSWERS):
-                there = excuse(world, run.version)._replace(tried=True)
+                early = "" if world.hour is Hour.OPEN else "it is sent before it may go"
+                there = excuse(world, run.version)._replace(tried=True, wrong=early)
                 if answer.kept:
-                    twice = "it is sent twice" if world.unnoted else ""
+                    twice = "it is sent twice" if world.unnoted else early
                     there = there._replace(kept=True, unnoted=True, wrong=twice)
                 settling = run._replace(at=At.SETTLE, answer=n)
                 yield Move(
@@ -410,13 +466,14 @@ class Life:
                     i,
                     with_run_at(there, i, settling),
                 )
-        release = self._writing(world, run, self.book.release(run.known))
+        step = self.book.release(run.known, hour=world.hour)
+        world, release = timely(self.book, world, step), self._writing(world, run, step)
         yield from self._settling(world, i, run, release, "{run} gives it back unsent")
 
     def _settle(self, world: World, i: int, run: Run) -> Iterator[Move]:
-        step = self.book.settle(run.known, run.answer, overdue=world.overdue)
+        step = self.book.settle(run.known, run.answer, overdue=world.overdue, hour=world.hour)
         state = self.book.record(self.book.steps[step].after).state
-        write = self._writing(world, run, step)
+        world, write = timely(self.book, world, step), self._writing(world, run, step)
         yield from self._settling(world, i, run, write, f"{{run}} records that it is {state}")
 
     def _settle_again(self, world: World, i: int, run: Run) -> Iterator[Move]:
@@ -462,12 +519,27 @@ class Life:
     # ------------------------------------------------------------------------- time and people
 
     def _time(self, world: World) -> Iterator[Move]:
-        if world.record and self.book.record(world.record).lease and not world.copies:
-            yield Move("time passes: the lease ends, the next try is due", -1, self._later(world))
-        if self.scope.deadline and world.status != "paused":
+        if not world.copies:
+            yield from self._waiting(world)
+        if world.closings and world.hour is Hour.OPEN:
+            shut = world._replace(hour=Hour.SHUT, closings=world.closings - 1)
+            yield Move("time passes: the hours close", -1, shut)
+        before_its_moment = self.scope.moment and world.hour is not Hour.OPEN
+        if self.scope.deadline and world.status != "paused" and not before_its_moment:
             late = self._passing(world, self.book.deadline_over)._replace(overdue=True)
             if late != world:
                 yield Move("time passes: the deadline is over", -1, late)
+
+    def _waiting(self, world: World) -> Iterator[Move]:
+        """Let the time come for which something waits."""
+        if world.record and self.book.record(world.record).lease == TO_COME:
+            yield Move("time passes: the lease ends, the next try is due", -1, self._later(world))
+        if world.hour is Hour.SHUT:
+            nearly = world._replace(hour=Hour.NEARLY)
+            yield Move("time passes: it may go in a moment", -1, nearly)
+        elif world.hour is Hour.NEARLY:
+            may_go = self._passing(world, self.book.moment_over)._replace(hour=Hour.OPEN)
+            yield Move("time passes: it may go now", -1, may_go)
 
     def _later(self, world: World) -> World:
         # A run that is still at work by then wakes up too late.
@@ -564,4 +636,5 @@ def _heard(words: str, answer: Applied) -> str:
 
 def _copy(copy: Copy) -> str:
     words = "a worn copy" if copy.worn else "a copy"
+    words += " in line" if copy.line else ""
     return f"{words} of generation {copy.generation}" if copy.generation else words

@@ -3,8 +3,50 @@
 from collections import Counter
 
 from relay.messages.states import REDRIVABLE, TERMINAL, DeadLetter, State
-from tests.model.records import Book, Kind, Step
+from tests.model.records import (
+    MOMENT,
+    PASSED,
+    TO_COME,
+    Book,
+    Decision,
+    Hour,
+    Kind,
+    Step,
+    Todo,
+)
 from tests.model.world import World, Write, excuse
+
+LEAST = {Hour.OPEN: PASSED, Hour.SHUT: MOMENT, Hour.NEARLY: TO_COME}
+"""How long a message waits at least that is handed back; any retry outlasts the last second."""
+
+
+def decided(book: Book, world: World, known: int, decision: Decision) -> str:
+    """Return what is wrong with a decision on a message, of which a record is known."""
+    match decision.todo:
+        case Todo.SEND if world.hour is not Hour.OPEN:
+            return "it is to be sent before it may go"
+        case Todo.WAIT:
+            waits = book.records[known]
+            if waits and waits.state not in TERMINAL and not waits.lease:
+                return "it waits, and its record does not say until when"
+        case Todo.POSTPONE:
+            step = book.steps[decision.step]
+            if step.before == step.after:
+                return "it is postponed again, to the same moment"
+            waits = book.record(step.after)
+        case _:
+            return ""
+    if waits and waits.state is State.QUEUED and not waits.deadline:
+        return "its time is up, and yet it waits"
+    return ""
+
+
+def timely(book: Book, world: World, step: int) -> World:
+    """Return the world with what is wrong with a step that hands the message back to its queue."""
+    record = book.record(book.steps[step].after)
+    if record.state is State.QUEUED and record.lease < LEAST[world.hour]:
+        return world._replace(wrong="it may not go yet, and its record does not say until when")
+    return world
 
 
 def judged(book: Book, before: World, after: World, write: Write) -> World:
@@ -13,7 +55,7 @@ def judged(book: Book, before: World, after: World, write: Write) -> World:
     now = book.record(after.record)
     was = book.record(before.record) if before.record else None
     noted = step.doubt or (step.kind is Kind.CLAIM and was and now.generation > was.generation)
-    ending = step.kind in (Kind.CLAIM, Kind.FINISH, Kind.STOP)
+    ending = step.kind in (Kind.CLAIM, Kind.POSTPONE, Kind.FINISH, Kind.STOP)
     taken_over = ending and was and was.state is State.SENDING
     after = after._replace(
         unnoted=before.unnoted and not noted,
@@ -63,6 +105,8 @@ def _untrue(book: Book, world: World) -> str:
         return "an attempt is counted that was none"
     if record.state in TERMINAL - {State.SENT} and not record.reason:
         return f"it is {record.state} without a reason"
+    if record.state in TERMINAL and record.lease:
+        return f"it is {record.state}, and yet it waits"
     if record.dead_letter is DeadLetter.WRITTEN and world.buried <= record.generation:
         return f"it is {record.state} and its letter counts as written, but never was"
     return ""

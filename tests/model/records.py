@@ -1,7 +1,8 @@
 """The records of one message, each kept once under a number, and what `states` makes of them.
 
-Only what decides anything is kept apart: a time is to come or has passed, a message was tried or
-was not. So there are few records, and each function of `states` is asked once for each.
+Only what decides anything is kept apart: a time is to come, has passed or is the moment at which
+the message may go, a message was tried or was not. So there are few records, and each function of
+`states` is asked once for each.
 
 Its version and its attempt's id, by which the table knows whether a record is still the one that a
 step was decided on, are not part of a record here. Whoever holds a record holds one small number
@@ -25,9 +26,16 @@ EXPIRY = NOW + 10_000.0
 LATER = EXPIRY + 10_000.0
 """The hour it is once a message's time is up; all other times are counted from the hour it is."""
 
+DAY = 86_400.0
+OPENING = NOW - 3_600.0
+"""The moment at which a message may go that waits for one: at seven, the day of NOW."""
+
+HOURS = {"from": "07:00", "to": "21:00", "timezone": "UTC"}
+
 SOON = 60.0
 RULES = Rules(retry_window=5_000.0)
-PASSED, TO_COME = 0.0, 1.0
+PASSED, TO_COME, MOMENT = 0.0, 1.0, 2.0
+"""When a time is: over, after a while, or the moment at which the message may go."""
 
 NOTHING = -1
 """The number of no step."""
@@ -36,18 +44,30 @@ NONE = 0
 """The number of no record: a message that the table does not know."""
 
 
+class Hour(IntEnum):
+    """Whether the message may go by now."""
+
+    OPEN = auto()
+    SHUT = auto()
+    NEARLY = auto()
+    """Not yet, but so soon that a retry which waits for it is made: see `states.EARLY`."""
+
+
 class Copy(NamedTuple):
     """A copy of the message on a queue."""
 
     generation: int = 0
     worn: bool = False
     """It was received so often, or is so old, that the queue will not keep it for much longer."""
+    line: bool = False
+    """It is on the Ordered queue, where those behind it wait for it."""
 
 
 class Kind(IntEnum):
     """What a step is."""
 
     CLAIM = auto()
+    POSTPONE = auto()
     FINISH = auto()
     STOP = auto()
     SETTLE = auto()
@@ -75,6 +95,7 @@ class Todo(IntEnum):
     """What `decide` may say."""
 
     SEND = auto()
+    POSTPONE = auto()
     FINISH = auto()
     DROP = auto()
     WAIT = auto()
@@ -110,7 +131,13 @@ class Book:
     """Numbers for the records and steps of one message, found by asking `states`."""
 
     def __init__(
-        self, policy: OnUnknown, *, expires: bool = False, broadcast: bool = False
+        self,
+        policy: OnUnknown,
+        *,
+        expires: bool = False,
+        broadcast: bool = False,
+        moment: bool = False,
+        hours: bool = False,
     ) -> None:
         self.rules = replace(RULES, on_unknown=policy)
         self.records: list[Record | None] = [None]
@@ -121,11 +148,13 @@ class Book:
             id="m",
             subscriberId="s",
             text="a text",
+            sendAt=datetime.fromtimestamp(OPENING, UTC) if moment else None,
+            between=HOURS if hours else None,
             expiresAt=datetime.fromtimestamp(EXPIRY, UTC) if expires else None,
             broadcast="b" if broadcast else "",
         )
         self._asked: dict[tuple[object, ...], int] = {}
-        self._decisions: dict[tuple[int, Copy, bool], Decision] = {}
+        self._decisions: dict[tuple[int, Copy, bool, Hour], Decision] = {}
 
     def record(self, number: int) -> Record:
         """Return the record of a number."""
@@ -135,15 +164,20 @@ class Book:
 
     # ------------------------------------------------------------------------ what states says
 
-    def decide(self, number: int, copy: Copy, *, overdue: bool) -> Decision:
+    def may_go(self, *, overdue: bool, hour: Hour) -> bool:
+        """Return whether the message may be sent now."""
+        now = _now(overdue, hour)
+        return self._message.may_go_at(now) == now
+
+    def decide(self, number: int, copy: Copy, *, overdue: bool, hour: Hour) -> Decision:
         """Return what `states` decides on a copy, given what the table knows."""
-        key = (number, copy, overdue)
+        key = (number, copy, overdue, hour)
         if (known := self._decisions.get(key)) is None:
-            known = self._decisions[key] = self._decide(number, copy, overdue=overdue)
+            known = self._decisions[key] = self._decide(number, copy, overdue=overdue, hour=hour)
         return known
 
-    def _decide(self, number: int, copy: Copy, *, overdue: bool) -> Decision:
-        now = LATER if overdue else NOW
+    def _decide(self, number: int, copy: Copy, *, overdue: bool, hour: Hour) -> Decision:
+        now = _now(overdue, hour)
         message = self._message.model_copy(update={"generation": copy.generation})
         decision = states.decide(
             self._concrete(number, now) if number else None,
@@ -172,12 +206,12 @@ class Book:
                 return Decision(Todo.BURY)
             case states.Refuse(reason):
                 raise AssertionError(reason)
-            case states.Postpone():
-                raise AssertionError("no message here waits for its time")
+            case states.Postpone(change):
+                return Decision(Todo.POSTPONE, self._step(Kind.POSTPONE, change, now))
 
-    def accept(self, *, overdue: bool) -> int:
+    def accept(self, *, overdue: bool, hour: Hour) -> int:
         """Return the step by which a door records that the message is accepted."""
-        now = LATER if overdue else NOW
+        now = _now(overdue, hour)
 
         def step() -> Change:
             first = states.first_record(
@@ -185,11 +219,11 @@ class Book:
             )
             return Change(None, first)
 
-        return self._ask(("accept", overdue), Kind.ACCEPT, now, step)
+        return self._ask(("accept", overdue, hour), Kind.ACCEPT, now, step)
 
-    def settle(self, number: int, answer: int, *, overdue: bool) -> int:
+    def settle(self, number: int, answer: int, *, overdue: bool, hour: Hour) -> int:
         """Return what follows from the provider's answer."""
-        now = LATER if overdue else NOW
+        now = _now(overdue, hour)
 
         def step() -> Change:
             return states.settle(
@@ -199,18 +233,20 @@ class Book:
                 now=now,
                 on_unknown=None,
                 rules=self.rules,
+                between=self._message.between,
             ).change
 
-        return self._ask(("settle", number, answer, overdue), Kind.SETTLE, now, step)
+        return self._ask(("settle", number, answer, overdue, hour), Kind.SETTLE, now, step)
 
-    def release(self, number: int) -> int:
-        """Return the step that gives a claimed message back unsent."""
-        return self._ask(
-            ("release", number),
-            Kind.RELEASE,
-            NOW,
-            lambda: states.release(self._concrete(number, NOW), NOW),
-        )
+    def release(self, number: int, *, hour: Hour = Hour.OPEN) -> int:
+        """Return the step that gives a claimed message back unsent; it may say when it may go."""
+        now = _now(False, hour)
+
+        def step() -> Change:
+            goes = self._message.may_go_at(now)
+            return states.release(self._concrete(number, now), now, not_before=goes)
+
+        return self._ask(("release", number, hour), Kind.RELEASE, now, step)
 
     def take_back(self, lost: int, current: int, *, same: bool, claimed: bool) -> int | None:
         """Return the step that takes a claim back which may have been lost, if one is needed.
@@ -278,6 +314,10 @@ class Book:
         """Return the record once its lease has ended, or its next try may be made."""
         return self._passed(number, "lease")
 
+    def moment_over(self, number: int) -> int:
+        """Return the record once the moment has come at which its message may go."""
+        return self._passed(number, "moment")
+
     def deadline_over(self, number: int) -> int:
         """Return the record once its time is up."""
         return self._passed(number, "deadline")
@@ -288,12 +328,14 @@ class Book:
         key = (name, number)
         if (known := self._asked.get(key)) is None:
             record = self.record(number)
-            later = (
-                replace(record, lease=PASSED)
-                if name == "lease"
-                else replace(record, deadline=PASSED)
-            )
-            known = self._asked[key] = self._number(later)
+            match name:
+                case "deadline":
+                    record = replace(record, deadline=PASSED)
+                case "lease" if record.lease == TO_COME:
+                    record = replace(record, lease=PASSED)
+                case "moment" if record.lease == MOMENT:
+                    record = replace(record, lease=PASSED)
+            known = self._asked[key] = self._number(record)
         return known
 
     def step_later(self, number: int, over: Callable[[int], int]) -> int:
@@ -305,9 +347,10 @@ class Book:
 
     def _concrete(self, number: int, now: float) -> Record:
         record = self.record(number)
+        leases = {PASSED: now - SOON, TO_COME: now + SOON, MOMENT: _opening(now)}
         return replace(
             record,
-            lease=now + SOON if record.lease else now - SOON,
+            lease=leases[record.lease],
             deadline=now + RULES.retry_window if record.deadline else now - SOON,
             accepted_at=now,
         )
@@ -340,6 +383,9 @@ class Book:
 
 def _abstract(record: Record, now: float) -> Record:
     """Return what of a record decides anything."""
+    lease = TO_COME if record.lease > now else PASSED
+    if record.lease == _opening(now):
+        lease = MOMENT
     return replace(
         record,
         version=1,
@@ -347,7 +393,7 @@ def _abstract(record: Record, now: float) -> Record:
         door="",
         accepted_at=0.0,
         updated_at=0.0,
-        lease=TO_COME if record.lease > now else PASSED,
+        lease=lease,
         deadline=TO_COME if record.deadline > now else PASSED,
         tries=min(record.tries, 1),
         ambiguous=min(record.ambiguous, 1),
@@ -357,3 +403,16 @@ def _abstract(record: Record, now: float) -> Record:
         attempts=(),
         history=(),
     )
+
+
+def _now(overdue: bool, hour: Hour) -> float:
+    """Return what time it is; once the message's time is up, another day."""
+    if hour is Hour.OPEN:
+        return LATER if overdue else NOW
+    opening = OPENING + DAY if overdue else OPENING
+    return opening - states.EARLY / 2 if hour is Hour.NEARLY else opening - 3_600.0
+
+
+def _opening(now: float) -> float:
+    """Return the next moment at which a message may go that waits for one."""
+    return OPENING if now < OPENING else OPENING + DAY

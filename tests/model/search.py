@@ -101,5 +101,5 @@ def _story(life: Life, worlds: list[World], came_from: "array[int]", number: int
         elif after < before:
             names.pop(move.run)
         names = [names[i] for i in life.order(move.world)[0]]
-        lines.append(words)
+        lines.append(words.replace("{new}", "a run"))  # it has ended at once
     return lines

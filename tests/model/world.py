@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from relay.messages.envelope import OnUnknown
 from relay.messages.states import State
-from tests.model.records import NONE, NOTHING, Copy
+from tests.model.records import NONE, NOTHING, Copy, Hour
 
 
 class At(IntEnum):
@@ -73,6 +73,9 @@ class World(NamedTuple):
     status: str = ""
     """How the broadcast stands that the message belongs to."""
     overdue: bool = False
+    hour: Hour = Hour.OPEN
+    closings: int = 0
+    """How often the hours will yet close in which the message may go."""
     accepted: bool = False
     """The queue has it, or had it: somebody may have been told that it is accepted."""
     kept: bool = False
@@ -115,6 +118,10 @@ class Scope:
     resolves: bool = False
     expires: bool = False
     deadline: bool = True
+    moment: bool = False
+    """The message has a moment before which it may not go."""
+    hours: bool = False
+    """The message has hours in which it may go."""
     waits: bool = False
     """A caller asks to wait: its call sends the message itself."""
     wears: bool = False

@@ -4,12 +4,14 @@ import pytest
 
 from relay.messages.envelope import OnUnknown
 from tests.model.__main__ import LONGEST, searches
-from tests.model.configurations import ANNOUNCED, QUEUED
+from tests.model.configurations import ANNOUNCED, IN_LINE, NOT_YET, QUEUED
 from tests.model.found import told
+from tests.model.records import Hour
 from tests.model.search import search
 from tests.model.world import Scope, World
 
 HOLD, RESEND = OnUnknown.HOLD, OnUnknown.RESEND
+CLOSES, CLOSES_IN_LINE = QUEUED._replace(closings=1), IN_LINE._replace(closings=1)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,13 @@ HOLD, RESEND = OnUnknown.HOLD, OnUnknown.RESEND
         (Scope("broadcast", RESEND, ANNOUNCED, generations=1, copies=1, late=1), 16_000),
         (Scope("a call", HOLD, World(calls_left=1), waits=True), 1_500),
         (Scope("two calls", RESEND, World(calls_left=2), cancels=True), 4_000),
+        (Scope("for later", HOLD, NOT_YET, late=1, cancels=True, moment=True), 700),
+        (Scope("a call for later", HOLD, World(calls_left=1, hour=Hour.SHUT), moment=True), 1_000),
+        (Scope("hours", RESEND, CLOSES_IN_LINE, cancels=True, expires=True, hours=True), 8_000),
+        (
+            Scope("hours, redriven", HOLD, CLOSES, 1, 1, generations=1, expires=True, hours=True),
+            6_000,
+        ),
     ],
     ids=lambda value: f"{value.name}, {value.policy}" if isinstance(value, Scope) else "",
 )
