@@ -25,5 +25,6 @@ def at_rest(
 ) -> Mapping[str, Record]:
     """Wait until messages have ended, see that no promise was broken, and return their records."""
     seen = ended(reader, sent, seconds=seconds)
-    assert verifier.violations(seen, sent, secrets=secrets) == []
+    broken = verifier.violations(seen, sent, secrets=secrets)
+    assert not broken, broken
     return seen.records
