@@ -384,14 +384,17 @@ class Reader:
         )
 
     def read(self) -> Evidence:
-        """Return what the stack has now."""
-        items = self._items()
+        """Return what the stack has now.
+
+        The queues come first: what a message that is on none has left is then in the table.
+        """
         waiting = [
             replace(found, queue=name)
             for name in ("Ordered", "Messages")
             for found in self.queue(self._facts[f"{name.lower()}QueueUrl"])
         ]
         dead = self.queue(self._facts["deadLetterQueueUrl"])
+        items = self._items()
         events = self._events()
         written = {
             "the table": json.dumps(items, ensure_ascii=False),
