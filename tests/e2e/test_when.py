@@ -2,9 +2,11 @@
 
 import json
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
+
+import pytest
 
 from relay.messages.envelope import rfc3339
 from relay.messages.states import State
@@ -16,12 +18,32 @@ from tests.support.sandbox import Sandbox
 from tests.support.verifier import Reader
 
 
+@dataclass(frozen=True)
+class ForLater:
+    """A broadcast, what it says and when it may begin."""
+
+    id: str
+    text: str
+    at: float
+
+
+@pytest.fixture(scope="module")
+def for_later(deployment: Deployment, sandbox: Sandbox) -> ForLater:
+    """Order a broadcast that is sent in 20 seconds."""
+    bot = sandbox.add_bot("In 20 seconds")
+    sandbox.add_subscribers(bot, 3)
+    at, text = time.time() + 20.0, f"{bot} to all"
+    order = {"botId": bot, "text": text, "sendAt": rfc3339(at)}
+    return ForLater(deployment.call("POST", "/broadcasts", order)["id"], text, at)
+
+
 def in_two_hours() -> dict[str, str]:
     """Return hours that begin within two hours, whatever the time is."""
     hour = datetime.now(UTC).hour
     return {"from": f"{(hour + 2) % 24:02}:00", "to": f"{(hour + 3) % 24:02}:00", "timezone": "UTC"}
 
 
+@pytest.mark.usefixtures("for_later")  # both wait at the same time
 def test_a_message_is_sent_in_40_seconds_and_its_chat_goes_on(
     deployment: Deployment, sandbox: Sandbox, reader: Reader
 ) -> None:
@@ -76,18 +98,15 @@ def test_a_producer_s_message_leaves_the_line_in_which_it_would_wait(
     deployment.call("DELETE", f"/messages/{chat}-1")
 
 
-def test_a_broadcast_waits_for_its_time(deployment: Deployment, sandbox: Sandbox) -> None:
-    bot = sandbox.add_bot("In 20 seconds")
-    sandbox.add_subscribers(bot, 3)
-    at = time.time() + 20.0
-    order = {"botId": bot, "text": f"{bot} to all", "sendAt": rfc3339(at)}
-    id_ = deployment.call("POST", "/broadcasts", order)["id"]
-
+def test_a_broadcast_waits_for_its_time(
+    deployment: Deployment, sandbox: Sandbox, for_later: ForLater
+) -> None:
     def done() -> Any:
-        found = deployment.call("GET", f"/broadcasts/{id_}")
+        found = deployment.call("GET", f"/broadcasts/{for_later.id}")
         return found if found["status"] == "completed" else None
 
     found = until(done, "end of the broadcast", seconds=120.0, every=0.5)
     assert found["sent"] == found["total"] == 3
-    assert found["startedAt"] >= rfc3339(at)
-    assert all(e["time"] >= at for e in sandbox.ledger(text=f"{bot} to all", fields="time"))
+    assert found["startedAt"] >= rfc3339(for_later.at)
+    ledger = sandbox.ledger(text=for_later.text, fields="time")
+    assert all(entry["time"] >= for_later.at for entry in ledger)
