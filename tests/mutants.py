@@ -746,8 +746,8 @@ MUTANTS = [
     Mutant(
         "a cut echo is not seen",
         ECHOED,
-        "for run in _cut(form, min(length, len(form))))",
-        "for run in _cut(form, len(form)))",
+        "our in their if len(our) < length else any(part in our for part in parts)",
+        "our in their",
         ECHOES,
     ),
     Mutant(
