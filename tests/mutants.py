@@ -404,8 +404,8 @@ MUTANTS = [
     Mutant(
         "the first byte leaves unasked",
         TRANSPORT,
-        "        _allow(self._withhold)\n",
-        "",
+        "if withhold and (reason := withhold()):",
+        "if withhold and (reason := None):",
         CLIENT,
     ),
     Mutant(
@@ -417,8 +417,8 @@ MUTANTS = [
     Mutant(
         "a connection that came too late is thrown away",
         TRANSPORT,
-        "            pool.make_ready(deadline)\n            _allow(withhold)\n",
-        "            pass\n",
+        "return WithheldError(reason)",
+        "raise WithheldError(reason)",
         CLIENT,
     ),
     Mutant(
@@ -1791,6 +1791,27 @@ MUTANTS = [
         "self._hand_in(name, results, delivery or own_id)",
         "self._hand_in(name, results, delivery)",
         RECEIVER,
+    ),
+    Mutant(
+        "an answer in the middle of the request is not read",
+        TRANSPORT,
+        "with suppress(BrokenPipeError, ConnectionResetError):",
+        "with suppress():",
+        CLIENT,
+    ),
+    Mutant(
+        "a connection with half an answer goes back to the pool",
+        TRANSPORT,
+        "            if cut:\n                connection.close()\n",
+        "",
+        CLIENT,
+    ),
+    Mutant(
+        "what failed before the first byte may have been sent",
+        TRANSPORT,
+        "        self.sock.settimeout(_left(self.ends))\n            self.began = True\n",
+        "        self.began = True\n            self.sock.settimeout(_left(self.ends))\n",
+        CLIENT,
     ),
 ]
 
