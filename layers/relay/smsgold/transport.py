@@ -109,16 +109,16 @@ def connect(pool: "Pool", deadline: float) -> TransportError | None:
 def _read(response: urllib3.BaseHTTPResponse, max_body: int) -> tuple[bytes, str | None]:
     """Read up to `max_body` bytes; if that is not all, say why."""
     body = bytearray()
-    cut: str | None = "body_too_large"
     try:
-        while len(body) <= max_body:
-            if not (chunk := response.read1(READ_BYTES)):
-                cut = None
-                break
+        while chunk := response.read1(READ_BYTES):
             body += chunk
+            if len(body) > max_body:
+                return bytes(body[:max_body]), "body_too_large"
+            if response.length_remaining == 0:
+                break  # without a last, empty read
     except Exception as error:  # noqa: BLE001 - as in `exchange`
-        cut = transport_error(error, began=True).reason
-    return bytes(body[:max_body]), cut
+        return bytes(body), transport_error(error, began=True).reason
+    return bytes(body), None
 
 
 def hide_content() -> None:
