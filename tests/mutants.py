@@ -404,8 +404,8 @@ MUTANTS = [
     Mutant(
         "the first byte leaves unasked",
         TRANSPORT,
-        "        _allow(self._withhold)\n",
-        "",
+        "if withhold and (reason := withhold()):",
+        "if withhold and (reason := None):",
         CLIENT,
     ),
     Mutant(
@@ -417,8 +417,8 @@ MUTANTS = [
     Mutant(
         "a connection that came too late is thrown away",
         TRANSPORT,
-        "            pool.make_ready(deadline)\n            _allow(withhold)\n",
-        "            pass\n",
+        "return WithheldError(reason)",
+        "raise WithheldError(reason)",
         CLIENT,
     ),
     Mutant(
@@ -746,8 +746,15 @@ MUTANTS = [
     Mutant(
         "a cut echo is not seen",
         ECHOED,
-        "for run in _cut(form, min(length, len(form))))",
-        "for run in _cut(form, len(form)))",
+        "found = any(part in our for part in parts)",
+        "found = our in their",
+        ECHOES,
+    ),
+    Mutant(
+        "a cut echo is not seen in a long text",
+        ECHOED,
+        "found = not parts.isdisjoint(_cut(our, length))",
+        "found = our in their",
         ECHOES,
     ),
     Mutant(
@@ -1848,6 +1855,28 @@ MUTANTS = [
         'state=State.CANCELED, lease=0.0, reason="canceled"',
         'state=State.CANCELED, reason="canceled"',
         MODEL,
+    ),
+    # The exchange with the provider.
+    Mutant(
+        "an answer in the middle of the request is not read",
+        TRANSPORT,
+        "with suppress(BrokenPipeError, ConnectionResetError):",
+        "with suppress():",
+        CLIENT,
+    ),
+    Mutant(
+        "a connection with half an answer goes back to the pool",
+        TRANSPORT,
+        "            if cut:\n                connection.close()\n",
+        "",
+        CLIENT,
+    ),
+    Mutant(
+        "what failed before the first byte may have been sent",
+        TRANSPORT,
+        "        self.sock.settimeout(_left(self.ends))\n            self.began = True\n",
+        "        self.began = True\n            self.sock.settimeout(_left(self.ends))\n",
+        CLIENT,
     ),
 ]
 

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -112,6 +111,12 @@ def test_a_message_to_a_number_names_the_bot() -> None:
     body = json.loads(server.requests[0].partition(b"\r\n\r\n")[2])
     assert list(body) == ["botId", "number", "text", "auth"]
     assert (body["botId"], body["number"]) == ("bot", "79990000000")
+
+
+def test_what_a_path_must_not_hold_is_encoded() -> None:
+    with Server(answer(http("200 OK", b"{}"))) as server:
+        Client(f'{server.url}/"v1"').send(CREDENTIALS, MESSAGE)
+    assert server.requests[0].startswith(b"POST /%22v1%22/sendMessage/ HTTP/1.1\r\n")
 
 
 def test_a_long_message_arrives_whole() -> None:
@@ -299,26 +304,20 @@ def test_what_a_slow_resolver_made_too_late_is_not_sent(monkeypatch: pytest.Monk
         withheld_and_then_sent(Client(server.url), server)
 
 
-def test_the_last_moment_is_the_first_byte_and_not_the_connection(
-    server_tls: ssl.SSLContext, trusting: urllib3.PoolManager
-) -> None:
-    """Another thread takes the open connection, and the second one is slow."""
-    script = answer(http("200 OK", b"{}"))
-    with Server(script, tls=server_tls, handshake_after=SHORT) as server:
-        pool = trusting.connection_from_url(server.url)
-        client = Client(server.url, http=trusting)
-        taken: list[Any] = []
+def test_nobody_takes_the_connection_of_a_message_that_is_being_judged() -> None:
+    """Another one could take seconds, and the message would leave after its last moment."""
+    asked: list[int] = []
 
-        def withhold() -> str | None:
-            if taken:
-                return "too_late"
-            taken.append(pool._get_conn())
-            return None
+    def withhold() -> str | None:
+        asked.append(len(server.requests))
+        assert client.send(CREDENTIALS, MESSAGE).outcome is Outcome.ACCEPTED
+        return None
 
-        verdict = client.send(CREDENTIALS, MESSAGE, withhold=withhold)
-        taken[0].close()
-    assert (verdict.outcome, verdict.reason) == (Outcome.WITHHELD, "too_late")
-    assert (server.requests, server.connections) == ([], 2)
+    with Server(answer(http("200 OK", b"{}"))) as server:
+        client = Client(server.url)
+        assert client.send(CREDENTIALS, MESSAGE, withhold=withhold).outcome is Outcome.ACCEPTED
+    assert asked == [0]
+    assert (len(server.requests), server.connections) == (2, 2)
 
 
 def test_a_connection_made_ahead_is_used(
@@ -573,6 +572,18 @@ def test_a_response_before_the_end_of_the_request_counts() -> None:
 
     with Server(talk=hasty) as server:
         verdict = send(server.url)
+    assert (verdict.outcome, verdict.reason) == (Outcome.REFUSED, "http_413")
+
+
+def test_a_response_before_a_reset_in_the_middle_of_the_request_counts() -> None:
+    def hasty(sock: socket.socket) -> None:
+        sock.recv(1024)
+        sock.sendall(http("413 Content Too Large", b"too long", "Connection: close"))
+        reset(sock)
+
+    with Server(talk=hasty) as server:
+        message = OutgoingMessage("x" * 20_000_000, subscriber_id="5f3a")
+        verdict = Client(server.url).send(CREDENTIALS, message)
     assert (verdict.outcome, verdict.reason) == (Outcome.REFUSED, "http_413")
 
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import urllib3
 
 from smsgold.client import DEFAULT_BASE_URL, Client, OutgoingMessage, checked_base_url
 from smsgold.credentials import Credentials
@@ -90,3 +91,8 @@ def test_a_body_without_buttons_omits_the_field() -> None:
         "text": "x",
         "auth": {"user": "1", "pass": "word"},
     }
+
+
+def test_a_pool_without_deadlines_is_refused() -> None:
+    with pytest.raises(TypeError, match="pool_manager"):
+        Client(DEFAULT_BASE_URL, http=urllib3.PoolManager())

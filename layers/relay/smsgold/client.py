@@ -10,13 +10,14 @@ from itertools import chain
 from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
+from urllib3.util import parse_url
 
 from smsgold import __version__, responses
 from smsgold.credentials import Credentials
 from smsgold.echoes import Echoes
 from smsgold.errors import BaseUrlError, TransportError
 from smsgold.responses import Response, Verdict, classify
-from smsgold.transport import Withhold, connect, exchange, hide_content, pool_manager
+from smsgold.transport import Pool, Withhold, connect, exchange, hide_content, pool_manager
 
 DEFAULT_BASE_URL = "https://webapi.smsgold.ru/v1/telegram/bot"
 USER_AGENT = f"smsgold-relay/{__version__}"
@@ -68,8 +69,8 @@ class OutgoingMessage:
 class Client:
     """The provider at one address; one instance serves all threads, which share its connections.
 
-    `deadline` is in seconds and covers connecting, sending and reading together. Make `http` with
-    `transport.pool_manager`: other pools apply the deadline to each socket call separately.
+    `deadline` is in seconds and covers connecting, sending and reading together. `http` must be
+    made with `transport.pool_manager`: other pools have no such deadline.
     """
 
     def __init__(
@@ -83,8 +84,11 @@ class Client:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._base_url = checked_base_url(base_url)
-        self._pool = (http or pool_manager(connections)).connection_from_url(self._base_url)
-        self._path = urlsplit(self._base_url).path
+        pool = (http or pool_manager(connections)).connection_from_url(self._base_url)
+        if not isinstance(pool, Pool):
+            raise TypeError("`http` must be made with smsgold.transport.pool_manager")
+        self._pool = pool
+        self._path = parse_url(self._base_url).path or ""
         self._deadline = deadline
         self._clock = clock
         self._headers = {
@@ -119,8 +123,8 @@ class Client:
     ) -> Verdict:
         """Make at most one POST and return what came of it, whatever the provider or network do.
 
-        `withhold` is asked when there is a connection, right before the first byte: if it gives a
-        reason, nothing is sent, and the verdict's outcome is WITHHELD with that reason.
+        `withhold` is asked once, when there is a connection, right before the first byte: if it
+        gives a reason, nothing is sent, and the verdict's outcome is WITHHELD with that reason.
         """
         result = exchange(
             self._pool,

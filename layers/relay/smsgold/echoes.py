@@ -8,8 +8,9 @@ a part of the message is in what is left, none of the words are kept.
 import html
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import chain
 from urllib.parse import unquote
 
 from smsgold.redaction import MASK, MIN_LENGTH, in_base64
@@ -22,6 +23,9 @@ RUN = 12
 
 SECRET_RUN = 8
 """The same for a password."""
+
+FEW = 64
+"""Parts that are looked for one by one: an id has no more."""
 
 LAYERS = 8
 """Escapes within escapes that are undone; words with more are not kept."""
@@ -54,45 +58,56 @@ class Echoes:
         if not line:
             return False
         forms, all_undone = _undone(line)
-        runs: frozenset[str] = frozenset().union(
-            *(_runs(text, RUN) for text in self._own),
-            *(_secret_runs(secret) for secret in self._secrets),
-        )
-        return not all_undone or any(
-            not runs.isdisjoint(_cut(form, length))
-            for length in {len(run) for run in runs}
-            for form in forms
+        return (
+            not all_undone
+            or any(_shared(forms, _forms(text), RUN) for text in self._own)
+            or any(_shared(forms, _secret_forms(secret), SECRET_RUN) for secret in self._secrets)
         )
 
 
 def one_line(text: str) -> str:
     """Return text as one line without control characters, which no SQS attribute may hold."""
-    return "".join(filter(str.isprintable, " ".join(text.split())))
+    return _printable(" ".join(text.split()))
 
 
 # ----------------------------------------------------------------------------------- comparing
 
 
-def _runs(text: str, length: int) -> frozenset[str]:
-    """Return the parts of a text, in all its forms, that are an echo of it; none of a short one."""
-    if len(text) < MIN_LENGTH:
-        return frozenset()
-    forms, _ = _undone(text)
-    return frozenset(run for form in forms for run in _cut(form, min(length, len(form))))
+def _shared(theirs: Iterable[str], ours: Iterable[str], length: int) -> bool:
+    """Return whether a text of theirs has so many characters in a row of ours, or all of it."""
+    for their in theirs:
+        parts = set(_cut(their, length))
+        # Each search takes as long as our text, so many parts are compared with its own instead.
+        few = len(parts) <= FEW
+        for our in ours:
+            if len(our) < length:
+                found = our in their
+            elif few:
+                found = any(part in our for part in parts)
+            else:
+                found = not parts.isdisjoint(_cut(our, length))
+            if found:
+                return True
+    return False
+
+
+def _cut(text: str, length: int) -> Iterator[str]:
+    """Yield all parts of this length."""
+    return (text[at : at + length] for at in range(len(text) - length + 1))
+
+
+def _forms(text: str) -> list[str]:
+    """Return the texts of which a part is an echo of this one; none for a short one."""
+    return _undone(text)[0] if len(text) >= MIN_LENGTH else []
 
 
 @lru_cache(maxsize=16)
-def _secret_runs(secret: str) -> frozenset[str]:
+def _secret_forms(secret: str) -> frozenset[str]:
     if len(secret) < MIN_LENGTH:
         return frozenset()
     # In a literal, two characters may be written as if they were the bytes of another.
     spelled = (secret, ascii(secret)[1:-1], *in_base64(secret))
-    return frozenset().union(*(_runs(text, SECRET_RUN) for text in spelled))
-
-
-def _cut(text: str, length: int) -> set[str]:
-    """Return all parts of this length."""
-    return {text[at : at + length] for at in range(len(text) - length + 1)}
+    return frozenset(chain.from_iterable(map(_forms, spelled)))
 
 
 def _undone(text: str) -> tuple[list[str], bool]:
@@ -110,16 +125,19 @@ def _undone(text: str) -> tuple[list[str], bool]:
 
 def _dense(text: str) -> str:
     """Return a text without white space and what has no shape: where lines end is chance."""
-    return "".join(filter(str.isprintable, text)).replace(" ", "")
+    return _printable(text).replace(" ", "")
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(filter(str.isprintable, text))
 
 
 def _folded(text: str) -> str:
     """Return a text in which case, composition and what encoders add or exchange do not differ."""
-    return _dense(unicodedata.normalize("NFKD", text).casefold()).translate(_EXCHANGED)
+    text = _dense(unicodedata.normalize("NFKD", text).casefold())
+    # An escape left over, a space in a form, and the two characters in which base64 differs.
+    return text.replace("\\", "").replace("+", "").replace("-", "").replace("_", "/")
 
-
-_EXCHANGED = str.maketrans({"\\": None, "+": None, "-": None, "_": "/"})
-"""An escape left over, a space in a form, and the two characters in which base64 differs."""
 
 _LONG_NUMBER = re.compile(r"\d(?:[\s().\[\]\u2010-\u2015\u2212-]*\d){6,}")
 """Seven digits or more: a phone number, however it is set."""

@@ -5,7 +5,6 @@ thread for hours. The connections here turn it into one deadline for connecting,
 together. Only DNS resolution cannot be interrupted; the rest gets what time it leaves.
 """
 
-import http.client
 import io
 import logging
 import socket
@@ -13,7 +12,8 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from contextlib import contextmanager, suppress
+from http.client import HTTPResponse
 from typing import Any
 
 import urllib3
@@ -54,7 +54,7 @@ def pool_manager(
 
 
 def exchange(
-    pool: urllib3.HTTPConnectionPool,
+    pool: "Pool",
     method: str,
     target: str,
     *,
@@ -67,76 +67,67 @@ def exchange(
     """Make one request and return its response, or the error if there is none.
 
     `target` is the URL's path and query; `deadline` is in seconds from now. `withhold` is asked
-    when there is a connection, right before the first byte of a request that has a body: connecting
-    can take seconds. The error is returned, not raised: raising it would chain the exception it
-    came from, which may hold the URL.
+    when there is a connection, right before the first byte: connecting can take seconds. A
+    connection that came too late for this request is there for the next one. The error is returned,
+    not raised: raising it would chain the exception it came from, which may hold the URL.
     """
-    outgoing = _Body(body, withhold) if body else None
-    ends = time.monotonic() + deadline
-    length = {"Content-Length": str(len(body))} if body is not None else {}
+    connection: _HttpConnection | None = None
     try:
-        if withhold and isinstance(pool, _Pool):
-            # A connection that was too slow for this request is there for the next one.
-            pool.make_ready(deadline)
-            _allow(withhold)
-        response = pool.urlopen(
-            method,
-            target,
-            body=outgoing,
-            headers={**headers, **length},
-            timeout=urllib3.Timeout(total=max(ends - time.monotonic(), 0.001)),
-            redirect=False,
-            retries=False,
-            preload_content=False,
-            decode_content=False,
-        )
+        with pool.lent(deadline) as connection:
+            if withhold and (reason := withhold()):
+                return WithheldError(reason)
+            with suppress(BrokenPipeError, ConnectionResetError):
+                # The provider may have answered before the end of the request.
+                connection.request(
+                    method, target, body, headers, preload_content=False, decode_content=False
+                )
+            response = connection.getresponse()
+            received, cut = _read(response, max_body)
+            if cut:
+                connection.close()
+            return Response(response.status, response.headers, received, cut)
     except Exception as error:  # noqa: BLE001 - let no foreign exception out: it may hold the URL
-        return transport_error(error, began=outgoing is None or outgoing.began)
-    received, cut = _read(response, max_body)
-    return Response(response.status, dict(response.headers), received, cut)
+        return transport_error(error, began=connection is not None and connection.began)
 
 
-def connect(pool: urllib3.HTTPConnectionPool, deadline: float) -> TransportError | None:
+def connect(pool: "Pool", deadline: float) -> TransportError | None:
     """Have an open connection in the pool, or return why there is none.
 
     While one thread makes one, the others do not wait for it.
     """
-    if not isinstance(pool, _Pool) or not pool.connecting.acquire(blocking=False):
+    if not pool.connecting.acquire(blocking=False):
         return None
     try:
-        pool.make_ready(deadline)
+        with pool.lent(deadline):
+            return None
     except Exception as error:  # noqa: BLE001 - as in `exchange`
         return transport_error(error, began=False)
     finally:
         pool.connecting.release()
-    return None
 
 
 def _read(response: urllib3.BaseHTTPResponse, max_body: int) -> tuple[bytes, str | None]:
-    """Read up to `max_body` bytes; if that is not all, say why and close the connection."""
+    """Read up to `max_body` bytes; if that is not all, say why."""
     body = bytearray()
-    cut: str | None = "body_too_large"
     try:
-        while len(body) <= max_body:
-            if not (chunk := response.read1(READ_BYTES)):
-                cut = None
-                break
+        while chunk := response.read1(READ_BYTES):
             body += chunk
+            if len(body) > max_body:
+                return bytes(body[:max_body]), "body_too_large"
+            if response.length_remaining == 0:
+                break  # without a last, empty read
     except Exception as error:  # noqa: BLE001 - as in `exchange`
-        cut = transport_error(error, began=True).reason
-    if cut:
-        response.close()
-        response.release_conn()
-    return bytes(body[:max_body]), cut
+        return bytes(body), transport_error(error, began=True).reason
+    return bytes(body), None
 
 
 def hide_content() -> None:
     """Keep URLs' queries and what the provider sends out of urllib3's logs.
 
-    The provider takes the password in the query; of headers that are none, urllib3 logs the text.
+    The provider takes the password in the query; of headers that are none, a connection logs the
+    URL and the text.
     """
-    for name in ("urllib3.connection", "urllib3.connectionpool", "urllib3.poolmanager"):
-        logging.getLogger(name).addFilter(_CONTENT_FILTER)
+    logging.getLogger("urllib3.connection").addFilter(_CONTENT_FILTER)
 
 
 class _ContentFilter(logging.Filter):
@@ -156,50 +147,17 @@ def _without_content(arg: object) -> object:
 _CONTENT_FILTER = _ContentFilter()
 
 
-class _Body:
-    """A request's body that knows whether any byte of the request has left.
-
-    An exception before that proves that nothing was sent.
-    """
-
-    def __init__(self, content: bytes, withhold: Withhold | None) -> None:
-        self._content = content
-        self._withhold = withhold
-        self.began = False
-
-    def begin(self) -> None:
-        """Note that the first byte leaves now; raise WithheldError if it must not."""
-        _allow(self._withhold)
-        self.began = True
-
-    def __iter__(self) -> Iterator[bytes]:
-        for start in range(0, len(self._content), SEND_BYTES):
-            yield self._content[start : start + SEND_BYTES]
-
-
-def _allow(withhold: Withhold | None) -> None:
-    if withhold and (reason := withhold()):
-        raise WithheldError(reason)
-
-
 class _HttpConnection(HTTPConnection):
-    """A connection whose timeout is one deadline for the whole exchange."""
+    """A connection with one deadline for the whole exchange."""
 
-    _ends = float("inf")
+    ends = 0.0
+    """The deadline of the exchange under way, by the monotonic clock."""
+    began = False
+    """Whether a byte of the request may have left: an exception before proves that none has."""
     _used_at = 0.0
     _has_answered = False
-    _outgoing: _Body | None = None
+    _awaits_body = False
     _headers = b""
-
-    @property
-    def timeout(self) -> float | None:
-        """Return the seconds left. Assigning starts the clock; urllib3 does so for each request."""
-        return max(0.0, self._ends - time.monotonic()) if self._ends < float("inf") else None
-
-    @timeout.setter
-    def timeout(self, seconds: object) -> None:
-        left = seconds if isinstance(seconds, int | float) else float("inf")
-        self._ends = time.monotonic() + left
 
     @property
     def is_connected(self) -> bool:
@@ -247,60 +205,55 @@ class _HttpConnection(HTTPConnection):
             try:
                 sock = create_connection(
                     (address, self.port),
-                    _left(self._ends) / waiting,
+                    _left(self.ends) / waiting,
                     socket_options=self.socket_options,
                 )
             except OSError as error:
                 failure = error
             else:
-                sock.settimeout(max(0.001, self._ends - time.monotonic()))
+                sock.settimeout(max(0.001, self.ends - time.monotonic()))
                 return sock
         if isinstance(failure, TimeoutError):
             raise ConnectTimeoutError(self, "timed out") from failure
         raise NewConnectionError(self, "no connection") from failure
 
     def request(self, method: str, url: str, body: Any = None, *args: Any, **options: Any) -> None:
-        self._outgoing = body if isinstance(body, _Body) else None
+        self._awaits_body = bool(body)
         self._headers = b""
         super().request(method, url, body, *args, **options)
 
     def send(self, data: Any) -> None:
-        if self._outgoing and not self._headers:
-            # Send them with the body: a separate write costs a tenth of an exchange's CPU.
-            self._headers = data
+        if self._awaits_body:
+            # Send the headers with the body: a separate write costs a tenth of an exchange's CPU.
+            self._headers, self._awaits_body = data, False
             return
-        if self.sock is None:
-            self.connect()
-        self.sock.settimeout(_left(self._ends))
-        if self._outgoing and not self._outgoing.began:
-            self._outgoing.begin()
-            data = self._headers + data
-        super().send(data)
+        data, self._headers = self._headers + data, b""
+        for start in range(0, len(data), SEND_BYTES):
+            self.sock.settimeout(_left(self.ends))
+            self.began = True
+            super().send(data[start : start + SEND_BYTES])
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
-        # http.client instantiates this; bind the current request's deadline.
-        self.response_class = partial(_Response, self._ends)  # type: ignore[assignment]
+        self.response_class = self._response  # type: ignore[assignment]
         self._used_at = time.time()
         self._has_answered = True
         return super().getresponse()
 
-
-class _Response(http.client.HTTPResponse):
-    def __init__(
-        self, ends: float, sock: socket.socket, debuglevel: int = 0, method: str | None = None
-    ) -> None:
-        super().__init__(sock, debuglevel, method)
-        self.fp.close()
-        self.fp = io.BufferedReader(_Reader(sock, ends))
+    def _response(self, sock: socket.socket, *args: Any, **options: Any) -> HTTPResponse:
+        # Of a socket, it only wants a file.
+        return HTTPResponse(_Reader(sock, self.ends), *args, **options)  # type: ignore[arg-type]
 
 
 class _Reader(io.RawIOBase):
-    """A socket's bytes; no read outlasts the deadline."""
+    """What http.client reads of a socket; no read outlasts the deadline."""
 
     def __init__(self, sock: socket.socket, ends: float) -> None:
         self._sock = sock
         self._ends = ends
         self._bytes = sock.makefile("rb", buffering=0)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
 
     def readable(self) -> bool:
         return True
@@ -326,29 +279,33 @@ class _HttpsConnection(_HttpConnection, HTTPSConnection):
     """The same over TLS."""
 
 
-class _Pool(urllib3.HTTPConnectionPool):
+class Pool(urllib3.HTTPConnectionPool):
+    """The connections to one host; `pool_manager` makes it."""
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.connecting = threading.Lock()
 
-    def make_ready(self, seconds: float) -> None:
-        """Have an open connection in the pool; open one if there is none."""
+    @contextmanager
+    def lent(self, seconds: float) -> Iterator[_HttpConnection]:
+        """Lend an open connection for so many seconds; close it after an exception."""
         connection: Any = self._get_conn()
         try:
-            if not connection.is_connected:
-                connection.timeout = seconds
+            connection.ends = time.monotonic() + seconds
+            connection.began = False
+            if connection.is_closed:
                 connection.connect()
+            yield connection
         except BaseException:
             connection.close()
-            connection = None
             raise
         finally:
             self._put_conn(connection)
 
 
-class _HttpPool(_Pool):
+class _HttpPool(Pool):
     ConnectionCls = _HttpConnection
 
 
-class _HttpsPool(_Pool, urllib3.HTTPSConnectionPool):
+class _HttpsPool(Pool, urllib3.HTTPSConnectionPool):
     ConnectionCls = _HttpsConnection
