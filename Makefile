@@ -116,7 +116,7 @@ watch: $(INSTALLED) ## show the local stack's events as they happen, until Ctrl-
 # -- the checks ---------------------------------------------------------------------------------
 
 test: $(INSTALLED) ## run all tests, end to end included
-	@$(BIN)/pytest -n 2 --dist loadscope $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 test-unit: $(INSTALLED) ## run the unit tests
 	@$(BIN)/pytest tests/unit $(ARGS)

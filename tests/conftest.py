@@ -21,5 +21,8 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it ships no type
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
-    """Say how `make test` shares the tests out between its processes."""
+    """Say how `make test` shares the tests out between its processes.
+
+    The end-to-end ones, which take longest, begin at once: it keeps the order of the folders.
+    """
     return Scheduling(config, log)
