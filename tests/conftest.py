@@ -1,11 +1,15 @@
 """What all tiers share."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import Phase, settings
+from playwright.sync_api import Browser
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+
+from tests.support.browser import CHROMIUM, chromium
 
 # `make mutants` wants to know that a test fails, not the shortest way there.
 settings.register_profile("unshrunk", phases=[Phase.explicit, Phase.generate])
@@ -26,3 +30,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Schedul
     The end-to-end ones, which take longest, begin at once: it keeps the order of the folders.
     """
     return Scheduling(config, log)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Start a real browser."""
+    if not CHROMIUM.exists():
+        pytest.skip(f"needs {CHROMIUM}: apt-get install chromium")
+    with chromium() as browser:
+        yield browser

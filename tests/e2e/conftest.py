@@ -5,9 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
 
-from tests.support.browser import CHROMIUM, chromium
 from tests.support.deployment import SCHEDULED_TEXT, Deployment, deployed
 from tests.support.sandbox import Sandbox
 from tests.support.verifier import Reader
@@ -52,12 +50,3 @@ def sandbox(deployment: Deployment) -> Iterator[Sandbox]:
 def reader(deployment: Deployment) -> Reader:
     """Return what reads the evidence of the deployment's promises."""
     return Reader(deployment.facts, deployment.home)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Start a real browser."""
-    if not CHROMIUM.exists():
-        pytest.skip(f"needs {CHROMIUM}: apt-get install chromium")
-    with chromium() as browser:
-        yield browser
