@@ -393,6 +393,7 @@ MUTANTS = [
         DISPATCH,
         "if now < self._held_until:",
         "if now < self._held_until - 1e9:",
+        "tests/unit/test_sending.py::test_429s_in_three_chats_stop_the_rest_of_the_batch",
     ),
     Mutant(
         "a known outcome is dropped when the table refuses it",
