@@ -51,6 +51,8 @@ LONGEST = {
     "message: letters refused, hold",
     "message: letters refused, resend",
     "intake: http, three at once",
+    "broadcast: commands",
+    "broadcast: counts and recounts",
 }
 """The searches that take more than 25 seconds."""
 
