@@ -35,6 +35,7 @@ DECISIONS = "tests/unit/test_states.py"
 TABLE = "tests/integration/test_table_store.py"
 CALLS = "tests/unit/test_model_intake.py"
 MODEL = "tests/unit/test_model.py"
+BROADCAST_MODEL = "tests/unit/test_model_broadcasts.py"
 CLIENT = "tests/integration/test_smsgold_client.py"
 ECHOES = "tests/unit/test_smsgold_echoes.py"
 RESPONSES = "tests/unit/test_smsgold_responses.py"
@@ -81,6 +82,7 @@ HOOKS = "layers/relay/relay/webhooks/hooks.py"
 AUDIENCE = "layers/relay/relay/broadcasts/audience.py"
 BROADCASTS = "layers/relay/relay/broadcasts/model.py"
 FAN_OUT = "layers/relay/relay/broadcasts/fanout.py"
+RECOUNTS = "layers/relay/relay/broadcasts/recounts.py"
 REACH = "layers/relay/relay/broadcasts/reach.py"
 REFUSALS = "layers/relay/relay/messages/refusals.py"
 OUTCOMES = "layers/relay/relay/outcomes/events.py"
@@ -1781,7 +1783,7 @@ MUTANTS = [
     ),
     Mutant(
         "a recount without a snapshot fails for ever",
-        "layers/relay/relay/broadcasts/recounts.py",
+        RECOUNTS,
         "        except SnapshotGoneError:\n",
         "        except ZeroDivisionError:\n",
         "tests/integration/test_broadcast_counts.py",
@@ -1878,6 +1880,39 @@ MUTANTS = [
         "        self.sock.settimeout(_left(self.ends))\n            self.began = True\n",
         "        self.began = True\n            self.sock.settimeout(_left(self.ends))\n",
         CLIENT,
+    ),
+    # The recounts of broadcasts, found by the exhaustive search.
+    Mutant(
+        "a broadcast that has not ended is recounted",
+        RECOUNTS,
+        "if broadcast.final or not broadcast.finished_at:",
+        "if broadcast.final:",
+        BROADCAST_MODEL,
+    ),
+    Mutant(
+        "a recount that could not begin counts on",
+        RECOUNTS,
+        "                if not self._table.begin_recount(broadcast, asked_at):\n"
+        "                    return SOONEST\n",
+        "                self._table.begin_recount(broadcast, asked_at)\n",
+        BROADCAST_MODEL,
+    ),
+    Mutant(
+        "a recount ends while another has begun anew",
+        BROADCAST_TABLE,
+        "            **_command(broadcast),\n            **_recount_guard(broadcast),\n",
+        "            **_command(broadcast),\n",
+        BROADCAST_MODEL,
+    ),
+    Mutant(
+        "a redrive shortly before its broadcast ends asks for no recount",
+        "layers/relay/relay/broadcasts/gate.py",
+        "        if self._table.uncount(id_, counts, self._clock(), writer=self._new_name()):\n",
+        "        broadcast = self._table.uncount(\n"
+        "            id_, counts, self._clock(), writer=self._new_name()\n"
+        "        )\n"
+        "        if broadcast and broadcast.finished_at:\n",
+        BROADCAST_MODEL,
     ),
 ]
 

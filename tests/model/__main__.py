@@ -53,6 +53,8 @@ LONGEST = {
     "message: hours, resend",
     "message: hours, redriven, hold",
     "intake: http, three at once",
+    "broadcast: commands",
+    "broadcast: counts and recounts",
 }
 """The searches that take more than 25 seconds."""
 

@@ -57,7 +57,7 @@ QUEUED = tuple(
     queued_broadcast(validate(Broadcast, {"botId": "b-1", "text": text}), "x") for text in TEXTS
 )
 PRINTS = tuple(broadcast.fingerprint for broadcast in QUEUED)
-TIMES = ("createdAt", "orderedAt", "startedAt", "countedAt", "finishedAt", "recountAskedAt")
+TIMES = ("createdAt", "orderedAt", "startedAt", "countedAt", "finishedAt")
 ENDED = (Status.STOPPED, Status.COMPLETED, Status.FAILED)
 NAMES = "abcdefgh"
 COMMANDS = (Command.PAUSE, Command.RUN, Command.STOP)
@@ -71,6 +71,11 @@ Item = Mapping[str, Mapping[str, Any]]
 UNSEEN = ("ttl", "version")
 """Attributes that decide nothing."""
 
+GROWING = frozenset(
+    ("pk", "snapshot", "enqueued", "writes", "recountAskedAt", "recountChunks", "finishedAt")
+)
+"""Attributes that never become again what they were; `_shrinks` judges each write by that."""
+
 
 def written(item: Item | None, made: Mapping[str, Any]) -> Item | None:
     """Return what a put or an update makes of an item; None if its condition does not hold."""
@@ -78,25 +83,33 @@ def written(item: Item | None, made: Mapping[str, Any]) -> Item | None:
         made.get("ExpressionAttributeNames", {}),
         made.get("ExpressionAttributeValues", {}),
     )
-    there = item or {}
-
-    def holds(clause: str) -> bool:
-        if clause.startswith("attribute_"):
-            what, _, name = clause.rstrip(")").partition("(")
-            return (names.get(name, name) in there) == (what == "attribute_exists")
-        name, _, value = clause.partition(" = ")
-        return _same(there.get(names[name]), values[value])
-
-    for condition in made["ConditionExpression"].split(" AND "):
-        bare = condition[1:-1] if condition.startswith("(") else condition
-        if not any(holds(clause) for clause in bare.split(" OR ")):
-            return None
+    if any(unmet(item, made)):
+        return None
     if "Item" in made:
         return cast("Item", {k: v for k, v in made["Item"].items() if k not in UNSEEN})
     # What it adds to the version only numbers events.
     updates = made["UpdateExpression"].partition(" ADD ")[0].removeprefix("SET ")
     news = (update.split(" = ") for update in updates.split(", "))
-    return {**there, **{names[name]: values[value] for name, value in news}}
+    return {**(item or {}), **{names[name]: values[value] for name, value in news}}
+
+
+def unmet(item: Item | None, made: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the attributes of an item that are not as a put's or an update's condition says."""
+    names = made.get("ExpressionAttributeNames", {})
+    values = made.get("ExpressionAttributeValues", {})
+    there = item or {}
+    for condition in made["ConditionExpression"].split(" AND "):
+        bare = condition[1:-1] if condition.startswith("(") else condition
+        name, met = "", False
+        for clause in bare.split(" OR "):
+            if clause.startswith("attribute_"):
+                what, _, name = clause.rstrip(")").partition("(")
+                met |= (names.get(name, name) in there) == (what == "attribute_exists")
+            else:
+                name, _, value = clause.partition(" = ")
+                met |= _same(there.get(names[name]), values[value])
+        if not met:
+            yield names.get(name, name)
 
 
 def _same(one: Mapping[str, Any] | None, other: Mapping[str, Any]) -> bool:
@@ -611,6 +624,7 @@ class _Search:
         self._numbers: dict[Call, int] = {}
         self._records: dict[int, BroadcastRecord | None] = {}
         self._shown: dict[int, str] = {}
+        self._late: dict[tuple[int, int], bool] = {}
 
     def start(self) -> World:
         """Return the world in which nothing has happened, or all messages are on the queue."""
@@ -630,6 +644,43 @@ class _Search:
 
     def moves(self, world: World) -> Iterator[Move]:
         """Yield everything that may happen next."""
+        for move in self._moves(world):
+            for words, there in self._settled(move.world):
+                yield Move(move.words + words, there, move.well)
+
+    def _settled(self, world: World) -> Iterator[tuple[str, World]]:
+        """Yield the worlds once the table has refused all writes that it can only refuse."""
+        pending = tuple(effect for effect in world.pending if not self._is_late(world, effect))
+        world = world._replace(pending=pending)
+        for i, number in enumerate(world.calls):
+            call = self._calls[number]
+            if self._is_late(world, self._classes.run(call.what, call.answers)):
+                rest = world._replace(calls=world.calls[:i] + world.calls[i + 1 :])
+                refused = call._replace(answers=(*call.answers, "refused"), again=False)
+                for words, there in self._gone_on(rest, refused):
+                    for more, then in self._settled(there):
+                        yield f"; {_who(call.what)} is refused{words}{more}", then
+                return
+        if not (world.calls or pending) and (item := self._classes.tape.items[world.item]):
+            # Nobody has read what these were.
+            item = {**item, "writes": {"N": "0"}, "writer": {"S": ""}}
+            world = world._replace(item=self._classes.tape.number_of(item))
+        yield "", world
+
+    def _is_late(self, world: World, effect: Effect | Over) -> bool:
+        """Return whether the table can only refuse a write, now and at any later time."""
+        if not isinstance(effect, Write):
+            return False
+        key = (world.item, effect.made)
+        if key not in self._late:
+            tape = self._classes.tape
+            item = tape.items[world.item]
+            self._late[key] = bool(item) and not GROWING.isdisjoint(
+                unmet(item, tape.made[effect.made])
+            )
+        return self._late[key]
+
+    def _moves(self, world: World) -> Iterator[Move]:
         yield from self._begun(world)
         for i, number in enumerate(world.calls):
             rest = world._replace(calls=world.calls[:i] + world.calls[i + 1 :])
@@ -668,11 +719,11 @@ class _Search:
                 yield Move(f"{_who(resume)}{words}", there)
         under_way = [self._calls[number] for number in world.calls]
         used = {call.what.name for call in under_way if isinstance(call.what, Run)}
-        used |= {record.snapshot} if record else set()
         name = next(name for name in NAMES if name not in used)
+        if record and record.snapshot:
+            name = NAMES[-1]  # it makes no snapshot, so its name decides nothing
         for order in sorted(set(world.orders)):
-            at = NOW + world.tick if order.asked_at else NOW
-            yield from self._begin(world, Run(order, name, at), well=True)
+            yield from self._begin(world, Run(order, name), well=True)
         if world.calls and Deliver not in of.apart:
             return
         busy = {held for call in under_way if (held := _held(call)) is not None}
@@ -695,8 +746,12 @@ class _Search:
             for words, there in self._through(world, Call(what)):
                 yield Move(f"{_who(what)}{words}", there, well)
         elif len(world.calls) < self._of.at_once:
-            [(_, there)] = self._gone_on(world, Call(what))
-            yield Move(f"{_who(what)} begins", there, well)
+            call, effect = self._next(world, Call(what))
+            if isinstance(what, Run | Deliver) and isinstance(effect, Read):
+                # One that has read nothing yet might as well begin later.
+                call = call._replace(answers=(*call.answers, world.item))
+            for words, there in self._gone_on(world, call):
+                yield Move(f"{_who(what)} begins{words}", there, well)
 
     def _with(self, world: World, call: Call) -> World:
         number = self._numbers.setdefault(call, len(self._calls))
@@ -766,14 +821,16 @@ class _Search:
         return world._replace(chunks=frozenset(c for c in world.chunks if c.name in kept))
 
     def _later(self, world: World) -> World:
-        """Return the world some time later: only the order of what was before counts."""
+        """Return the world some time later: only the order of the recounts asked for counts."""
         item = self._classes.tape.items[world.item]
-        times = {order.asked_at for order in world.orders if order.asked_at}
-        times |= {at for name in TIMES if item and (at := float(item[name]["N"]))}
-        past = {at: NOW - self._of.long + n for n, at in enumerate(sorted(times))} | {0.0: 0.0}
+        long_ago = NOW - self._of.long
+        asked = {order.asked_at for order in world.orders}
+        asked |= {float(item["recountAskedAt"]["N"])} if item else set()
+        past = {at: long_ago + n for n, at in enumerate(sorted(asked - {0.0}))} | {0.0: 0.0}
         if item:
-            aged = {name: {"N": f"{past[float(item[name]['N'])]:.3f}"} for name in TIMES}
-            item = {**item, **aged}
+            times = {name: long_ago for name in TIMES if float(item[name]["N"])}
+            times["recountAskedAt"] = past[float(item["recountAskedAt"]["N"])]
+            item = {**item, **{name: {"N": f"{at:.3f}"} for name, at in times.items()}}
         return world._replace(
             item=self._classes.tape.number_of(item),
             orders=tuple(sorted(Order(o.body, past[o.asked_at]) for o in world.orders)),
@@ -860,6 +917,8 @@ class _Search:
         was, number = self._record(world.item), tape.number_of(item)
         now = cast("BroadcastRecord", self._record(number))
         there = world._replace(item=number)
+        if was and _shrinks(was, now):
+            there = there._replace(wrong="what only grows shrinks, and the search relies on it")
         if was and was.status in ENDED and now.status is not was.status:
             there = there._replace(wrong=f"it was {was.status} and is {now.status}")
         if was is None or now.command is not was.command:
@@ -958,6 +1017,17 @@ class _Search:
         if not record.final or counts != {end: n for end, n in truth.items() if end}:
             return "it has ended, and its counts are not those of the records"
         return ""
+
+
+def _shrinks(was: BroadcastRecord, now: BroadcastRecord) -> bool:
+    """Return whether an attribute becomes less that only grows."""
+    return (
+        was.snapshot not in ("", now.snapshot)
+        or was.enqueued > now.enqueued
+        or was.writes > now.writes
+        or (was.recount.asked_at, was.recount.chunks) > (now.recount.asked_at, now.recount.chunks)
+        or was.finished_at > now.finished_at
+    )
 
 
 def _ended(world: World, subscriber: int, state: str) -> World:
