@@ -193,9 +193,9 @@ def credentials() -> CredentialsSource:
 @cache
 def account() -> Account:
     """Return the account's lists at the provider."""
+    _tls()
     from smsgold.account import Account
 
-    _tls()
     source = credentials()
     return Account(provider(), source)
 
@@ -293,6 +293,7 @@ def _stale(error: CredentialsError) -> None:
 @cache
 def sender() -> Sender:
     """Return the sender."""
+    _tls()
     from relay.messages.breaker import Breaker
     from relay.messages.chats import Chats
     from relay.messages.dead_letters import DeadLetters
@@ -300,7 +301,6 @@ def sender() -> Sender:
     from relay.messages.pacing import TablePacer
     from relay.messages.sender import Sender
 
-    _tls()
     rules = settings.rules
     pacer = TablePacer(_dynamodb(), settings.table, settings.messages_per_second)
     chats = Chats()
