@@ -208,13 +208,13 @@ class Broadcast(Content):
             for field, source in self.sources:
                 with _named_problem(field):
                     Template(source)
-            for button in self.buttons:
-                fixed, braces, _ = button.url.partition("{{")
-                if braces and not _WHERE_IT_LEADS.match(fixed):
-                    problem = "an address must begin with a fixed scheme and host, then a slash"
-                    raise PydanticCustomError(
-                        "template", "{problem}", {"field": "buttons", "problem": problem}
-                    )
+            with _named_problem("buttons"):
+                for button in self.buttons:
+                    fixed, braces, _ = button.url.partition("{{")
+                    if braces and not _WHERE_IT_LEADS.match(fixed):
+                        raise TemplateError(
+                            "an address must begin with a fixed scheme and host, then a slash"
+                        )
         return self
 
     @property
