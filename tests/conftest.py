@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import Phase, settings
-from playwright.sync_api import Browser
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.support.browser import CHROMIUM, chromium
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # `make mutants` wants to know that a test fails, not the shortest way there.
 settings.register_profile("unshrunk", phases=[Phase.explicit, Phase.generate])
@@ -33,8 +34,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Schedul
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser() -> "Iterator[Browser]":
     """Start a real browser; while it is there, nothing can call asyncio.run."""
+    from tests.support.browser import CHROMIUM, chromium  # noqa: PLC0415 - slow, and for few tests
+
     if not CHROMIUM.exists():
         pytest.skip(f"needs {CHROMIUM}: apt-get install chromium")
     with chromium() as browser:

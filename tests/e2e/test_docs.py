@@ -58,9 +58,8 @@ def test_the_examples_work_as_they_stand(page: Path, shell: dict[str, str], tmp_
 
 
 def test_what_the_readme_sends_arrives_once(
-    deployment: Deployment, shell: dict[str, str], tmp_path: Path
+    sandbox: Sandbox, shell: dict[str, str], tmp_path: Path
 ) -> None:
-    sandbox = Sandbox.at(deployment.facts["sandboxUrl"])
     for time in ("first", "second"):
         folder = tmp_path / time
         folder.mkdir()

@@ -123,9 +123,8 @@ def on_the_sandbox(base: str) -> Requests:
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", REBOUND])
 def test_a_page_of_another_site_does_nothing_and_reads_nothing(
-    deployment: Deployment, page: Page, site: int, name: str
+    deployment: Deployment, sandbox: Sandbox, page: Page, site: int, name: str
 ) -> None:
-    sandbox = Sandbox.at(deployment.facts["sandboxUrl"])
     message = {"subscriberId": SUBSCRIBER, "text": f"before a page of {name}"}
     deployment.call("POST", "/messages", message)
     until(lambda: sandbox.ledger(text=message["text"]), "message")
@@ -155,8 +154,9 @@ def test_a_page_of_another_site_does_nothing_and_reads_nothing(
     assert "from-a-page" not in {function["FunctionName"] for function in functions}
 
 
-def test_the_inbox_works_under_both_of_its_names(deployment: Deployment, page: Page) -> None:
-    sandbox = Sandbox.at(deployment.facts["sandboxUrl"])
+def test_the_inbox_works_under_both_of_its_names(
+    deployment: Deployment, sandbox: Sandbox, page: Page
+) -> None:
     message = {"subscriberId": SUBSCRIBER, "text": "for the inbox under both names"}
     deployment.call("POST", "/messages", message)
     until(lambda: sandbox.ledger(text=message["text"]), "message")

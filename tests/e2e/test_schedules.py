@@ -32,8 +32,9 @@ def once(at: datetime, text: str) -> dict[str, Any]:
     }
 
 
-def test_once_fires_once_and_disappears_unless_paused_or_deleted(deployment: Deployment) -> None:
-    sandbox = Sandbox.at(deployment.facts["sandboxUrl"])
+def test_once_fires_once_and_disappears_unless_paused_or_deleted(
+    deployment: Deployment, sandbox: Sandbox
+) -> None:
     at = datetime.now(UTC) + timedelta(seconds=12)
     for name in ("paused", "deleted", "fires"):
         created = call(
@@ -67,9 +68,8 @@ def test_the_same_schedule_twice_is_one_and_another_is_refused(deployment: Deplo
     assert call(deployment, "DELETE", "/schedules/same").json()["name"] == "same"
 
 
-def test_a_rate_fires_again_and_again(deployment: Deployment) -> None:
+def test_a_rate_fires_again_and_again(sandbox: Sandbox) -> None:
     """The template's own has run since the deployment: nothing is waited for in vain."""
-    sandbox = Sandbox.at(deployment.facts["sandboxUrl"])
     until(lambda: len(sandbox.ledger(text=SCHEDULED_TEXT)) >= 2, "second firing", seconds=180)
 
 
@@ -94,8 +94,7 @@ def fire(deployment: Deployment, event: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def test_a_firing_that_comes_twice_sends_once(deployment: Deployment) -> None:
-    sandbox = Sandbox.at(deployment.facts["sandboxUrl"])
+def test_a_firing_that_comes_twice_sends_once(deployment: Deployment, sandbox: Sandbox) -> None:
     event = {
         "schedule": "arn:aws:scheduler:us-east-1:000000000000:schedule/ours/twice",
         "time": "2026-03-01T09:00:00Z",
@@ -110,6 +109,7 @@ def test_a_firing_that_comes_twice_sends_once(deployment: Deployment) -> None:
 
 def test_a_firing_that_cannot_be_sent_says_why_and_sends_when_it_is_moved_back_mended(
     deployment: Deployment,
+    sandbox: Sandbox,
 ) -> None:
     # In between it lies on the notifier's dead-letter queue; on AWS only, the local one drops it.
     message = {"subscriberId": SUBSCRIBER}
@@ -129,12 +129,12 @@ def test_a_firing_that_cannot_be_sent_says_why_and_sends_when_it_is_moved_back_m
     mended = {**event, "content": {"message": {**message, "text": "Mended"}}}
     queue = find(None, deployment.home / "stack.json").outputs["NotifierQueueUrl"]
     aws(deployment, "sqs").send_message(QueueUrl=queue, MessageBody=json.dumps(mended))
-    sandbox = Sandbox.at(deployment.facts["sandboxUrl"])
     until(lambda: sandbox.ledger(text="Mended"), "message of the mended firing")
 
 
-def test_a_firing_that_comes_too_late_is_recorded_and_not_sent(deployment: Deployment) -> None:
-    sandbox = Sandbox.at(deployment.facts["sandboxUrl"])
+def test_a_firing_that_comes_too_late_is_recorded_and_not_sent(
+    deployment: Deployment, sandbox: Sandbox
+) -> None:
     event: dict[str, Any] = {
         "schedule": "arn:aws:scheduler:us-east-1:000000000000:schedule/ours/late",
         "time": "2026-03-01T09:00:00Z",

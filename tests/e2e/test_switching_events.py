@@ -58,8 +58,7 @@ def told(deployment: Deployment) -> set[str]:
     return {json.loads(line)["detail"]["id"] for line in lines}
 
 
-def test_switching_loses_nothing(deployment: Deployment, switch: Switch) -> None:
-    sandbox = Sandbox.at(deployment.facts["sandboxUrl"])
+def test_switching_loses_nothing(deployment: Deployment, sandbox: Sandbox, switch: Switch) -> None:
     chats = iter(open_chats(sandbox, 8))
 
     def ended(text: str, status: str) -> str:
